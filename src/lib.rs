@@ -1,0 +1,6 @@
+//! sipedge: one YAML spec to a running, verified SIP edge.
+//!
+//! The way of the data is file → [`spec`] → [`plan`] → [`target`] → [`verify`] report; each arrow is a function that a test can call.
+
+pub mod plan;
+pub mod target;

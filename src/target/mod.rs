@@ -1,0 +1,3 @@
+//! Where a plan becomes an edge.
+
+pub mod lab;
