@@ -4,6 +4,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod admin;
+pub mod boot;
 pub mod config;
 #[deny(
     clippy::disallowed_methods,
@@ -14,3 +16,5 @@ pub mod config;
     clippy::string_slice
 )]
 pub mod engine;
+pub mod net;
+pub mod observe;

@@ -1,1 +1,115 @@
-fn main() {}
+//! The `sipedge-proxy` command: arguments in, exit code out; everything else is in the library.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use sipedge_proxy::boot::{self, BootError, Deadlines, METADATA_URL};
+use sipedge_proxy::observe::{LogFormat, start_logs};
+
+/// The SIP proxy of a sipedge instance.
+#[derive(Parser)]
+#[command(version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boot this instance: metadata, configuration from user-data, self-call, ready.
+    #[command(after_help = EXIT_CODES)]
+    Boot {
+        /// Instance metadata service (IMDSv2).
+        #[arg(long, value_name = "URL", default_value = METADATA_URL)]
+        metadata: String,
+        /// How long to wait for the metadata, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = Deadlines::default().metadata.as_secs())]
+        metadata_deadline: u64,
+        #[command(flatten)]
+        service: Service,
+    },
+    /// Run a configuration file on this machine: self-call, ready.
+    #[command(after_help = EXIT_CODES)]
+    Run {
+        /// Configuration file, with listen.address.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[command(flatten)]
+        service: Service,
+    },
+    /// Check a configuration file or user-data, without starting anything.
+    #[command(after_help = EXIT_CODES)]
+    Check {
+        /// Configuration file or user-data.
+        file: PathBuf,
+        /// Report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct Service {
+    /// Folder of the secrets that the configuration names.
+    #[arg(long, value_name = "DIR", default_value = "/etc/sipedge/secrets")]
+    secrets: PathBuf,
+    /// How long to try the self-call, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = Deadlines::default().self_call.as_secs())]
+    self_call_deadline: u64,
+    /// Form of the log, on stderr.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    log: LogFormat,
+    /// Level, or directives such as `info,sipedge_proxy=debug`.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log_filter: String,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ended as told, 1 internal error, 2 usage, 3 configuration refused, 4 metadata not available, \
+                          5 secrets not available, 6 address or port not available, 7 self-call failed";
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Boot { metadata, metadata_deadline, service } => {
+            let deadlines = Deadlines { metadata: Duration::from_secs(metadata_deadline), ..service.deadlines() };
+            serve(&service, boot::boot(&metadata, &service.secrets, deadlines))
+        }
+        Command::Run { config, service } => serve(&service, boot::run(config, &service.secrets, service.deadlines())),
+        Command::Check { file, json } => check(&file, json),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sipedge-proxy: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+impl Service {
+    fn deadlines(&self) -> Deadlines {
+        Deadlines { self_call: Duration::from_secs(self.self_call_deadline), ..Deadlines::default() }
+    }
+}
+
+fn serve(service: &Service, life: impl Future<Output = Result<(), BootError>>) -> Result<(), BootError> {
+    start_logs(service.log, &service.log_filter).map_err(|error| BootError::Usage(format!("--log-filter {error}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| BootError::Internal(format!("cannot start: {error}")))?;
+    runtime.block_on(life)
+}
+
+fn check(file: &Path, json: bool) -> Result<(), BootError> {
+    let origin = file.display().to_string();
+    let checked = boot::read(file).and_then(|config| {
+        boot::check(&config, &origin)?;
+        Ok(config)
+    });
+    if json {
+        println!("{}", boot::check_report(&origin, &checked));
+    } else if let Ok(config) = &checked {
+        println!("OK: {origin}: {}", boot::summary(config));
+    }
+    checked.map(drop)
+}

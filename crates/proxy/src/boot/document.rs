@@ -1,0 +1,268 @@
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::BootError;
+use crate::config::{Advertise, Config, SecretRef, VERSION};
+use crate::engine::{Place, Setup, TokenKey, TokenKeys};
+
+/// First line of user-data: what it is, and its format version. It is a YAML comment, so a configuration file may have it too.
+pub const USER_DATA_MARKER: &str = "#sipedge-user-data 1";
+
+/// A configuration document that cannot be used, with every reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{}", lines(origin, reasons).join("\n"))]
+pub struct DocumentError {
+    /// File name, or `user-data`.
+    pub origin: String,
+    /// At least one.
+    pub reasons: Vec<Reason>,
+}
+
+/// One reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// Line and column, from 1, where the text itself cannot be read.
+    #[serde(flatten)]
+    pub position: Option<Position>,
+    /// The setting, what is wrong, what would be right.
+    pub text: String,
+}
+
+/// A place in a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Position {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+}
+
+/// Reads a configuration document: a file, or user-data.
+pub fn parse(text: &str, origin: &str) -> Result<Config, DocumentError> {
+    let refuse =
+        |position, text: String| DocumentError { origin: origin.to_owned(), reasons: vec![Reason { position, text }] };
+    if let Some(version) = marker_version(text)
+        && Some(version) != marker_version(USER_DATA_MARKER)
+    {
+        let position = Some(Position { line: 1, column: 1 });
+        let reason =
+            format!("user-data format {version:?}: this build reads format 1 (first line `{USER_DATA_MARKER}`)");
+        return Err(refuse(position, reason));
+    }
+    // The version alone first: a document of another version is not judged by this version's keys.
+    if let Ok(Versioned { version }) = serde_yaml::from_str(text)
+        && version != VERSION
+    {
+        return Err(refuse(None, format!("version: {version}: this build reads version {VERSION}")));
+    }
+    serde_yaml::from_str(text).map_err(|error| {
+        let position = error.location().map(|at| Position { line: at.line(), column: at.column() });
+        let mut reason = error.to_string();
+        if let Some(Position { line, column }) = position
+            && let Some(stripped) = reason.strip_suffix(&format!(" at line {line} column {column}"))
+        {
+            reason = stripped.to_owned();
+        }
+        refuse(position, reason)
+    })
+}
+
+/// Reads user-data, which has to begin with [`USER_DATA_MARKER`].
+pub fn parse_user_data(user_data: &[u8]) -> Result<Config, DocumentError> {
+    let origin = "user-data";
+    let refuse = |line, text: String| DocumentError {
+        origin: origin.into(),
+        reasons: vec![Reason { position: Some(Position { line, column: 1 }), text }],
+    };
+    let text = std::str::from_utf8(user_data).map_err(|error| {
+        let valid = user_data.get(..error.valid_up_to()).unwrap_or_default();
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        refuse(line, "is not UTF-8 text: write it as `sipedge plan` renders it, neither compressed nor encoded".into())
+    })?;
+    if marker_version(text).is_none() {
+        let first: String = text.lines().next().unwrap_or_default().chars().take(60).collect();
+        return Err(refuse(1, format!("the first line has to be `{USER_DATA_MARKER}`, but is `{first}`")));
+    }
+    parse(text, origin)
+}
+
+/// What is known of the instance, and its configuration checked against that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// The private address that SIP and HTTP listen on.
+    pub private: IpAddr,
+    /// The public address, where there is one.
+    pub public: Option<IpAddr>,
+}
+
+/// Where the proxy of `config` stands on `instance`.
+///
+/// `None`: it advertises the instance's public address, and there is none.
+pub fn place(config: &Config, instance: &Instance) -> Option<Place> {
+    let advertised = match &config.advertise {
+        Advertise::Metadata => instance.public?.to_string(),
+        Advertise::Listen => instance.private.to_string(),
+        Advertise::Host(host) => host.clone(),
+    };
+    Some(Place {
+        ingress: SocketAddr::new(instance.private, config.listen.ingress_port),
+        egress: SocketAddr::new(instance.private, config.listen.egress_port),
+        advertised,
+    })
+}
+
+/// Checks a configuration as far as that goes without its instance and its secrets: with stand-ins for both.
+pub fn check(config: &Config, origin: &str) -> Result<(), DocumentError> {
+    let private = config.listen.address.unwrap_or(STAND_IN);
+    let mut reasons = refusals(config);
+    let keys =
+        TokenKeys { branch: STAND_IN_KEY.repeat(32), tokens: vec![TokenKey { id: 0, key: STAND_IN_KEY.repeat(32) }] };
+    if let Some(place) = place(config, &Instance { private, public: Some(STAND_IN) })
+        && let Err(error) = Setup::new(config.clone(), &place, &keys)
+    {
+        reasons.extend(error.reasons);
+    }
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let reasons = reasons.into_iter().map(|text| Reason { position: None, text }).collect();
+    Err(DocumentError { origin: origin.into(), reasons })
+}
+
+/// One line that says what a configuration does.
+pub fn summary(config: &Config) -> String {
+    let advertised = match &config.advertise {
+        Advertise::Metadata => "the instance's public address".to_owned(),
+        Advertise::Listen => "the address it listens on".to_owned(),
+        Advertise::Host(host) => host.clone(),
+    };
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    format!(
+        "edge {:?}, ingress port {}, egress port {}, {}, {}, advertises {advertised}",
+        config.edge,
+        config.listen.ingress_port,
+        config.listen.egress_port,
+        count(config.trunks.len(), "trunk"),
+        count(config.routes.len(), "route"),
+    )
+}
+
+/// The result of a check as one JSON document.
+pub fn check_report(origin: &str, checked: &Result<Config, BootError>) -> serde_json::Value {
+    match checked {
+        Ok(config) => serde_json::json!({
+            "ok": true,
+            "file": origin,
+            "edge": config.edge,
+            "summary": summary(config),
+        }),
+        Err(BootError::Document(error)) => serde_json::json!({ "ok": false, "file": origin, "reasons": error.reasons }),
+        Err(error) => serde_json::json!({ "ok": false, "file": origin, "reasons": [{ "text": error.to_string() }] }),
+    }
+}
+
+/// Reads the keys that `reference` names, out of the folder `secrets`. The text of an error never has a part of a secret.
+pub fn read_keys(reference: &SecretRef, secrets: &Path) -> Result<TokenKeys, SecretsError> {
+    let name = match reference {
+        SecretRef::File(name) => name,
+        SecretRef::Ssm(parameter) => return Err(SecretsError::Ssm { parameter: parameter.clone() }),
+    };
+    let file = secrets.join(name);
+    let file_name = file.display().to_string();
+    let text = std::fs::read_to_string(&file)
+        .map_err(|source| SecretsError::Unreadable { file: file_name.clone(), source })?;
+    serde_json::from_str(&text).map_err(|error| SecretsError::Malformed {
+        file: file_name,
+        line: error.line(),
+        column: error.column(),
+    })
+}
+
+/// Secrets that are not where the configuration says.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecretsError {
+    /// A parameter of SSM Parameter Store.
+    #[error("secrets.token-keys: ssm {parameter:?}: reading SSM Parameter Store comes with the AWS target; use `file`")]
+    Ssm {
+        /// The parameter's name.
+        parameter: String,
+    },
+    /// No such file, or no permission.
+    #[error(
+        "secrets.token-keys: {file}: {source}; write the token keys there, readable by this user, or name the folder by --secrets"
+    )]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// Something else than [`TokenKeys`].
+    #[error(
+        "secrets.token-keys: {file}:{line}:{column}: not a token key document; it is \
+         {{\"branch\": \"<64 hex digits>\", \"tokens\": [{{\"id\": 0, \"key\": \"<64 hex digits>\"}}]}}"
+    )]
+    Malformed {
+        /// The file.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
+}
+
+/// What the engine does not look at, since it concerns only what surrounds it.
+fn refusals(config: &Config) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Advertise::Host(host) = &config.advertise
+        && host.contains("${")
+    {
+        reasons.push(format!(
+            "advertise: host: {host:?}: the template's place was not filled in with the ingress address"
+        ));
+    }
+    if config.admin.port == 0 {
+        reasons.push("admin.port: 0: give the TCP port that the health check asks".into());
+    }
+    if let SecretRef::File(name) = &config.secrets.token_keys
+        && (name.is_empty() || name.contains('/') || name == "." || name == "..")
+    {
+        reasons.push(format!("secrets.token_keys: file: {name:?}: a file name in the secrets folder, without `/`"));
+    }
+    if config.drain.grace_ms < config.drain.accept_ms {
+        reasons.push(format!(
+            "drain.grace_ms: {}: less than accept_ms ({}): the process would end while it still takes calls",
+            config.drain.grace_ms, config.drain.accept_ms
+        ));
+    }
+    reasons
+}
+
+fn marker_version(text: &str) -> Option<&str> {
+    text.lines().next()?.strip_prefix("#sipedge-user-data").map(str::trim)
+}
+
+fn lines(origin: &str, reasons: &[Reason]) -> Vec<String> {
+    reasons
+        .iter()
+        .map(|Reason { position, text }| match position {
+            Some(Position { line, column }) => format!("{origin}:{line}:{column}: {text}"),
+            None => format!("{origin}: {text}"),
+        })
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Stands for addresses that only the instance knows (TEST-NET-1, RFC 5737).
+const STAND_IN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+/// Stands, 32 times, for a key that only the instance has.
+const STAND_IN_KEY: &str = "a5";

@@ -1,0 +1,236 @@
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Method, StatusCode};
+
+/// Where every EC2 instance finds its metadata (AWS, "Instance metadata service").
+pub const METADATA_URL: &str = "http://169.254.169.254";
+
+/// Longest response that is read, in bytes: user data has at most 16 KB (AWS, "Run commands at launch").
+const MAX_BODY: usize = 64 << 10;
+
+/// Time for one request. The service answers within milliseconds; while an instance starts, packets to it may be lost.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// First and longest pause between tries.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Life of the session token, in seconds: far longer than a boot.
+const TOKEN_TTL: &str = "300";
+
+/// The instance metadata service, version 2.
+#[derive(Debug)]
+pub struct Metadata {
+    http: Client,
+    base: String,
+    deadline: Deadline,
+    token: Option<String>,
+}
+
+/// Why metadata could not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetadataError {
+    /// No useful answer before the deadline.
+    #[error("instance metadata: {url}: no answer within {} s: {last}", after.as_secs_f32())]
+    Deadline {
+        /// What was asked for.
+        url: String,
+        /// The deadline.
+        after: Duration,
+        /// What the last try came to.
+        last: String,
+    },
+    /// An answer that trying again would not change.
+    #[error("instance metadata: {url}: {status}; {hint}")]
+    Refused {
+        /// What was asked for.
+        url: String,
+        /// Its answer.
+        status: StatusCode,
+        /// What to look at.
+        hint: &'static str,
+    },
+    /// An answer that makes no sense.
+    #[error("instance metadata: {url}: {what}")]
+    Malformed {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with the answer.
+        what: String,
+    },
+}
+
+impl Metadata {
+    /// The service at `base`; everything asked of it has to come before `deadline` has passed.
+    pub fn new(base: &str, deadline: Duration) -> Result<Self, MetadataError> {
+        let base = base.trim_end_matches('/').to_owned();
+        // The address is link-local: neither a proxy from the environment nor a redirect leads to anything good.
+        let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(REQUEST_TIMEOUT);
+        match client.build() {
+            Ok(http) => {
+                Ok(Self { http, base, deadline: Deadline { started: Instant::now(), after: deadline }, token: None })
+            }
+            Err(error) => Err(MetadataError::Malformed { url: base, what: error.to_string() }),
+        }
+    }
+
+    /// The instance's private IPv4 address.
+    pub async fn private_address(&mut self) -> Result<IpAddr, MetadataError> {
+        let path = "latest/meta-data/local-ipv4";
+        match self.get(path).await? {
+            Some(body) => self.address(path, &body),
+            None => Err(self.malformed(path, "404 Not Found: the instance has no private IPv4 address".into())),
+        }
+    }
+
+    /// The instance's public IPv4 address. `None`: it has none, now.
+    pub async fn public_address(&mut self) -> Result<Option<IpAddr>, MetadataError> {
+        let path = "latest/meta-data/public-ipv4";
+        match self.get(path).await? {
+            Some(body) => self.address(path, &body).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Metadata::public_address`], but waits for one until the deadline: an Elastic IP may be associated after the start.
+    pub async fn awaited_public_address(&mut self) -> Result<Option<IpAddr>, MetadataError> {
+        let mut pause = BACKOFF.0;
+        loop {
+            let address = self.public_address().await?;
+            if address.is_some() || !self.deadline.pause(&mut pause).await {
+                return Ok(address);
+            }
+        }
+    }
+
+    /// The instance's user-data. `None`: it was launched without.
+    pub async fn user_data(&mut self) -> Result<Option<Vec<u8>>, MetadataError> {
+        self.get("latest/user-data").await
+    }
+
+    /// `GET`, with the token. `None`: 404.
+    async fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, MetadataError> {
+        let url = self.url(path);
+        let mut pause = BACKOFF.0;
+        loop {
+            let token = self.token().await?;
+            let last = match self.request(Method::GET, &url, ("X-aws-ec2-metadata-token", &token)).await {
+                Ok((status, body)) if status.is_success() => return Ok(Some(body)),
+                Ok((StatusCode::NOT_FOUND, _)) => return Ok(None),
+                // The token has expired, or the service has forgotten it.
+                Ok((status @ StatusCode::UNAUTHORIZED, _)) => {
+                    self.token = None;
+                    status.to_string()
+                }
+                Ok((status, _)) => transient(&url, status)?,
+                Err(error) => error,
+            };
+            self.wait(&url, &mut pause, last).await?;
+        }
+    }
+
+    async fn token(&mut self) -> Result<String, MetadataError> {
+        if let Some(token) = &self.token {
+            return Ok(token.clone());
+        }
+        let url = self.url("latest/api/token");
+        let mut pause = BACKOFF.0;
+        loop {
+            let header = ("X-aws-ec2-metadata-token-ttl-seconds", TOKEN_TTL);
+            let last = match self.request(Method::PUT, &url, header).await {
+                Ok((status, body)) if status.is_success() => {
+                    let Ok(token) = String::from_utf8(body) else {
+                        return Err(MetadataError::Malformed { url, what: "the token is not text".into() });
+                    };
+                    self.token = Some(token.clone());
+                    return Ok(token);
+                }
+                Ok((status, _)) => transient(&url, status)?,
+                Err(error) => error,
+            };
+            self.wait(&url, &mut pause, last).await?;
+        }
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        url: &str,
+        header: (&'static str, &str),
+    ) -> Result<(StatusCode, Vec<u8>), String> {
+        let in_words = |error: reqwest::Error| {
+            if error.is_timeout() {
+                return "timed out".to_owned();
+            }
+            // The innermost error is the one that says something, such as "Connection refused".
+            let mut source: &dyn std::error::Error = &error;
+            while let Some(inner) = source.source() {
+                source = inner;
+            }
+            source.to_string()
+        };
+        let request = self.http.request(method, url).header(header.0, header.1);
+        let mut response = request.send().await.map_err(in_words)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(in_words)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_BODY {
+                return Err(format!("the answer is longer than {MAX_BODY} bytes"));
+            }
+        }
+        Ok((response.status(), body))
+    }
+
+    async fn wait(&self, url: &str, pause: &mut Duration, last: String) -> Result<(), MetadataError> {
+        tracing::debug!(url, "instance metadata: {last}");
+        if self.deadline.pause(pause).await {
+            return Ok(());
+        }
+        Err(MetadataError::Deadline { url: url.to_owned(), after: self.deadline.after, last })
+    }
+
+    fn address(&self, path: &str, body: &[u8]) -> Result<IpAddr, MetadataError> {
+        let text = String::from_utf8_lossy(body);
+        text.trim().parse().map_err(|_| self.malformed(path, format!("{:?} is no IP address", text.trim())))
+    }
+
+    fn malformed(&self, path: &str, what: String) -> MetadataError {
+        MetadataError::Malformed { url: self.url(path), what }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/{path}", self.base)
+    }
+}
+
+/// The status in words when another try may bring a better one.
+fn transient(url: &str, status: StatusCode) -> Result<String, MetadataError> {
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT {
+        return Ok(status.to_string());
+    }
+    let hint = match status {
+        StatusCode::FORBIDDEN => "the instance's metadata options have to enable the HTTP endpoint",
+        _ => "is this an instance metadata service (IMDSv2)?",
+    };
+    Err(MetadataError::Refused { url: url.to_owned(), status, hint })
+}
+
+#[derive(Debug)]
+struct Deadline {
+    started: Instant,
+    after: Duration,
+}
+
+impl Deadline {
+    /// Sleeps for `pause` and doubles it. `false`: the deadline would pass meanwhile.
+    async fn pause(&self, pause: &mut Duration) -> bool {
+        let left = self.after.saturating_sub(self.started.elapsed());
+        if left <= *pause {
+            return false;
+        }
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 2).min(BACKOFF.1);
+        true
+    }
+}

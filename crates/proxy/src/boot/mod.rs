@@ -1,0 +1,272 @@
+//! From instance metadata, or a file, to a running and tried proxy; and its life until it ends.
+//!
+//! ```text
+//! metadata → configuration → checks → sockets → admin → names → self-call → open, ready → SIGTERM → drain → end
+//! ```
+//!
+//! Nothing answers SIP before the self-call has succeeded.
+
+mod document;
+mod metadata;
+mod self_call;
+mod signals;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+
+use crate::admin::{self, Admin, Readiness};
+use crate::config::{Advertise, Config};
+use crate::engine::{Control, Place, TokenKeys};
+use crate::net::{Drained, Proxy, StartError};
+use signals::Signals;
+
+pub use document::{
+    DocumentError, Instance, Position, Reason, SecretsError, USER_DATA_MARKER, check, check_report, parse,
+    parse_user_data, place, read_keys, summary,
+};
+pub use metadata::{METADATA_URL, Metadata, MetadataError};
+pub use self_call::{SelfCallError, self_call};
+
+/// How long [`boot`] and [`run`] wait for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Instance metadata and user-data. 60 s: the network of a new instance may take that long.
+    pub metadata: Duration,
+    /// The first answers of the name servers; then the instance gets ready without them, and asks on.
+    pub names: Duration,
+    /// The self-call, tries included.
+    pub self_call: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { metadata: seconds(60), names: seconds(5), self_call: seconds(30) }
+    }
+}
+
+/// Why a proxy did not get ready, or did not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// Something that should not happen.
+    #[error("{0}")]
+    Internal(String),
+    /// An argument makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// A file named on the command line cannot be read.
+    #[error("{file}: {source}")]
+    File {
+        /// The file.
+        file: String,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// The configuration is refused.
+    #[error("{0}")]
+    Document(#[from] DocumentError),
+    /// The configuration does not fit the instance or the keys.
+    #[error("{0}")]
+    Refused(String),
+    /// No metadata.
+    #[error("{0}")]
+    Metadata(#[from] MetadataError),
+    /// No user-data.
+    #[error(
+        "instance metadata: no user-data: the instance was launched without; launch it with the user-data of `sipedge plan`"
+    )]
+    NoUserData,
+    /// The configuration advertises a public address that does not exist.
+    #[error(
+        "instance metadata: no public-ipv4, but the configuration says `advertise: metadata`: associate an Elastic IP, or \
+         advertise the load balancer's address by `advertise: !host`"
+    )]
+    NoPublicAddress,
+    /// No keys.
+    #[error("{0}")]
+    Secrets(#[from] SecretsError),
+    /// SIP sockets or threads.
+    #[error("{0}")]
+    Start(#[from] StartError),
+    /// The admin port.
+    #[error("cannot bind TCP {address} (admin): {source}")]
+    Admin {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// The self-call.
+    #[error("{0}; the instance does not get ready")]
+    SelfCall(#[from] SelfCallError),
+}
+
+impl BootError {
+    /// The exit code that says the kind of failure; see docs/proxy.md.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Internal(_) | Self::Start(StartError::Resources(_)) => 1,
+            Self::Usage(_) => 2,
+            Self::File { .. } | Self::Document(_) | Self::Refused(_) | Self::Start(StartError::Setup(_)) => 3,
+            Self::Metadata(_) | Self::NoUserData | Self::NoPublicAddress => 4,
+            Self::Secrets(_) => 5,
+            Self::Start(_) | Self::Admin { .. } => 6,
+            Self::SelfCall(_) => 7,
+        }
+    }
+}
+
+/// Boots an EC2 instance, or one of the lab, from its metadata; returns when it has ended as it was told to.
+pub async fn boot(metadata: &str, secrets: &Path, deadlines: Deadlines) -> Result<(), BootError> {
+    let mut signals = Signals::new()?;
+    let prepared = async {
+        let mut metadata = Metadata::new(metadata, deadlines.metadata)?;
+        let private = metadata.private_address().await?;
+        let user_data = metadata.user_data().await?.ok_or(BootError::NoUserData)?;
+        let config = parse_user_data(&user_data)?;
+        check(&config, "user-data")?;
+        let keys = read_keys(&config.secrets.token_keys, secrets)?;
+        let public = match config.advertise {
+            Advertise::Metadata => metadata.awaited_public_address().await?,
+            _ => metadata.public_address().await?,
+        };
+        tracing::info!(%private, public = %public.map_or("none".into(), |ip| ip.to_string()), "instance metadata read");
+        let place = place(&config, &Instance { private, public }).ok_or(BootError::NoPublicAddress)?;
+        Ok::<_, BootError>((config, place, keys))
+    };
+    let (config, place, keys) = tokio::select! {
+        prepared = prepared => prepared?,
+        () = signals.terminated() => return ended_early(),
+    };
+    live(config, place, keys, deadlines, signals).await
+}
+
+/// Runs a configuration file; returns when the proxy has ended as it was told to.
+pub async fn run(file: PathBuf, secrets: &Path, deadlines: Deadlines) -> Result<(), BootError> {
+    let signals = Signals::new()?;
+    let config = read(&file)?;
+    let origin = file.display().to_string();
+    check(&config, &origin)?;
+    let private = config.listen.address.ok_or_else(|| {
+        BootError::Refused(format!(
+            "{origin}: listen.address: missing: `run` has no metadata to take it from; write the address"
+        ))
+    })?;
+    let place = place(&config, &Instance { private, public: None }).ok_or_else(|| {
+        BootError::Refused(format!(
+            "{origin}: advertise: metadata: `run` reads no instance metadata; write `advertise: listen` or `advertise: !host …`"
+        ))
+    })?;
+    let keys = read_keys(&config.secrets.token_keys, secrets)?;
+    live(config, place, keys, deadlines, signals).await
+}
+
+/// Reads a configuration file.
+pub fn read(file: &Path) -> Result<Config, BootError> {
+    let origin = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|source| BootError::File { file: origin.clone(), source })?;
+    Ok(parse(&text, &origin)?)
+}
+
+/// From the checked configuration to the end.
+async fn live(
+    config: Config,
+    place: Place,
+    keys: TokenKeys,
+    deadlines: Deadlines,
+    mut signals: Signals,
+) -> Result<(), BootError> {
+    let began = Instant::now();
+    let edge = config.edge.clone();
+    let address = SocketAddr::new(place.ingress.ip(), config.admin.port);
+    let listener = TcpListener::bind(address).await.map_err(|source| BootError::Admin { address, source })?;
+    let proxy = Arc::new(Proxy::start(config, place, &keys)?);
+    drop(keys);
+    let admin = Arc::new(Admin::new(Arc::clone(&proxy)));
+    let serving = tokio::spawn(admin::serve(listener, Arc::clone(&admin)));
+    let ended = tokio::select! {
+        ready = get_ready(&proxy, &admin, deadlines) => match ready {
+            Ok(self_call) => {
+                let Place { ingress, egress, advertised } = proxy.place();
+                tracing::info!(
+                    edge, %ingress, %egress, advertised, shards = proxy.shards(), self_call_ms = self_call.as_secs_f64() * 1e3,
+                    ready_ms = began.elapsed().as_secs_f64() * 1e3, "ready"
+                );
+                serve_until_told(&proxy, &admin, &mut signals).await
+            }
+            Err(error) => Err(error),
+        },
+        () = signals.terminated() => ended_early(),
+    };
+    serving.abort();
+    ended
+}
+
+/// Names, self-call, open. Returns how long the self-call took.
+async fn get_ready(proxy: &Proxy, admin: &Admin, deadlines: Deadlines) -> Result<Duration, BootError> {
+    admin.set(Readiness::Waiting("waiting for the name servers"));
+    let names = Instant::now();
+    while proxy.names_unanswered() > 0 {
+        if names.elapsed() >= deadlines.names {
+            tracing::warn!("name servers have not answered for {} names; going on", proxy.names_unanswered());
+            break;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    admin.set(Readiness::Waiting("placing a call through itself"));
+    let took = self_call(proxy, deadlines.self_call).await?;
+    proxy.control(Control::Open);
+    admin.set(Readiness::Ready);
+    Ok(took)
+}
+
+async fn serve_until_told(proxy: &Proxy, admin: &Admin, signals: &mut Signals) -> Result<(), BootError> {
+    tokio::select! {
+        () = signals.terminated() => {}
+        error = shard_ended(proxy) => return Err(error),
+    }
+    admin.set(Readiness::Draining);
+    proxy.drain();
+    tracing::info!(transactions = proxy.numbers().gauges.transactions, "draining; a second signal ends at once");
+    tokio::select! {
+        drained = drained(proxy) => match drained {
+            Drained::Finished => tracing::info!("drained: nothing is in progress"),
+            Drained::GraceOver(transactions) => tracing::warn!(transactions, "grace period over with transactions in progress"),
+        },
+        () = signals.terminated() => tracing::warn!("second signal: ending at once"),
+        error = shard_ended(proxy) => return Err(error),
+    }
+    Ok(())
+}
+
+async fn drained(proxy: &Proxy) -> Drained {
+    loop {
+        match proxy.drained() {
+            Some(drained) => return drained,
+            None => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+/// A shard never ends by itself. Should one do so, the process ends too, and whoever started it starts a whole one.
+async fn shard_ended(proxy: &Proxy) -> BootError {
+    loop {
+        if let Some(shard) = proxy.dead_shard() {
+            return BootError::Internal(format!("shard {shard} has ended; the log before this line has the cause"));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn ended_early() -> Result<(), BootError> {
+    tracing::info!("told to end before it was ready");
+    Ok(())
+}
+
+/// How often the state of the shards is looked at while waiting for it to change.
+const POLL: Duration = Duration::from_millis(20);

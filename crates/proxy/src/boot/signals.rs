@@ -1,0 +1,34 @@
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::BootError;
+
+/// The signals that the process acts on. From its creation on none of them ends the process by itself.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, BootError> {
+        let listen =
+            |kind| signal(kind).map_err(|error| BootError::Internal(format!("cannot listen for signals: {error}")));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Returns at the next SIGTERM or SIGINT.
+    pub(super) async fn terminated(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => tracing::warn!("SIGHUP ignored: a new configuration takes a new instance or a restart"),
+            }
+        }
+    }
+}

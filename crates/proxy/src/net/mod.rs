@@ -1,0 +1,259 @@
+//! Sockets, threads and names: the only place with I/O on the SIP side.
+//!
+//! Each shard is one thread with its own sockets (SO_REUSEPORT), its own [`Engine`] and nothing shared while it handles a message. A
+//! datagram that arrives on a shard that does not own its call is handed over in batches. One control thread resolves names and logs.
+
+mod clock;
+mod inbox;
+mod numbers;
+mod outgoing;
+mod resolver;
+mod shard;
+#[allow(unsafe_code)] // system calls in batches; each use says why it is sound
+mod sys;
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::config::{Config, Drain};
+use crate::engine::{Control, Engine, Place, Setup, SetupError, Shared, TokenKeys};
+use clock::Clock;
+use inbox::{Inbox, Order};
+use resolver::Desk;
+use shard::{Published, Shard, Surroundings};
+use sys::Udp;
+
+pub use numbers::{NetCounters, Numbers};
+
+/// A shard that has not turned its loop for this long is stuck. It turns at least once a second.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// A running proxy. Dropping it ends it at once.
+#[derive(Debug)]
+pub struct Proxy {
+    place: Place,
+    clock: Clock,
+    drain: Drain,
+    draining_since: Mutex<Option<Instant>>,
+    inboxes: Arc<[Inbox]>,
+    published: Arc<[Published]>,
+    unanswered: Arc<AtomicUsize>,
+    shards: Vec<JoinHandle<nix::Result<()>>>,
+    desk: Option<JoinHandle<()>>,
+}
+
+/// Why a proxy did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration or the keys cannot be used.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// A socket could not be bound.
+    #[error("cannot bind UDP {address} ({role}): {source}{}", bind_hint(source, *address))]
+    Bind {
+        /// `ingress` or `egress`.
+        role: &'static str,
+        /// What was to be bound.
+        address: SocketAddr,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The operating system refused a thread or a file descriptor.
+    #[error("cannot start a shard: {0}")]
+    Resources(#[from] io::Error),
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Nothing is in progress any more.
+    Finished,
+    /// `drain.grace_ms` is over; this many transactions were still in progress.
+    GraceOver(u64),
+}
+
+impl Proxy {
+    /// Binds all sockets, starts the threads and returns. The engines answer nobody until [`Control::Open`].
+    pub fn start(mut config: Config, place: Place, keys: &TokenKeys) -> Result<Self, StartError> {
+        let count = match config.listen.shards {
+            0 => thread::available_parallelism().map_or(1, NonZero::get),
+            shards => usize::from(shards),
+        };
+        // The engine divides its budgets by the number of shards there really are.
+        config.listen.shards = u16::try_from(count).unwrap_or(u16::MAX);
+        let drain = config.drain.clone();
+        let servers = config.dns.servers.clone();
+        let setup = Arc::new(Setup::new(config, &place, keys)?);
+        let shared = Arc::new(Shared::new(&setup));
+
+        let mut ingress = bind_all("ingress", place.ingress, count)?.into_iter();
+        let separate = place.egress != place.ingress;
+        let mut egress = if separate { bind_all("egress", place.egress, count)? } else { Vec::new() }.into_iter();
+
+        let clock = Clock::start();
+        let inboxes = (0..count).map(|_| Inbox::new()).collect::<nix::Result<Arc<[_]>>>().map_err(io::Error::from)?;
+        let published: Arc<[Published]> = (0..count).map(|_| Published::default()).collect();
+        let unanswered = Arc::new(AtomicUsize::new(0));
+        let (reports, reported) = mpsc::unbounded_channel();
+
+        let mut proxy = Self {
+            place,
+            clock,
+            drain,
+            draining_since: Mutex::new(None),
+            inboxes: Arc::clone(&inboxes),
+            published: Arc::clone(&published),
+            unanswered: Arc::clone(&unanswered),
+            shards: Vec::with_capacity(count),
+            desk: None,
+        };
+        // From here on an error drops `proxy`, which ends the threads that run already.
+        for (index, ingress) in ingress.by_ref().enumerate() {
+            let engine = Engine::new(Arc::clone(&setup), Arc::clone(&shared), clock.now());
+            let surroundings = Surroundings {
+                clock,
+                inboxes: Arc::clone(&inboxes),
+                published: Arc::clone(&published),
+                reports: reports.clone(),
+                unanswered: Arc::clone(&unanswered),
+            };
+            let shard = Shard::new(index, engine, ingress, egress.next(), surroundings).map_err(io::Error::from)?;
+            let thread = thread::Builder::new().name(format!("sip-{index}"));
+            proxy.shards.push(thread.spawn(move || shard.run())?);
+        }
+        let desk = Desk { servers, ipv4: proxy.place.ingress.is_ipv4(), inboxes, reports: reported, unanswered };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        proxy.desk = Some(thread::Builder::new().name("control".into()).spawn(move || runtime.block_on(desk.run()))?);
+        Ok(proxy)
+    }
+
+    /// Gives an order to all shards.
+    pub fn control(&self, control: Control) {
+        for inbox in self.inboxes.iter() {
+            inbox.order(Order::Control(control));
+        }
+    }
+
+    /// Everything counted, summed over the shards. At most a second old.
+    pub fn numbers(&self) -> Numbers {
+        let mut sum = Numbers::default();
+        for published in self.published.iter() {
+            sum.add(&published.numbers());
+        }
+        sum
+    }
+
+    /// Addresses, as given to [`Proxy::start`].
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// When it was started, in seconds since the Unix epoch.
+    pub fn started_at_secs(&self) -> u64 {
+        self.clock.started_at_secs()
+    }
+
+    /// Questions to the name servers that are not answered yet.
+    pub fn names_unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// `Err`: a shard has ended or has not turned its loop for 5 seconds; the text says which.
+    pub fn health(&self) -> Result<(), String> {
+        if let Some(index) = self.dead_shard() {
+            return Err(format!("shard {index} has ended"));
+        }
+        let now = self.clock.now();
+        match self.published.iter().position(|published| now.since(published.last_turn()) > STUCK) {
+            Some(index) => Err(format!("shard {index} has not turned its loop for {} s", STUCK.as_secs())),
+            None => Ok(()),
+        }
+    }
+
+    /// A shard whose thread has ended: it panicked, or epoll failed. It never does while nobody stops it.
+    pub fn dead_shard(&self) -> Option<usize> {
+        self.shards.iter().position(JoinHandle::is_finished)
+    }
+
+    /// Begins to leave; see [`Proxy::drained`]. A second call changes nothing.
+    pub fn drain(&self) {
+        let mut since = self.draining_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.is_none() {
+            *since = Some(Instant::now());
+            self.control(Control::Drain);
+        }
+    }
+
+    /// Whether [`Proxy::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining_since.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// `Some` once the drain is over: `drain.accept_ms` has passed and nothing is in progress, or `drain.grace_ms` has passed.
+    pub fn drained(&self) -> Option<Drained> {
+        let since = (*self.draining_since.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let elapsed = since.elapsed();
+        let in_progress = self.numbers().gauges.transactions;
+        if elapsed >= Duration::from_millis(self.drain.accept_ms.into()) && in_progress == 0 {
+            return Some(Drained::Finished);
+        }
+        (elapsed >= Duration::from_millis(self.drain.grace_ms.into())).then_some(Drained::GraceOver(in_progress))
+    }
+
+    /// Ends all threads and waits for them.
+    pub fn join(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        for inbox in self.inboxes.iter() {
+            inbox.stop();
+        }
+        for (index, shard) in self.shards.drain(..).enumerate() {
+            match shard.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!("shard {index} ended: {error}"),
+                Err(_) => tracing::error!("shard {index} panicked"),
+            }
+        }
+        // It ends by itself, since the shards were the last to hold its channel.
+        if let Some(desk) = self.desk.take() {
+            let _ = desk.join();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn bind_all(role: &'static str, address: SocketAddr, count: usize) -> Result<Vec<Udp>, StartError> {
+    let failed = |source| StartError::Bind { role, address, source };
+    // SO_REUSEPORT would let a second proxy of the same user share the port and take half of the calls: without it the bind fails.
+    drop(Udp::bind(address, false).map_err(failed)?);
+    (0..count).map(|_| Udp::bind(address, true).map_err(failed)).collect()
+}
+
+fn bind_hint(error: &io::Error, address: SocketAddr) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!("; another process has port {}: end it or change the port", address.port()),
+        io::ErrorKind::AddrNotAvailable => format!("; {} is no address of this machine", address.ip()),
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE".into(),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,133 @@
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{Resolver, TokioResolver};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
+
+use super::inbox::{Inbox, Order};
+use crate::engine::Event;
+
+/// Time for one name server to answer once. The VPC's resolver answers within milliseconds; a lost packet should cost no more than this.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Times that all name servers are asked before a name counts as unanswered.
+const ATTEMPTS: usize = 3;
+
+/// Bounds of the time for which an answer is used. A lower TTL would only multiply queries; a higher one would outlive a failover.
+const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(3_600);
+
+/// When a name that has no address is asked for again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What a shard tells the control thread.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// Addresses of this host are wanted.
+    Resolve(String),
+    /// Something for the log.
+    Event { shard: usize, event: Event },
+}
+
+/// The control thread's work: answers the shards' questions, each name asked for once at a time, and writes the log. Ends when the
+/// last shard has ended.
+#[derive(Debug)]
+pub(super) struct Desk {
+    /// Name servers, in order.
+    pub(super) servers: Vec<SocketAddr>,
+    /// Whether destinations are reached over IPv4: the family of the sockets.
+    pub(super) ipv4: bool,
+    /// The shards.
+    pub(super) inboxes: Arc<[Inbox]>,
+    /// Their questions and reports.
+    pub(super) reports: UnboundedReceiver<Report>,
+    /// Questions not answered yet.
+    pub(super) unanswered: Arc<AtomicUsize>,
+}
+
+impl Desk {
+    pub(super) async fn run(mut self) {
+        let resolver = resolver(&self.servers, self.ipv4);
+        // How often each name was asked for while its query is under way.
+        let mut asked: HashMap<String, usize> = HashMap::new();
+        let mut queries = JoinSet::new();
+        loop {
+            tokio::select! {
+                report = self.reports.recv() => match report {
+                    None => return,
+                    Some(Report::Event { shard, event }) => log(shard, &event),
+                    Some(Report::Resolve(host)) => {
+                        let count = asked.entry(host.clone()).or_default();
+                        *count += 1;
+                        if *count == 1 {
+                            queries.spawn(lookup(resolver.clone(), host));
+                        }
+                    }
+                },
+                Some(answer) = queries.join_next() => {
+                    // Queries are never aborted and do not panic; if one did, its name stays unanswered and the rest goes on.
+                    let Ok((host, addresses, ttl)) = answer else { continue };
+                    let count = asked.remove(&host).unwrap_or_default();
+                    for inbox in self.inboxes.iter() {
+                        inbox.order(Order::Resolved { host: host.clone(), addresses: addresses.clone(), ttl });
+                    }
+                    self.unanswered.fetch_sub(count, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+fn resolver(servers: &[SocketAddr], ipv4: bool) -> Option<TokioResolver> {
+    let servers = servers.iter().map(|server| {
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            connection.port = server.port();
+            connection
+        });
+        NameServerConfig::new(server.ip(), true, connections.into())
+    });
+    let config = ResolverConfig::from_name_servers(servers.collect());
+    let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let options = builder.options_mut();
+    options.timeout = QUERY_TIMEOUT;
+    options.attempts = ATTEMPTS;
+    options.ip_strategy = if ipv4 { LookupIpStrategy::Ipv4Only } else { LookupIpStrategy::Ipv6Only };
+    // The engine keeps the answers; a second cache would only add its age.
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    builder.build().inspect_err(|error| tracing::error!("no resolver: {error}")).ok()
+}
+
+/// A and AAAA only: NAPTR and SRV (RFC 3263) go here, before the addresses.
+async fn lookup(resolver: Option<TokioResolver>, host: String) -> (String, Vec<IpAddr>, Duration) {
+    let Some(resolver) = resolver else { return (host, Vec::new(), RETRY) };
+    // The final dot keeps search domains out.
+    match resolver.lookup_ip(format!("{}.", host.trim_end_matches('.'))).await {
+        Ok(answer) => {
+            let ttl = answer.valid_until().saturating_duration_since(Instant::now());
+            let addresses: Vec<IpAddr> = answer.iter().collect();
+            (host, addresses, ttl.clamp(*TTL.start(), *TTL.end()))
+        }
+        Err(error) => {
+            tracing::debug!(host, "name not resolved: {error}");
+            (host, Vec::new(), RETRY)
+        }
+    }
+}
+
+fn log(shard: usize, event: &Event) {
+    match event {
+        Event::Resolved { host, addresses } => tracing::info!(shard, host, addresses, "destination resolved"),
+        Event::Unresolved { host } => {
+            tracing::warn!(shard, host, "destination has no address: name servers gave none or did not answer");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use sipedge_sip::Time;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::clock::Clock;
+use super::inbox::{Datagrams, Inbox, Order};
+use super::numbers::Numbers;
+use super::outgoing::Outgoing;
+use super::resolver::Report;
+use super::sys::{BATCH, Received, Udp};
+use crate::engine::{Engine, Port, shard_of};
+
+/// Longest sleep: a shard that has nothing to do shows this often that it is alive, and reads the kernel's drop counts.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// One thread's loop: sockets → engine → sockets. It allocates nothing per message once its buffers have grown.
+#[derive(Debug)]
+pub(super) struct Shard {
+    index: usize,
+    clock: Clock,
+    engine: Engine,
+    epoll: Epoll,
+    /// Ingress, and egress when its port is another one.
+    lines: Vec<Line>,
+    inboxes: Arc<[Inbox]>,
+    published: Arc<[Published]>,
+    reports: UnboundedSender<Report>,
+    unanswered: Arc<AtomicUsize>,
+    numbers: Numbers,
+    drops_read: Time,
+    buffers: Buffers,
+}
+
+/// What other threads see of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    numbers: Mutex<Numbers>,
+    /// Moment of its last turn, in microseconds since the Unix epoch.
+    last_turn: AtomicU64,
+}
+
+/// What a shard needs from outside.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    pub(super) clock: Clock,
+    pub(super) inboxes: Arc<[Inbox]>,
+    pub(super) published: Arc<[Published]>,
+    pub(super) reports: UnboundedSender<Report>,
+    /// Names asked for and not answered yet.
+    pub(super) unanswered: Arc<AtomicUsize>,
+}
+
+/// One socket with its way out.
+#[derive(Debug)]
+struct Line {
+    port: Port,
+    socket: Udp,
+    outgoing: Outgoing,
+    /// The kernel tells when there is room again.
+    waits_for_room: bool,
+    drops: u32,
+}
+
+struct Buffers {
+    received: Received,
+    /// Shard of each received datagram.
+    owners: [usize; BATCH],
+    /// Datagrams of the batch by shard.
+    foreign: Vec<usize>,
+    handed: Datagrams,
+    orders: Vec<Order>,
+}
+
+impl Shard {
+    /// A shard whose sockets are bound; `egress` is absent when both roles have one port.
+    pub(super) fn new(
+        index: usize,
+        engine: Engine,
+        ingress: Udp,
+        egress: Option<Udp>,
+        surroundings: Surroundings,
+    ) -> nix::Result<Self> {
+        let Surroundings { clock, inboxes, published, reports, unanswered } = surroundings;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let lines: Vec<Line> = std::iter::once((Port::Ingress, ingress))
+            .chain(egress.map(|socket| (Port::Egress, socket)))
+            .map(|(port, socket)| Line { port, socket, outgoing: Outgoing::default(), waits_for_room: false, drops: 0 })
+            .collect();
+        for (number, line) in lines.iter().enumerate() {
+            epoll.add(&line.socket, EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
+        }
+        if let Some(inbox) = inboxes.get(index) {
+            epoll.add(inbox, EpollEvent::new(EpollFlags::EPOLLIN, INBOX))?;
+        }
+        let numbers = Numbers {
+            shards: 1,
+            receive_buffer_bytes: lines.iter().map(|line| line.socket.receive_buffer()).sum(),
+            ..Numbers::default()
+        };
+        let buffers = Buffers {
+            received: Received::new(),
+            owners: [index; BATCH],
+            foreign: vec![0; inboxes.len()],
+            handed: Datagrams::default(),
+            orders: Vec::new(),
+        };
+        let mut shard = Self {
+            index,
+            clock,
+            engine,
+            epoll,
+            lines,
+            inboxes,
+            published,
+            reports,
+            unanswered,
+            numbers,
+            drops_read: Time::default(),
+            buffers,
+        };
+        // The engine's first questions go out before the thread starts, so that whoever started it can wait for the answers.
+        let now = shard.clock.now();
+        shard.time_out(now);
+        shard.flush();
+        shard.publish(now);
+        Ok(shard)
+    }
+
+    /// Turns until it is stopped. An error of epoll itself ends it: the caller sees that the thread is gone.
+    pub(super) fn run(mut self) -> nix::Result<()> {
+        let mut now = self.clock.now();
+        let mut events = [EpollEvent::empty(); 3];
+        loop {
+            self.publish(now);
+            let ready = match self.epoll.wait(&mut events, self.sleep(now)) {
+                Ok(count) => events.get(..count).unwrap_or_default(),
+                Err(Errno::EINTR) => &[],
+                Err(error) => return Err(error),
+            };
+            now = self.clock.now();
+            // Orders first: they were given before the datagrams that wait now were received.
+            if ready.iter().any(|event| event.data() == INBOX) && self.empty_inbox(now) {
+                return Ok(());
+            }
+            for event in ready.iter().filter(|event| event.data() != INBOX) {
+                let number = event.data() as usize;
+                if event.events().contains(EpollFlags::EPOLLOUT) {
+                    self.resume(number);
+                }
+                if event.events().intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLERR) {
+                    self.receive(now, number);
+                }
+            }
+            self.time_out(now);
+        }
+    }
+
+    fn receive(&mut self, now: Time, number: usize) {
+        let Some(line) = self.lines.get(number) else { return };
+        let port = line.port;
+        let Buffers { received, owners, foreign, .. } = &mut self.buffers;
+        match received.receive(&line.socket) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return,
+            Err(_) => {
+                self.numbers.net.receive_errors += 1;
+                return;
+            }
+        }
+        let shards = foreign.len();
+        let mut any_foreign = false;
+        for (datagram, place) in received.datagrams().zip(owners.iter_mut()) {
+            *place = self.index;
+            let Some((source, bytes)) = datagram else {
+                self.numbers.net.datagrams_truncated += 1;
+                continue;
+            };
+            let owner = shard_of(bytes, shards);
+            match foreign.get_mut(owner) {
+                Some(count) if owner != self.index => {
+                    *place = owner;
+                    *count += 1;
+                    any_foreign = true;
+                }
+                _ => self.engine.handle_datagram(now, port, source, bytes),
+            }
+        }
+        if any_foreign {
+            for (shard, count) in foreign.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
+                let Some(inbox) = self.inboxes.get(shard) else { continue };
+                let theirs = received.datagrams().zip(owners.iter()).filter(|(_, owner)| **owner == shard);
+                let left_out =
+                    inbox.put(theirs.filter_map(|(datagram, _)| datagram).map(|(from, bytes)| (port, from, bytes)));
+                self.numbers.net.handed_over += *count as u64 - left_out;
+                self.numbers.net.hand_over_drops += left_out;
+                *count = 0;
+            }
+        }
+        self.flush();
+    }
+
+    /// `true`: the shard has to end.
+    fn empty_inbox(&mut self, now: Time) -> bool {
+        let mut handed = std::mem::take(&mut self.buffers.handed);
+        let mut orders = std::mem::take(&mut self.buffers.orders);
+        let stop = self.inboxes.get(self.index).is_some_and(|inbox| inbox.take(&mut handed, &mut orders));
+        for order in orders.drain(..) {
+            match order {
+                Order::Control(control) => self.engine.handle_control(now, control),
+                Order::Resolved { host, addresses, ttl } => self.engine.handle_resolved(now, &host, &addresses, ttl),
+            }
+        }
+        for (index, (port, source, bytes)) in handed.iter().enumerate() {
+            self.engine.handle_datagram(now, port, source, bytes);
+            if index % BATCH == BATCH - 1 {
+                self.flush();
+            }
+        }
+        handed.clear();
+        self.buffers.handed = handed;
+        self.buffers.orders = orders;
+        self.flush();
+        stop
+    }
+
+    fn time_out(&mut self, now: Time) {
+        if self.engine.poll_timeout().is_some_and(|at| at <= now) {
+            self.engine.handle_timeout(now);
+            self.flush();
+        }
+    }
+
+    /// Sends what the engine wants sent, and passes on what it wants to know and to say.
+    fn flush(&mut self) {
+        let outbox = self.engine.outbox();
+        if outbox.transmits().len() > 0 {
+            let one_port = self.lines.len() == 1;
+            for (number, line) in self.lines.iter_mut().enumerate() {
+                let own = outbox.transmits().filter(|transmit| one_port || transmit.port == line.port);
+                let datagrams = own.map(|transmit| -> (SocketAddr, &[u8]) { (transmit.to, transmit.bytes) });
+                line.outgoing.send(&line.socket, &mut self.numbers.net, datagrams);
+                line.watch(&self.epoll, number);
+            }
+        }
+        for resolve in outbox.resolves() {
+            self.unanswered.fetch_add(1, Ordering::Relaxed);
+            // The receiver lives as long as the proxy; at its end nobody needs the answer.
+            let _ = self.reports.send(Report::Resolve(resolve.host.clone()));
+        }
+        for event in outbox.events() {
+            let _ = self.reports.send(Report::Event { shard: self.index, event: event.clone() });
+        }
+        self.engine.clear_outbox();
+    }
+
+    fn resume(&mut self, number: usize) {
+        if let Some(line) = self.lines.get_mut(number) {
+            line.outgoing.resume(&line.socket, &mut self.numbers.net);
+            line.watch(&self.epoll, number);
+        }
+    }
+
+    fn sleep(&self, now: Time) -> EpollTimeout {
+        let until_timer = self.engine.poll_timeout().map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP));
+        // Rounded up: a wake-up before the timer is due would only turn the loop once more.
+        let millis = until_timer.as_micros().div_ceil(1_000);
+        EpollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX))
+    }
+
+    fn publish(&mut self, now: Time) {
+        let Some(published) = self.published.get(self.index) else { return };
+        published.last_turn.store(now.as_micros(), Ordering::Relaxed);
+        if now.since(self.drops_read) >= LONGEST_SLEEP {
+            self.drops_read = now;
+            for line in &mut self.lines {
+                let drops = line.socket.drops();
+                self.numbers.net.kernel_drops += u64::from(drops.wrapping_sub(line.drops));
+                line.drops = drops;
+            }
+        }
+        self.numbers.counters = *self.engine.counters();
+        self.numbers.gauges = self.engine.gauges();
+        // Never wait for a reader: the next turn publishes again, and the loop turns at least once a second.
+        match published.numbers.try_lock() {
+            Ok(mut numbers) => *numbers = self.numbers,
+            Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner() = self.numbers,
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+}
+
+impl Published {
+    pub(super) fn numbers(&self) -> Numbers {
+        *self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn last_turn(&self) -> Time {
+        Time::from_micros(self.last_turn.load(Ordering::Relaxed))
+    }
+}
+
+impl Line {
+    /// Asks the kernel to tell when there is room, if and only if something waits for it.
+    fn watch(&mut self, epoll: &Epoll, number: usize) {
+        let waits = !self.outgoing.is_empty();
+        if waits != self.waits_for_room {
+            let room = if waits { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
+            let mut event = EpollEvent::new(EpollFlags::EPOLLIN | room, number as u64);
+            if epoll.modify(&self.socket, &mut event).is_ok() {
+                self.waits_for_room = waits;
+            }
+        }
+    }
+}
+
+/// Token of the inbox among the epoll events; the lines have 0 and 1.
+const INBOX: u64 = 2;
+
+impl std::fmt::Debug for Buffers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buffers").finish_non_exhaustive()
+    }
+}
