@@ -185,14 +185,16 @@ pub fn read_keys(reference: &SecretRef, secrets: &Path) -> Result<TokenKeys, Sec
 #[non_exhaustive]
 pub enum SecretsError {
     /// A parameter of SSM Parameter Store.
-    #[error("secrets.token-keys: ssm {parameter:?}: reading SSM Parameter Store comes with the AWS target; use `file`")]
+    #[error(
+        "secrets.token_keys: !ssm {parameter:?}: reading SSM Parameter Store comes with the AWS target; use `!file`"
+    )]
     Ssm {
         /// The parameter's name.
         parameter: String,
     },
     /// No such file, or no permission.
     #[error(
-        "secrets.token-keys: {file}: {source}; write the token keys there, readable by this user, or name the folder by --secrets"
+        "secrets.token_keys: {file}: {source}; write the token keys there, readable by this user, or name the folder by --secrets"
     )]
     Unreadable {
         /// The file.
@@ -202,7 +204,7 @@ pub enum SecretsError {
     },
     /// Something else than [`TokenKeys`].
     #[error(
-        "secrets.token-keys: {file}:{line}:{column}: not a token key document; it is \
+        "secrets.token_keys: {file}:{line}:{column}: not a token key document; it is \
          {{\"branch\": \"<64 hex digits>\", \"tokens\": [{{\"id\": 0, \"key\": \"<64 hex digits>\"}}]}}"
     )]
     Malformed {
@@ -222,7 +224,7 @@ fn refusals(config: &Config) -> Vec<String> {
         && host.contains("${")
     {
         reasons.push(format!(
-            "advertise: host: {host:?}: the template's place was not filled in with the ingress address"
+            "advertise: !host {host:?}: the template's place was not filled in with the ingress address"
         ));
     }
     if config.admin.port == 0 {
@@ -231,7 +233,7 @@ fn refusals(config: &Config) -> Vec<String> {
     if let SecretRef::File(name) = &config.secrets.token_keys
         && (name.is_empty() || name.contains('/') || name == "." || name == "..")
     {
-        reasons.push(format!("secrets.token_keys: file: {name:?}: a file name in the secrets folder, without `/`"));
+        reasons.push(format!("secrets.token_keys: !file {name:?}: a file name in the secrets folder, without `/`"));
     }
     if config.drain.grace_ms < config.drain.accept_ms {
         reasons.push(format!(

@@ -112,10 +112,11 @@ impl<'a> Call<'a> {
     async fn place(&self, caller: &Agent, callee: &Agent) -> Result<(), String> {
         let ingress = self.place.ingress;
         send(caller, self.invite.as_bytes(), ingress).await?;
+        let refusal = |message: &Message| message.status().is_some_and(|code| code >= 300);
         let (invite, from) = tokio::select! {
             arrived = self.expect(callee, "the INVITE at the called side", |message| message.is_request("INVITE")) => arrived?,
-            refused = self.expect(caller, "a final response", |message| message.status().is_some_and(|code| code >= 300)) => {
-                return Err(format!("the INVITE was answered {}", refused?.0.first_line()));
+            Ok((refusal, _)) = self.expect(caller, "a refusal", refusal) => {
+                return Err(format!("the INVITE was answered {}", refusal.first_line()));
             }
         };
         if from != self.place.egress {
