@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use common::imds::{Imds, State, Trouble};
 use common::sip::Agent;
 use common::{ADMIN, EGRESS, INGRESS, Process, address, config, folder, get, user_data, wait_for_readyz};
 use nix::sys::signal::Signal;
+use nix::sys::socket;
 use sipedge_proxy::config::{Advertise, Config, SecretRef};
 
 /// The configuration that an instance gets: without its address.
@@ -221,21 +223,40 @@ fn nothing_answers_sip_before_ready() {
     assert!(self_call.contains("ready") && self_call.contains("self_call_ms="), "{self_call}");
 }
 
+/// Sockets of the same user take nearly all datagrams away from the ingress port: bound while the instance waits for a name server
+/// that says nothing, and before it calls itself.
 #[test]
 fn an_instance_that_cannot_call_itself_does_not_get_ready() {
+    let silent = Agent::bind(address(201), 0);
     let mut config = instance(20);
-    // A call takes two transactions, so the instance refuses its own.
-    config.budgets.transactions = 1;
+    config.trunks[1].targets = vec!["sip:pstn.example".into()];
+    config.dns.servers = vec![silent.address];
     let folder = folder(&config);
     let imds = Imds::start(state(20, &config));
     let (url, secrets) = (imds.url(), folder.path().to_str().unwrap());
     let mut process = Process::start(["boot", "--metadata", &url, "--secrets", secrets, "--self-call-deadline", "2"]);
+    let body = wait_for_readyz(address(20), 503, &mut process);
+    assert_eq!(body, "not ready: waiting for the name servers\n");
+    let thieves: Vec<_> = (0..500).map(|_| share((address(20), INGRESS).into())).collect();
+
     process.wait_for_log("self-call: shard 0");
     assert_eq!(get(address(20), "/readyz"), Some((503, "not ready: placing a call through itself\n".into())));
     assert_eq!(get(address(20), "/healthz"), Some((200, "alive\n".into())));
     let line = process.wait_for_failure(7);
-    assert!(line.starts_with("sipedge-proxy: self-call: shard 0: the INVITE was answered SIP/2.0 503"), "{line}");
-    assert!(line.ends_with("; the instance does not get ready"), "{line}");
+    assert_eq!(
+        line,
+        "sipedge-proxy: self-call: shard 0: the INVITE at the called side did not arrive within 1 s; the instance does not get ready"
+    );
+    drop(thieves);
+}
+
+/// A socket that shares a port with others of this user.
+fn share(address: std::net::SocketAddr) -> std::os::fd::OwnedFd {
+    let (family, flags) = (socket::AddressFamily::Inet, socket::SockFlag::SOCK_CLOEXEC);
+    let fd = socket::socket(family, socket::SockType::Datagram, flags, None).unwrap();
+    socket::setsockopt(&fd, socket::sockopt::ReusePort, &true).unwrap();
+    socket::bind(fd.as_raw_fd(), &socket::SockaddrStorage::from(address)).unwrap();
+    fd
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn mistakes_in_the_text_are_shown_with_their_place() {
             replaced("refuse: answer", "refuse: perhaps"),
             "config.yaml:28:9: refuse: unknown variant `perhaps`, expected `answer` or `silence`",
         ),
-        (String::new(), "config.yaml: missing field `version`"),
+        (String::new(), "config.yaml:1:1: missing field `version`"),
     ];
     for (text, message) in cases {
         let (code, out, error) = check(&text, &[]);
