@@ -33,7 +33,7 @@ pub(super) enum Report {
     /// Addresses of this host are wanted.
     Resolve(String),
     /// Something for the log.
-    Event { shard: usize, event: Event },
+    Event(Event),
 }
 
 /// The control thread's work: answers the shards' questions, each name asked for once at a time, and writes the log. Ends when the
@@ -58,11 +58,12 @@ impl Desk {
         // How often each name was asked for while its query is under way.
         let mut asked: HashMap<String, usize> = HashMap::new();
         let mut queries = JoinSet::new();
+        let mut log = Log::default();
         loop {
             tokio::select! {
                 report = self.reports.recv() => match report {
                     None => return,
-                    Some(Report::Event { shard, event }) => log(shard, &event),
+                    Some(Report::Event(event)) => log.write(event),
                     Some(Report::Resolve(host)) => {
                         let count = asked.entry(host.clone()).or_default();
                         *count += 1;
@@ -123,11 +124,28 @@ async fn lookup(resolver: Option<TokioResolver>, host: String) -> (String, Vec<I
     }
 }
 
-fn log(shard: usize, event: &Event) {
-    match event {
-        Event::Resolved { host, addresses } => tracing::info!(shard, host, addresses, "destination resolved"),
-        Event::Unresolved { host } => {
-            tracing::warn!(shard, host, "destination has no address: name servers gave none or did not answer");
+/// What was last logged of each name: the shards all report the same, and a name server that is away says nothing new.
+#[derive(Debug, Default)]
+struct Log(HashMap<String, Event>);
+
+impl Log {
+    fn write(&mut self, event: Event) {
+        let (Event::Resolved { host, .. } | Event::Unresolved { host }) = &event;
+        if self.0.get(host) == Some(&event) {
+            return;
         }
+        match &event {
+            Event::Resolved { host, addresses } => tracing::info!(host, addresses, "destination resolved"),
+            Event::Unresolved { host } => {
+                tracing::warn!(host, "destination has no address: name servers gave none or did not answer");
+            }
+        }
+        if self.0.len() >= MOST_LOGGED {
+            self.0.clear();
+        }
+        self.0.insert(host.clone(), event);
     }
 }
+
+/// Names whose last log line is remembered; past them some lines come twice.
+const MOST_LOGGED: usize = 1_024;

@@ -255,7 +255,7 @@ impl Shard {
             let _ = self.reports.send(Report::Resolve(resolve.host.clone()));
         }
         for event in outbox.events() {
-            let _ = self.reports.send(Report::Event { shard: self.index, event: event.clone() });
+            let _ = self.reports.send(Report::Event(event.clone()));
         }
         self.engine.clear_outbox();
     }
