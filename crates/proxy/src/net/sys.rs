@@ -174,9 +174,9 @@ impl Received {
     }
 }
 
-/// Values of `SO_MEMINFO` (linux/sock_diag.h, SK_MEMINFO_VARS) and the place of the drops among them; libc does not name them.
+/// Values of `SO_MEMINFO` (linux/sock_diag.h, SK_MEMINFO_VARS), and the place of the drops among them.
 const MEMINFO_VALUES: usize = 9;
-const MEMINFO_DROPS: usize = 8;
+const MEMINFO_DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
 
 const EMPTY_SLICE: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
