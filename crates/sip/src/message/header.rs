@@ -21,8 +21,6 @@ pub enum HeaderName {
     ContentLength,
     /// Proxy-Require.
     ProxyRequire,
-    /// User-Agent: known scanners name themselves.
-    UserAgent,
     /// Anything else.
     Other,
 }
@@ -42,7 +40,6 @@ impl HeaderName {
             (4, Some(b'c')) => (b"cseq", Self::CSeq),
             (5, Some(b'r')) => (b"route", Self::Route),
             (7, Some(b'c')) => (b"call-id", Self::CallId),
-            (10, Some(b'u')) => (b"user-agent", Self::UserAgent),
             (12, Some(b'm')) => (b"max-forwards", Self::MaxForwards),
             (12, Some(b'r')) => (b"record-route", Self::RecordRoute),
             (13, Some(b'p')) => (b"proxy-require", Self::ProxyRequire),

@@ -23,7 +23,7 @@ impl Default for Layout {
         Self {
             start: StartLine::Status { code: 0, text: Span::default() },
             first_header: 0,
-            headers: Vec::with_capacity(USUAL_HEADERS),
+            headers: Vec::new(),
             body: 0,
             end: 0,
         }
@@ -31,7 +31,7 @@ impl Default for Layout {
 }
 
 impl Layout {
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+    pub(super) fn read(&mut self, bytes: &[u8], body: Body) -> Result<(), Malformed> {
         self.headers.clear();
         let (line_end, next) = line_at(bytes, 0).ok_or(Malformed::StartLine)?;
         self.start = StartLine::parse(bytes, line_end).ok_or(Malformed::StartLine)?;
@@ -65,14 +65,25 @@ impl Layout {
             at = next;
         }
         let rest = bytes.len().saturating_sub(at);
-        let length = content_length.unwrap_or(rest);
-        if length > rest {
-            return Err(Malformed::Truncated { announced: length, arrived: rest });
-        }
+        let length = match (content_length.unwrap_or(rest), body) {
+            (length, Body::Whole) if length > rest => {
+                return Err(Malformed::Truncated { announced: length, arrived: rest });
+            }
+            (length, _) => length.min(rest),
+        };
         let body = Span::new(at, at + length);
         (self.body, self.end) = (body.start, body.end);
         Ok(())
     }
+}
+
+/// What the reader knows of the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// It has to be there as Content-Length says.
+    Whole,
+    /// It may have been cut off on purpose.
+    MayBeCut,
 }
 
 /// Why a datagram is not a SIP message.
@@ -173,5 +184,3 @@ fn is_token(byte: u8) -> bool {
 }
 
 const VERSION: &[u8] = b"SIP/2.0";
-/// Room for a usual message, so that the first ones do not make the list grow.
-const USUAL_HEADERS: usize = 64;

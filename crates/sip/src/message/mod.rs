@@ -8,6 +8,7 @@ mod method;
 
 pub use edit::Edits;
 pub use header::HeaderName;
+use layout::Body;
 pub use layout::{Layout, MAX_HEADERS, Malformed};
 pub use method::Method;
 
@@ -28,8 +29,14 @@ impl<'a> Message<'a> {
     /// Only the frame is judged: start line, header lines, the end of the headers, Content-Length. A header that nobody asks for may
     /// be broken and is passed on as it came (RFC 4475 §3.1.2.4 and others).
     pub fn read(datagram: &'a [u8], layout: &'a mut Layout) -> Result<Self, Malformed> {
-        layout.read(datagram)?;
+        layout.read(datagram, Body::Whole)?;
         Ok(Self { bytes: datagram, layout })
+    }
+
+    /// The same for a message whose body has been cut off although its Content-Length still announces it.
+    pub fn read_without_body(bytes: &'a [u8], layout: &'a mut Layout) -> Result<Self, Malformed> {
+        layout.read(bytes, Body::MayBeCut)?;
+        Ok(Self { bytes, layout })
     }
 
     /// The message's bytes, without what follows the body.
@@ -201,13 +208,19 @@ pub struct Element<'a> {
 }
 
 impl Element<'_> {
-    /// What to remove from the message so that this element, the first of its header, is gone: it and its comma, or the whole header
-    /// when it is the only one.
+    /// What to remove so that this element is gone, with its comma, or with its whole header when it is the last one there. The
+    /// elements before it in its header have to be removed as well: only the first ones of a list ever are.
     pub fn removal(&self) -> Span {
-        match (self.is_first, self.next) {
-            (true, Some(next)) => Span { start: self.header.span.start, end: next },
-            _ => self.header.line,
+        match self.next {
+            Some(next) if self.is_first => Span { start: self.header.span.start, end: next },
+            Some(next) => Span { start: self.span.start, end: next },
+            None => self.header.line,
         }
+    }
+
+    /// Place of the whole header that this element stands in.
+    pub fn line(&self) -> Span {
+        self.header.line
     }
 }
 
