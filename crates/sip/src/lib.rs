@@ -1,7 +1,18 @@
 //! SIP without I/O: messages, URIs, transactions and timers (RFC 3261).
 //!
-//! Fully deterministic: no networking code, no timestamps from the operating system. Bytes and [`Time`] are arguments.
+//! Fully deterministic: no networking code, no timestamps from the operating system. Bytes and [`Time`] are arguments, and nothing
+//! here can panic on them.
 
+#![deny(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::string_slice)]
+
+pub mod message;
+mod span;
 mod time;
+pub mod transaction;
+pub mod uri;
+pub mod via;
+mod wheel;
 
+pub use span::Span;
 pub use time::Time;
+pub use wheel::TimerWheel;

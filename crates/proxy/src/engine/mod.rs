@@ -6,55 +6,141 @@
 //! handle_datagram | handle_resolved | handle_timeout | handle_control  →  outbox()  →  clear_outbox()  →  poll_timeout()
 //! ```
 
+mod admission;
+mod branch;
+mod calls;
+mod head;
+mod keys;
+mod limits;
+mod names;
+mod numbers;
 mod outbox;
+mod pool;
+mod relay;
+mod request;
+mod response;
+mod setup;
+mod timeout;
+mod token;
+mod transactions;
+mod write;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sipedge_sip::Time;
+use sipedge_sip::message::{Edits, Layout, Malformed, Message};
 
-use crate::config::Config;
-
+pub use keys::{TokenKey, TokenKeys};
+pub use limits::Shared;
+pub use numbers::{Counters, Gauges};
 pub use outbox::{Event, Outbox, Resolve, Transmit};
+pub use setup::{Place, Setup, SetupError};
+
+use calls::Calls;
+use names::{Change, Names};
+use transactions::Transactions;
 
 /// One shard of the proxy: its transactions, its timers, its counters.
 #[derive(Debug)]
 pub struct Engine {
+    setup: Arc<Setup>,
+    shared: Arc<Shared>,
+    gate: Gate,
+    transactions: Transactions,
+    calls: Calls,
+    names: Names,
     outbox: Outbox,
     counters: Counters,
+    /// Memory of the message that is being read, used again for each.
+    layout: Layout,
+    /// The same for a kept message that is read meanwhile.
+    spare_layout: Layout,
+    edits: Edits,
 }
 
 impl Engine {
     /// An engine that answers nobody until it gets [`Control::Open`] or [`Control::SelfCall`].
     pub fn new(setup: Arc<Setup>, shared: Arc<Shared>, now: Time) -> Self {
-        let _ = (setup, shared, now);
-        Self { outbox: Outbox::default(), counters: Counters::default() }
+        let mut names = Names::default();
+        for target in setup.trunks.iter().filter_map(|trunk| trunk.target.as_ref()) {
+            if target.ip.is_none() {
+                names.add_destination(&target.host, now);
+            }
+        }
+        let mut engine = Self {
+            setup,
+            shared,
+            gate: Gate::Closed,
+            transactions: Transactions::new(now),
+            calls: Calls::new(now),
+            names,
+            outbox: Outbox::default(),
+            counters: Counters::default(),
+            layout: Layout::default(),
+            spare_layout: Layout::default(),
+            edits: Edits::default(),
+        };
+        engine.ask_names(now);
+        engine
     }
 
     /// A datagram arrived on `port` from `source`.
     pub fn handle_datagram(&mut self, now: Time, port: Port, source: SocketAddr, datagram: &[u8]) {
-        let _ = (now, port, source, datagram);
+        self.counters.datagrams_received += 1;
+        if !self.gate.admits(source) {
+            self.counters.dropped_closed += 1;
+            return;
+        }
+        let mut layout = std::mem::take(&mut self.layout);
+        match Message::read(datagram, &mut layout) {
+            Ok(message) => match message.status() {
+                Some(code) => self.handle_response(now, &message, code),
+                None => self.handle_request(now, port, source, &message),
+            },
+            Err(Malformed::StartLine) => self.counters.not_sip += 1,
+            Err(_) => self.counters.malformed += 1,
+        }
+        self.layout = layout;
     }
 
     /// The answer to a [`Resolve`]: the addresses of `host`; empty when the name servers gave none or did not answer.
     pub fn handle_resolved(&mut self, now: Time, host: &str, addresses: &[IpAddr], ttl: Duration) {
-        let _ = (now, host, addresses, ttl);
+        match self.names.handle_resolved(now, host, addresses, ttl) {
+            Change::None => {}
+            Change::Addresses(addresses) => self.outbox.event(Event::Resolved { host: host.to_owned(), addresses }),
+            Change::Failed => self.outbox.event(Event::Unresolved { host: host.to_owned() }),
+        }
     }
 
     /// The moment of [`Engine::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
-        let _ = now;
+        while let Some(entry) = self.transactions.timers.poll(now) {
+            self.transaction_timeout(now, transactions::Id(entry));
+        }
+        while let Some(call) = self.calls.poll(now) {
+            self.give_call(call);
+        }
+        self.ask_names(now);
     }
 
     /// The operator or the boot sequence wants something.
     pub fn handle_control(&mut self, now: Time, control: Control) {
-        let _ = (now, control);
+        self.gate = match control {
+            Control::SelfCall { caller, callee } => Gate::SelfCall { caller, callee },
+            Control::Open => Gate::Open,
+            Control::Drain => {
+                let accept = Duration::from_millis(u64::from(self.setup.config.drain.accept_ms));
+                Gate::Draining { refuse_from: now + accept }
+            }
+        };
     }
 
     /// When [`Engine::handle_timeout`] has to be called next, if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
-        None
+        let timers = [self.transactions.timers.next(), self.calls.poll_timeout(), self.names.poll_timeout()];
+        timers.into_iter().flatten().min()
     }
 
     /// What has to be sent, resolved and reported now.
@@ -64,6 +150,7 @@ impl Engine {
 
     /// The outbox has been dealt with; its buffers are used again.
     pub fn clear_outbox(&mut self) {
+        self.counters.datagrams_sent += self.outbox.transmits().len() as u64;
         self.outbox.clear();
     }
 
@@ -74,14 +161,47 @@ impl Engine {
 
     /// What the tables hold now.
     pub fn gauges(&self) -> Gauges {
-        Gauges::default()
+        Gauges {
+            transactions: self.transactions.len() as u64,
+            message_bytes: self.transactions.pool.held(),
+            counted_calls: self.calls.len() as u64,
+        }
+    }
+
+    fn ask_names(&mut self, now: Time) {
+        let outbox = &mut self.outbox;
+        self.names.poll(now, |host| outbox.resolve(host));
+    }
+
+    fn give_call(&self, call: calls::Call) {
+        self.shared.give_call(call.from);
+        self.shared.give_call(call.to);
     }
 }
 
 /// The shard (0 to `shards` - 1) that owns a datagram: by its Call-ID, found without parsing. Without one: 0.
 pub fn shard_of(datagram: &[u8], shards: usize) -> usize {
-    let _ = datagram;
-    0 % shards.max(1)
+    let mut at = 0;
+    while let Some(end) = memchr::memchr(b'\n', datagram.get(at..).unwrap_or_default()) {
+        at += end + 1;
+        let line = datagram.get(at..).unwrap_or_default();
+        let name_length = match line.first() {
+            Some(b'i' | b'I') => 1,
+            Some(b'c' | b'C') if line.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"call-id")) => 7,
+            _ => continue,
+        };
+        let value = line.get(name_length..).unwrap_or_default();
+        let value = value.get(..memchr::memchr(b'\n', value).unwrap_or(value.len())).unwrap_or_default();
+        if let Some(call_id) = value.trim_ascii_start().strip_prefix(b":") {
+            return (call_hash(call_id.trim_ascii()) % shards.max(1) as u64) as usize;
+        }
+    }
+    0
+}
+
+/// FNV-1a of a Call-ID: cheap, the same everywhere, and an attacker gains nothing by steering it that any flood would not give.
+fn call_hash(call_id: &[u8]) -> u64 {
+    call_id.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The socket a message came in by or leaves from. With one port for both roles it is always [`Port::Ingress`].
@@ -91,78 +211,6 @@ pub enum Port {
     Ingress,
     /// Requests of the edge leave from here; their responses arrive here.
     Egress,
-}
-
-/// A checked configuration with everything that only the instance knows.
-#[derive(Debug)]
-pub struct Setup {
-    /// The configuration, as checked.
-    pub config: Config,
-}
-
-/// What only the instance knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Private address and port of the ingress socket.
-    pub ingress: SocketAddr,
-    /// Private address and port of the egress socket.
-    pub egress: SocketAddr,
-    /// Address or host name that Via and Record-Route carry.
-    pub advertised: String,
-}
-
-/// The secrets that make branches and route tokens. The document in the secrets folder or parameter is this as JSON.
-#[derive(Clone, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenKeys {
-    /// Key of the branches, 64 hex digits. The same on all instances; not rotated with the token keys.
-    pub branch: String,
-    /// Keys of route tokens, at most two; the first signs, all of them verify.
-    pub tokens: Vec<TokenKey>,
-}
-
-/// One key of route tokens.
-#[derive(Clone, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenKey {
-    /// Key id, 0 to 255, carried in each token.
-    pub id: u8,
-    /// 64 hex digits.
-    pub key: String,
-}
-
-impl std::fmt::Debug for TokenKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TokenKeys(…)")
-    }
-}
-
-/// A configuration that cannot be used, all reasons at once.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", reasons.join("; "))]
-pub struct SetupError {
-    /// Each: the setting, what is wrong, what would be right.
-    pub reasons: Vec<String>,
-}
-
-impl Setup {
-    /// Checks `config` and `keys` and builds the lookup tables of all shards.
-    pub fn new(config: Config, place: &Place, keys: &TokenKeys) -> Result<Self, SetupError> {
-        let _ = (place, keys);
-        Ok(Self { config })
-    }
-}
-
-/// What the shards of one instance share: the counts that limits act on, as atomics.
-#[derive(Debug)]
-pub struct Shared {}
-
-impl Shared {
-    /// Nothing counted yet.
-    pub fn new(setup: &Setup) -> Self {
-        let _ = setup;
-        Self {}
-    }
 }
 
 /// Orders to an engine.
@@ -181,44 +229,24 @@ pub enum Control {
     Drain,
 }
 
-macro_rules! numbers {
-    ($(#[$outer:meta])* $name:ident { $($(#[doc = $help:literal])+ $field:ident,)+ }) => {
-        $(#[$outer])*
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct $name {
-            $($(#[doc = $help])+ pub $field: u64,)+
-        }
-
-        impl $name {
-            /// Name, help text and value of each, for `/metrics`.
-            pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-                [$((stringify!($field), concat!($($help),+), self.$field)),+].into_iter()
-            }
-
-            /// Adds another shard's numbers.
-            pub fn add(&mut self, other: &Self) {
-                $(self.$field = self.$field.wrapping_add(other.$field);)+
-            }
-        }
-    };
+/// Whom the engine listens to.
+#[derive(Debug, Clone, Copy)]
+enum Gate {
+    Closed,
+    SelfCall { caller: SocketAddr, callee: SocketAddr },
+    Open,
+    Draining { refuse_from: Time },
 }
 
-numbers! {
-    /// What has happened since the start.
-    Counters {
-        /// Datagrams received.
-        datagrams_received,
+impl Gate {
+    fn admits(&self, source: SocketAddr) -> bool {
+        match *self {
+            Self::Closed => false,
+            Self::SelfCall { caller, callee } => source == caller || source == callee,
+            Self::Open | Self::Draining { .. } => true,
+        }
     }
 }
 
-numbers! {
-    /// What the tables hold.
-    Gauges {
-        /// Server and client transactions.
-        transactions,
-        /// Bytes of messages kept for retransmission.
-        message_bytes,
-        /// Calls that limits count.
-        counted_calls,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use super::Port;
 
@@ -17,7 +18,7 @@ impl Outbox {
         self.transmits.iter().map(|queued| Transmit {
             port: queued.port,
             to: queued.to,
-            bytes: self.bytes.get(queued.start..queued.end).unwrap_or_default(),
+            bytes: self.bytes.get(queued.range.clone()).unwrap_or_default(),
         })
     }
 
@@ -29,6 +30,27 @@ impl Outbox {
     /// What an operator would want in the log.
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// Queues the datagram that `write` appends.
+    pub(super) fn transmit(&mut self, port: Port, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        self.transmits.push(Queued { port, to, range: start..self.bytes.len() });
+    }
+
+    /// The datagram that was queued last, for keeping.
+    pub(super) fn last(&self) -> &[u8] {
+        let last = self.transmits.last();
+        last.and_then(|queued| self.bytes.get(queued.range.clone())).unwrap_or_default()
+    }
+
+    pub(super) fn resolve(&mut self, host: &str) {
+        self.resolves.push(Resolve { host: host.to_owned() });
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.events.push(event);
     }
 
     pub(super) fn clear(&mut self) {
@@ -79,6 +101,5 @@ pub enum Event {
 struct Queued {
     port: Port,
     to: SocketAddr,
-    start: usize,
-    end: usize,
+    range: Range<usize>,
 }

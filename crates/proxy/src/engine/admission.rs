@@ -1,0 +1,182 @@
+//! Who may send what, how much of it, and what the others get (RFC 3261 §16.3, limits and budgets).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sipedge_sip::Time;
+use sipedge_sip::message::{HeaderName, Message, Method};
+
+use super::request::Incoming;
+use super::token::{Direction, Token};
+use super::write::{self, Answer, ExtraHeader};
+use super::{Engine, Gate, Port};
+use crate::config::Refuse;
+
+/// Who sent a request from outside a dialog.
+pub(super) enum Sender {
+    Trunk(usize),
+    SelfCall { callee: SocketAddr },
+    Stranger,
+}
+
+impl Engine {
+    /// Who `source` is.
+    pub(super) fn sender(&self, source: SocketAddr) -> Sender {
+        match self.gate {
+            Gate::SelfCall { caller, callee } if source == caller => Sender::SelfCall { callee },
+            _ => self.setup.trunk_of(source.ip()).map_or(Sender::Stranger, Sender::Trunk),
+        }
+    }
+
+    /// Scheme, Max-Forwards and Proxy-Require, in the order of RFC 3261 §16.3.
+    pub(super) fn may_forward(&mut self, request: &Incoming<'_>) -> bool {
+        let head = &request.head;
+        let refusal = match request.message.max_forwards() {
+            _ if head.request.parsed_uri().is_none_or(|uri| uri.secure) => UNSUPPORTED_SCHEME,
+            Some(Some(0)) => TOO_MANY_HOPS,
+            Some(None) => BAD_MAX_FORWARDS,
+            // ACK and CANCEL carry what their INVITE did (RFC 3261 §8.2.2.3 leaves them out).
+            _ if request.message.header(HeaderName::ProxyRequire).is_some()
+                && !matches!(head.method(), Method::Ack | Method::Cancel) =>
+            {
+                BAD_EXTENSION
+            }
+            _ => return true,
+        };
+        self.reject(request, refusal);
+        false
+    }
+
+    /// Draining, budgets, rates and limits of a new call. `Ok`: the key of the call when a limit counts it.
+    pub(super) fn admit_call(
+        &mut self,
+        now: Time,
+        request: &Incoming<'_>,
+        from: usize,
+        to: usize,
+    ) -> Result<Option<u128>, ()> {
+        let setup = self.setup.clone();
+        if matches!(self.gate, Gate::Draining { refuse_from } if refuse_from <= now) {
+            self.counters.refused_draining += 1;
+            self.answer(request, self.unavailable());
+            return Err(());
+        }
+        let is_full = self.transactions.len() + 2 > setup.transactions
+            || self.transactions.pool.held() > setup.message_bytes
+            || self.calls.len() >= setup.counted_calls;
+        if is_full {
+            self.counters.refused_budget += 1;
+            self.answer(request, self.unavailable());
+            return Err(());
+        }
+        if !self.shared.take_rate(from, now) || !self.shared.take_rate(to, now) {
+            self.counters.refused_cps += 1;
+            self.answer(request, UNAVAILABLE.with(ExtraHeader::RetryAfter(RATE_RETRY_AFTER_S)));
+            return Err(());
+        }
+        let counts = |trunk: usize| setup.trunks.get(trunk).is_some_and(|trunk| trunk.counts_calls);
+        if !counts(from) && !counts(to) {
+            return Ok(None);
+        }
+        let head = &request.head;
+        let key = setup.branch_key.hash([head.call_id, head.from_tag]);
+        if self.calls.contains(key) {
+            // The same call again, after a challenge.
+            return Ok(Some(key));
+        }
+        let has_room = self.shared.take_call(from);
+        if !has_room || !self.shared.take_call(to) {
+            if has_room {
+                self.shared.give_call(from);
+            }
+            self.counters.refused_calls += 1;
+            self.answer(request, self.unavailable());
+            return Err(());
+        }
+        let longest = Duration::from_millis(u64::from(setup.config.timers.call_ms));
+        self.calls.insert(key, from, to, now + longest);
+        Ok(Some(key))
+    }
+
+    pub(super) fn end_counted_call(&mut self, request: &Incoming<'_>, token: &Token, direction: Direction) {
+        let counts = |fingerprint: u16| {
+            self.setup.trunks.iter().any(|trunk| trunk.counts_calls && trunk.fingerprint == fingerprint)
+        };
+        if !counts(token.from) && !counts(token.to) {
+            return;
+        }
+        let head = &request.head;
+        let caller = if direction == Direction::FromCaller { head.from_tag } else { head.to_tag };
+        let key = self.setup.branch_key.hash([head.call_id, caller]);
+        if let Some(call) = self.calls.remove(key) {
+            self.give_call(call);
+        }
+    }
+
+    /// Answers a request of somebody whom we know; an ACK is never answered.
+    pub(super) fn reject(&mut self, request: &Incoming<'_>, answer: Answer) {
+        if request.head.method() == Method::Ack {
+            self.counters.stray_acks += 1;
+            return;
+        }
+        match answer.code {
+            483 => self.counters.refused_max_forwards += 1,
+            _ => self.counters.refused_other += 1,
+        }
+        self.answer(request, answer);
+    }
+
+    /// Refuses a request; a stranger gets what the configuration says, and that is counted.
+    pub(super) fn refuse(&mut self, request: &Incoming<'_>, sender: &Sender, answer: Answer) {
+        let is_stranger = matches!(sender, Sender::Stranger);
+        if is_stranger {
+            self.counters.refused_source += 1;
+        }
+        let is_silent = is_stranger && self.setup.config.refuse == Refuse::Silence;
+        if !is_silent && request.head.method() != Method::Ack {
+            self.answer(request, if is_stranger { FORBIDDEN } else { answer });
+        }
+    }
+
+    /// Answers without a transaction: the same request gets the same answer again (RFC 3261 §8.2.7).
+    pub(super) fn answer(&mut self, request: &Incoming<'_>, answer: Answer) {
+        self.outbox.transmit(request.port, request.respond_to, |out| {
+            write::answer(&request.message, &request.head, &request.stamp, answer, request.branch, out);
+        });
+    }
+
+    /// 400 to a trunk whose request lacks what every request has; nothing to anybody else, and nothing without a Via to answer by.
+    pub(super) fn answer_malformed(&mut self, port: Port, source: SocketAddr, message: &Message<'_>) {
+        let is_ack = message.request().is_none_or(|request| request.method == Method::Ack);
+        let is_known = self.setup.trunk_of(source.ip()).is_some();
+        if let Some((via, _)) = message.top_via().filter(|_| is_known && !is_ack) {
+            let respond_to = write::response_address(&via, source);
+            self.outbox.transmit(port, respond_to, |out| write::answer_malformed(message, BAD_REQUEST, out));
+        }
+    }
+
+    /// 503 that asks to try again when this instance may have gone or have room.
+    pub(super) fn unavailable(&self) -> Answer {
+        UNAVAILABLE.with(ExtraHeader::RetryAfter(self.setup.config.drain.retry_after_s))
+    }
+}
+
+pub(super) const TRYING: Answer = Answer::new(100, "Trying");
+pub(super) const OK: Answer = Answer::new(200, "OK");
+pub(super) const BAD_REQUEST: Answer = Answer::new(400, "Bad Request");
+pub(super) const BAD_ROUTE: Answer = Answer::new(400, "Bad Route");
+const BAD_MAX_FORWARDS: Answer = Answer::new(400, "Bad Max-Forwards");
+pub(super) const FORBIDDEN: Answer = Answer::new(403, "Forbidden");
+pub(super) const NO_ROUTE: Answer = Answer::new(403, "No Route For This Trunk");
+pub(super) const NOT_FOUND: Answer = Answer::new(404, "Not Found");
+/// What Kamailio's default configuration answers too, and what ends the dialog at the peer (RFC 5057 §5.1).
+pub(super) const NO_SUCH_DIALOG: Answer = Answer::new(404, "No Such Dialog Here");
+pub(super) const METHOD_NOT_ALLOWED: Answer = Answer::new(405, "Method Not Allowed").with(ExtraHeader::Allow);
+pub(super) const TIMEOUT: Answer = Answer::new(408, "Request Timeout");
+pub(super) const UNSUPPORTED_SCHEME: Answer = Answer::new(416, "Unsupported URI Scheme");
+const BAD_EXTENSION: Answer = Answer::new(420, "Bad Extension").with(ExtraHeader::Unsupported);
+const TOO_MANY_HOPS: Answer = Answer::new(483, "Too Many Hops");
+const UNAVAILABLE: Answer = Answer::new(503, "Service Unavailable");
+
+/// Seconds until a trunk over its calls per second may try again: by then its second is over.
+const RATE_RETRY_AFTER_S: u32 = 1;

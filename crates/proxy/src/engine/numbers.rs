@@ -1,0 +1,97 @@
+//! Counts and fill levels. Plain integers: an engine counts for itself, the driver publishes copies.
+
+macro_rules! numbers {
+    ($(#[$outer:meta])* $name:ident { $($(#[doc = $help:literal])+ $field:ident,)+ }) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[doc = $help])+ pub $field: u64,)+
+        }
+
+        impl $name {
+            /// Name, help text and value of each, for `/metrics`.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($field), concat!($($help),+), self.$field)),+].into_iter()
+            }
+
+            /// Adds another shard's numbers.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$field = self.$field.wrapping_add(other.$field);)+
+            }
+        }
+    };
+}
+
+numbers! {
+    /// What has happened since the start.
+    Counters {
+        /// Datagrams received.
+        datagrams_received,
+        /// Datagrams sent.
+        datagrams_sent,
+        /// Datagrams that are no SIP: empty, keep-alives, anything else.
+        not_sip,
+        /// SIP messages with a broken frame or without a header that every message has.
+        malformed,
+        /// Datagrams dropped because the instance has not yet called itself.
+        dropped_closed,
+        /// Requests refused because of their source address.
+        refused_source,
+        /// Requests in a dialog refused because their route does not carry a token of this edge and of this call.
+        refused_token,
+        /// Calls refused because a trunk's calls per second are used up.
+        refused_cps,
+        /// Calls refused because a trunk's concurrent calls are used up.
+        refused_calls,
+        /// Requests refused because a table of this instance is full.
+        refused_budget,
+        /// Calls refused because this instance is leaving.
+        refused_draining,
+        /// Requests refused with 483, Max-Forwards being 0.
+        refused_max_forwards,
+        /// Requests refused with 405.
+        refused_method,
+        /// Other requests refused with a final response of our own.
+        refused_other,
+        /// Calls refused because the destination has no known address.
+        unresolved_destination,
+        /// INVITEs sent on to open a call.
+        calls_started,
+        /// Calls that were answered.
+        calls_answered,
+        /// Calls that ended before an answer, by a response of the called side, a CANCEL or a timer.
+        calls_failed,
+        /// CANCELs sent on.
+        cancels_forwarded,
+        /// Requests sent on within dialogs, ACK not counted.
+        requests_in_dialog,
+        /// ACKs of answered calls sent on.
+        acks_forwarded,
+        /// Responses sent on.
+        responses_forwarded,
+        /// OPTIONS to the edge answered.
+        options_answered,
+        /// Retransmitted requests absorbed.
+        retransmissions_absorbed,
+        /// Requests and responses sent again because no answer came.
+        retransmissions_sent,
+        /// Requests that no response came to in time.
+        timeouts,
+        /// Responses dropped: their topmost Via is not ours, or no transaction waits for them.
+        stray_responses,
+        /// ACKs dropped: no transaction and no route for them.
+        stray_acks,
+    }
+}
+
+numbers! {
+    /// What the tables hold.
+    Gauges {
+        /// Server and client transactions.
+        transactions,
+        /// Bytes of messages kept for retransmission.
+        message_bytes,
+        /// Calls that limits count.
+        counted_calls,
+    }
+}

@@ -1,0 +1,209 @@
+//! Sending a request on: two transactions, the edits, the next hop (RFC 3261 §16.6), and CANCEL (§16.10).
+
+use std::net::{IpAddr, SocketAddr};
+
+use sipedge_sip::message::{Edits, Element, HeaderName, Message, Method};
+use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
+use sipedge_sip::uri::Uri;
+use sipedge_sip::{Span, Time};
+
+use super::admission::TRYING;
+use super::request::Incoming;
+use super::token::{Direction, Token};
+use super::transactions::{Id, Key, Machine};
+use super::{Engine, Port, write};
+
+/// Where a request goes, and what changes on the way.
+pub(super) struct Onward<'t> {
+    pub(super) next_hop: SocketAddr,
+    /// `host[:port]` that replaces the one of the Request-URI.
+    pub(super) host_port: Option<&'t str>,
+    pub(super) record_route: Option<Token>,
+    /// All Route headers go: what a stranger to the route set put there leads nowhere.
+    pub(super) remove_routes: bool,
+    pub(super) counted: Option<u128>,
+}
+
+impl Engine {
+    /// Opens the two transactions of a forwarded request and sends it on.
+    pub(super) fn relay(&mut self, now: Time, request: &Incoming<'_>, onward: &Onward<'_>) {
+        let setup = self.setup.clone();
+        // Requests within dialogs may use what new calls leave them; past that there is no memory for them either.
+        if self.transactions.len() + 2 > setup.transactions + setup.transactions / RESERVE {
+            self.counters.refused_budget += 1;
+            self.answer(request, self.unavailable());
+            return;
+        }
+        let method = request.head.method();
+        let key = Key::new(request.branch, method);
+        let timers = &setup.timers;
+        let (server, client) = match method {
+            Method::Invite => {
+                (Machine::InviteServer(InviteServer::new()), Machine::InviteClient(InviteClient::new(now, timers)))
+            }
+            _ => (
+                Machine::NonInviteServer(NonInviteServer::new(now, timers)),
+                Machine::NonInviteClient(NonInviteClient::new(now, timers)),
+            ),
+        };
+        let server = self.transactions.insert(key, server, request.port, request.respond_to);
+        if method == Method::Invite {
+            self.answer(request, TRYING);
+            self.keep_last_transmit(server);
+        }
+        self.send_on(request, onward);
+        let client = self.transactions.insert(key, client, self.egress(), onward.next_hop);
+        self.keep_last_transmit(client);
+        self.transactions.join(server, client);
+        if let Some(transaction) = self.transactions.get_mut(client) {
+            transaction.opens_call = method == Method::Invite && onward.record_route.is_some();
+            transaction.counted = onward.counted;
+        }
+    }
+
+    /// Sends the request on with the edits that are noted and those that every forwarded request gets.
+    pub(super) fn send_on(&mut self, request: &Incoming<'_>, onward: &Onward<'_>) {
+        let setup = self.setup.clone();
+        let (message, head) = (&request.message, &request.head);
+        let edits = &mut self.edits;
+        if let (Some(host_port), Some(uri)) = (onward.host_port, head.request.parsed_uri()) {
+            edits.replace(head.request.uri.span, |out| write_request_uri(&uri, host_port, out));
+        }
+        write::edit_forwarded(edits, message, &request.stamp, request.branch, &setup);
+        if onward.remove_routes {
+            for route in message.headers(HeaderName::Route) {
+                edits.remove(route.line);
+            }
+        }
+        if let (Some(token), Some(key)) = (onward.record_route, setup.token_keys.first()) {
+            edits.insert(message.first_header(), |out| {
+                out.extend_from_slice(b"Record-Route: <sip:");
+                token.write(key, &head.call(), out);
+                out.push(b'@');
+                out.extend_from_slice(setup.sent_by.as_bytes());
+                out.extend_from_slice(b";lr>\r\n");
+            });
+        }
+        let edits = &self.edits;
+        let port = self.egress();
+        self.outbox.transmit(port, onward.next_hop, |out| edits.write(message, out));
+    }
+
+    /// Sends the CANCEL of an INVITE that the caller has cancelled, now or as soon as the branch has answered provisionally.
+    pub(super) fn cancel(&mut self, now: Time, server: Id) {
+        let Some(client) = self.transactions.get(server).and_then(|transaction| transaction.peer) else { return };
+        let Some(transaction) = self.transactions.get_mut(client) else { return };
+        if let Machine::InviteClient(machine) = &mut transaction.machine
+            && machine.cancel(now, &self.setup.timers)
+        {
+            self.send_cancel(now, client);
+        }
+        self.transactions.set_timer(client);
+    }
+
+    /// Sends the CANCEL of a branch, in a transaction of its own that has the branch's key.
+    pub(super) fn send_cancel(&mut self, now: Time, client: Id) {
+        let Some((branch, remote)) = self
+            .transactions
+            .key(client)
+            .zip(self.transactions.get(client))
+            .map(|(key, transaction)| (key.branch(), transaction.remote))
+        else {
+            return;
+        };
+        let key = Key::new(branch, Method::Cancel);
+        if self.transactions.client(key).is_some() {
+            return;
+        }
+        let invite = self.transactions.take_kept(client);
+        let port = self.egress();
+        let mut layout = std::mem::take(&mut self.spare_layout);
+        if let Ok(message) = Message::read_without_body(invite.bytes(), &mut layout) {
+            self.counters.cancels_forwarded += 1;
+            let to = message.header(HeaderName::To).map(|to| to.line.of(message.bytes())).unwrap_or_default();
+            self.outbox.transmit(port, remote, |out| write::companion(&message, Method::Cancel, to, out));
+            let machine = Machine::NonInviteClient(NonInviteClient::new(now, &self.setup.timers));
+            let id = self.transactions.insert(key, machine, port, remote);
+            self.keep_last_transmit(id);
+        }
+        self.spare_layout = layout;
+        self.transactions.put_kept(client, invite);
+    }
+
+    /// The last queued datagram is what this transaction may have to send again.
+    pub(super) fn keep_last_transmit(&mut self, id: Id) {
+        self.transactions.keep(id, self.outbox.last());
+    }
+
+    /// The port that requests leave from.
+    pub(super) fn egress(&self) -> Port {
+        if self.setup.egress == self.setup.ingress { Port::Ingress } else { Port::Egress }
+    }
+
+    /// The address that a request goes to. Of several the Call-ID chooses, so that every instance takes the same for one call.
+    pub(super) fn address(
+        &mut self,
+        now: Time,
+        request: &Incoming<'_>,
+        host: &[u8],
+        ip: Option<IpAddr>,
+        port: u16,
+    ) -> Option<SocketAddr> {
+        if let Some(ip) = ip {
+            return Some(SocketAddr::new(ip, port));
+        }
+        let addresses = self.names.addresses(host, now);
+        let choice = super::call_hash(request.head.call_id) % addresses.len().max(1) as u64;
+        let ip = addresses.get(choice as usize)?;
+        Some(SocketAddr::new(*ip, port))
+    }
+}
+
+/// The Route elements at the top that name this edge, all of them with a token that is good: they go before the request goes on.
+#[derive(Debug, Default)]
+pub(super) struct OwnRoutes {
+    removals: [Span; MOST_OWN_ROUTES],
+    count: usize,
+    pub(super) last: Option<(Token, Direction)>,
+}
+
+impl OwnRoutes {
+    /// Whether there was room for it.
+    pub(super) fn push(&mut self, element: Element<'_>, found: (Token, Direction)) -> bool {
+        let Some(removal) = self.removals.get_mut(self.count) else { return false };
+        *removal = element.removal();
+        self.count += 1;
+        self.last = Some(found);
+        true
+    }
+
+    pub(super) fn remove(&self, edits: &mut Edits) {
+        for removal in self.removals.iter().take(self.count) {
+            edits.remove(*removal);
+        }
+    }
+}
+
+/// The Request-URI with another host: scheme and user part kept, and the parameters but those that say how to reach the old host.
+fn write_request_uri(uri: &Uri<'_>, host_port: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"sip:");
+    if let Some(user) = uri.user {
+        out.extend_from_slice(user);
+        out.push(b'@');
+    }
+    out.extend_from_slice(host_port.as_bytes());
+    for parameter in uri.parameters.split(|byte| *byte == b';').skip(1) {
+        let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
+        if !OF_THE_OLD_HOST.iter().any(|old| name.eq_ignore_ascii_case(old)) {
+            out.push(b';');
+            out.extend_from_slice(parameter);
+        }
+    }
+}
+
+/// RFC 3261 §19.1.1: transport, maddr and ttl are about the host; lr is a route's.
+const OF_THE_OLD_HOST: [&[u8]; 4] = [b"transport", b"maddr", b"ttl", b"lr"];
+/// A call that passes the edge twice has two route entries of ours; more than a few are a loop.
+const MOST_OWN_ROUTES: usize = 8;
+/// One part in so many of the transaction budget is kept for requests within dialogs.
+const RESERVE: usize = 4;

@@ -1,0 +1,260 @@
+//! Requests: admit, route, send on (RFC 3261 §16.3 to §16.6).
+
+use std::net::SocketAddr;
+
+use sipedge_sip::Time;
+use sipedge_sip::message::{HeaderName, Message, Method};
+use sipedge_sip::transaction::ServerReaction;
+use sipedge_sip::uri::{NameAddr, Uri};
+
+use super::admission::{
+    BAD_ROUTE, FORBIDDEN, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND, OK, Sender, UNSUPPORTED_SCHEME,
+};
+use super::head::Head;
+use super::relay::{Onward, OwnRoutes};
+use super::setup::SIP_PORT;
+use super::token::Token;
+use super::transactions::{Id, Key, Machine};
+use super::write::{self, ExtraHeader, ViaStamp};
+use super::{Engine, Gate, Port, branch};
+
+/// A request with all that is known of it.
+#[derive(Clone, Copy)]
+pub(super) struct Incoming<'a> {
+    pub(super) message: Message<'a>,
+    pub(super) head: Head<'a>,
+    pub(super) stamp: ViaStamp,
+    pub(super) branch: u128,
+    pub(super) port: Port,
+    /// Where its responses go.
+    pub(super) respond_to: SocketAddr,
+}
+
+impl Engine {
+    pub(super) fn handle_request(&mut self, now: Time, port: Port, source: SocketAddr, message: &Message<'_>) {
+        let Some(head) = Head::of(message) else {
+            self.counters.malformed += 1;
+            self.answer_malformed(port, source, message);
+            return;
+        };
+        let request = Incoming {
+            message: *message,
+            head,
+            stamp: ViaStamp::new(&head, source),
+            branch: branch::of_request(&self.setup.branch_key, &head.via, &head),
+            port,
+            respond_to: write::response_address(&head.via, source),
+        };
+        match head.method() {
+            Method::Ack => {
+                if let Some(id) = self.transactions.server(Key::invite(request.branch))
+                    && self.absorb_ack(now, id)
+                {
+                    return;
+                }
+            }
+            Method::Cancel => {
+                if let Some(id) = self.transactions.server(Key::invite(request.branch)) {
+                    self.answer(&request, OK);
+                    self.cancel(now, id);
+                    return;
+                }
+            }
+            _ => {}
+        }
+        if let Some(id) = self.transactions.server(Key::new(request.branch, head.method())) {
+            self.repeat(id);
+            return;
+        }
+        let sender = self.sender(source);
+        if head.to_tag.is_empty() {
+            self.route_new(now, &request, sender)
+        } else {
+            self.route_in_dialog(now, &request, &sender)
+        }
+    }
+
+    /// The request has come again: its last response goes again, if it still can.
+    fn repeat(&mut self, id: Id) {
+        self.counters.retransmissions_absorbed += 1;
+        let Some(transaction) = self.transactions.get_mut(id) else { return };
+        let reaction = match &mut transaction.machine {
+            Machine::InviteServer(machine) => machine.handle_request(),
+            Machine::NonInviteServer(machine) => machine.handle_request(),
+            Machine::InviteClient(_) | Machine::NonInviteClient(_) => ServerReaction::Absorb,
+        };
+        if reaction == ServerReaction::Repeat && !transaction.kept.is_empty() {
+            let kept = transaction.kept.bytes();
+            self.outbox.transmit(transaction.port, transaction.remote, |out| out.extend_from_slice(kept));
+        }
+    }
+
+    /// Whether the ACK ends here, being for a refusal of ours or one that we passed.
+    fn absorb_ack(&mut self, now: Time, id: Id) -> bool {
+        let Some(transaction) = self.transactions.get_mut(id) else { return false };
+        let Machine::InviteServer(machine) = &mut transaction.machine else { return false };
+        if !machine.handle_ack(now, &self.setup.timers) {
+            return false;
+        }
+        if !machine.may_repeat() {
+            self.transactions.forget(id);
+        }
+        self.transactions.set_timer(id);
+        true
+    }
+
+    /// A request within a dialog goes on only by a route that this edge has issued for this very call.
+    fn route_in_dialog(&mut self, now: Time, request: &Incoming<'_>, sender: &Sender) {
+        let head = &request.head;
+        let mut ours = OwnRoutes::default();
+        let mut next_uri = None;
+        for element in request.message.elements(HeaderName::Route) {
+            let Some(uri) = NameAddr::parse(element.text).and_then(|value| Uri::parse(value.uri)) else {
+                self.refuse(request, sender, BAD_ROUTE);
+                return;
+            };
+            if !self.setup.is_ours(&uri) {
+                next_uri = Some(uri);
+                break;
+            }
+            let user = uri.user.unwrap_or_default();
+            let Some(found) = Token::verify(user, &self.setup.token_keys, &head.call(), now.as_secs()) else {
+                self.counters.refused_token += 1;
+                self.refuse(request, sender, FORBIDDEN);
+                return;
+            };
+            if !ours.push(element, found) {
+                self.reject(request, BAD_ROUTE);
+                return;
+            }
+        }
+        let Some((token, direction)) = ours.last else {
+            match head.method() {
+                Method::Ack => self.counters.stray_acks += 1,
+                _ => {
+                    self.counters.refused_token += 1;
+                    self.refuse(request, sender, NO_SUCH_DIALOG);
+                }
+            }
+            return;
+        };
+        if !self.may_forward(request) {
+            return;
+        }
+        let target = next_uri.or_else(|| head.request.parsed_uri());
+        let Some(target) = target.filter(|uri| !uri.secure) else {
+            self.reject(request, UNSUPPORTED_SCHEME);
+            return;
+        };
+        if self.setup.is_ours(&target) {
+            // Nothing of ours is a remote target: sent on, it would come back until Max-Forwards ends it.
+            self.reject(request, NO_SUCH_DIALOG);
+            return;
+        }
+        let Some(next_hop) = self.address(now, request, target.host, target.ip(), target.port.unwrap_or(SIP_PORT))
+        else {
+            // Asked for by now: the peer's retransmission finds the answer.
+            self.counters.unresolved_destination += 1;
+            return;
+        };
+        if head.method() == Method::Bye {
+            self.end_counted_call(request, &token, direction);
+        }
+        self.edits.clear();
+        ours.remove(&mut self.edits);
+        let onward = Onward { next_hop, host_port: None, record_route: None, remove_routes: false, counted: None };
+        match head.method() {
+            Method::Ack => {
+                self.counters.acks_forwarded += 1;
+                self.send_on(request, &onward);
+            }
+            _ => {
+                self.counters.requests_in_dialog += 1;
+                self.relay(now, request, &onward);
+            }
+        }
+    }
+
+    /// A request from outside a dialog: from a trunk, to where its route leads.
+    fn route_new(&mut self, now: Time, request: &Incoming<'_>, sender: Sender) {
+        let method = request.head.method();
+        let trunk = match (sender, method) {
+            // An ACK is never answered, and without a dialog or a transaction it belongs to nothing.
+            (_, Method::Ack) => {
+                self.counters.stray_acks += 1;
+                return;
+            }
+            (Sender::Stranger, _) => {
+                self.refuse(request, &Sender::Stranger, FORBIDDEN);
+                return;
+            }
+            (Sender::SelfCall { callee }, _) => {
+                self.edits.clear();
+                let token = Token { from: 0, to: 0, issued: now.as_secs() as u32 };
+                let onward = Onward {
+                    next_hop: callee,
+                    host_port: None,
+                    record_route: Some(token),
+                    remove_routes: true,
+                    counted: None,
+                };
+                self.relay(now, request, &onward);
+                return;
+            }
+            (Sender::Trunk(_), Method::Options) => {
+                self.counters.options_answered += 1;
+                let is_leaving = matches!(self.gate, Gate::Draining { .. });
+                self.answer(request, if is_leaving { self.unavailable() } else { OK.with(ExtraHeader::Allow) });
+                return;
+            }
+            (Sender::Trunk(_), method) if !matches!(method, Method::Invite | Method::Cancel) => {
+                self.counters.refused_method += 1;
+                self.answer(request, METHOD_NOT_ALLOWED);
+                return;
+            }
+            (Sender::Trunk(trunk), _) => trunk,
+        };
+        if !self.may_forward(request) {
+            return;
+        }
+        let Some(uri) = request.head.request.parsed_uri().filter(|uri| !uri.secure) else {
+            self.reject(request, UNSUPPORTED_SCHEME);
+            return;
+        };
+        if uri.user.is_none_or(<[u8]>::is_empty) {
+            // Nobody is called.
+            self.reject(request, NOT_FOUND);
+            return;
+        }
+        let setup = self.setup.clone();
+        let destination = setup.trunks.get(trunk).and_then(|trunk| trunk.destination);
+        let Some((to, target)) = destination.and_then(|to| Some((to, setup.trunks.get(to)?.target.as_ref()?))) else {
+            self.reject(request, NO_ROUTE);
+            return;
+        };
+        let Some(next_hop) = self.address(now, request, target.host.as_bytes(), target.ip, target.port) else {
+            self.counters.unresolved_destination += 1;
+            self.answer(request, self.unavailable());
+            return;
+        };
+        let counted = if method == Method::Invite {
+            match self.admit_call(now, request, trunk, to) {
+                Ok(counted) => counted,
+                Err(()) => return,
+            }
+        } else {
+            None
+        };
+        let fingerprint = |trunk: usize| setup.trunks.get(trunk).map(|trunk| trunk.fingerprint).unwrap_or_default();
+        let token = Token { from: fingerprint(trunk), to: fingerprint(to), issued: now.as_secs() as u32 };
+        let record_route = (method == Method::Invite).then_some(token);
+        self.edits.clear();
+        let onward =
+            Onward { next_hop, host_port: Some(&target.host_port), record_route, remove_routes: true, counted };
+        match method {
+            Method::Invite => self.counters.calls_started += 1,
+            _ => self.counters.cancels_forwarded += 1,
+        }
+        self.relay(now, request, &onward);
+    }
+}

@@ -1,0 +1,271 @@
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+use sipedge_sip::transaction::Timers;
+use sipedge_sip::uri::Uri;
+
+use super::keys::{Key, TokenKeys};
+use super::token::{SigningKey, fingerprint};
+use crate::config::{self, Config};
+
+/// A checked configuration with everything that only the instance knows, and the lookup tables made from it.
+#[derive(Debug)]
+pub struct Setup {
+    /// The configuration, as checked.
+    pub config: Config,
+    pub(super) ingress: SocketAddr,
+    pub(super) egress: SocketAddr,
+    /// Host that peers are told, an IPv6 address in brackets.
+    pub(super) advertised: String,
+    /// Host and, unless it is a name with the default port, port: what Via and Record-Route say.
+    pub(super) sent_by: String,
+    pub(super) timers: Timers,
+    pub(super) trunks: Vec<Trunk>,
+    pub(super) branch_key: Key,
+    pub(super) token_keys: Vec<SigningKey>,
+    /// This shard's part of the budgets.
+    pub(super) transactions: usize,
+    pub(super) message_bytes: u64,
+    pub(super) counted_calls: usize,
+    sources4: PrefixMap<Ipv4Net, usize>,
+    sources6: PrefixMap<Ipv6Net, usize>,
+}
+
+/// What only the instance knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Private address and port of the ingress socket.
+    pub ingress: SocketAddr,
+    /// Private address and port of the egress socket.
+    pub egress: SocketAddr,
+    /// Address or host name that Via and Record-Route carry.
+    pub advertised: String,
+    /// Engines that this instance runs: each gets its part of the budgets.
+    pub shards: usize,
+}
+
+/// A configuration that cannot be used, all reasons at once.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", reasons.join("; "))]
+pub struct SetupError {
+    /// Each: the setting, what is wrong, what would be right.
+    pub reasons: Vec<String>,
+}
+
+/// A peer.
+#[derive(Debug)]
+pub(super) struct Trunk {
+    /// What tokens carry of its name.
+    pub(super) fingerprint: u16,
+    /// Index of the trunk that its calls go to.
+    pub(super) destination: Option<usize>,
+    pub(super) target: Option<Target>,
+    /// Whether a limit counts its calls.
+    pub(super) counts_calls: bool,
+}
+
+/// Where calls to a trunk go.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// `host[:port]` as in the configuration: what the Request-URI gets.
+    pub(super) host_port: String,
+    /// Host alone.
+    pub(super) host: String,
+    /// The host when it is an address.
+    pub(super) ip: Option<IpAddr>,
+    pub(super) port: u16,
+}
+
+impl Setup {
+    /// Checks `config` and `keys` and builds the lookup tables of all shards.
+    pub fn new(config: Config, place: &Place, keys: &TokenKeys) -> Result<Self, SetupError> {
+        let mut reasons = Vec::new();
+        check_scalars(&config, &mut reasons);
+        let advertised = match place.advertised.parse::<IpAddr>() {
+            Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+            _ => place.advertised.clone(),
+        };
+        let probe = format!("sip:{advertised}");
+        if Uri::parse(probe.as_bytes()).is_none_or(|uri| uri.port.is_some() || uri.host.len() != advertised.len()) {
+            reasons.push(format!("advertise: `{advertised}` is neither an address nor a host name"));
+        }
+        let is_name = place.advertised.parse::<IpAddr>().is_err();
+        let port = place.ingress.port();
+        // A port behind a name would keep peers from looking up its SRV records.
+        let sent_by = if is_name && port == SIP_PORT { advertised.clone() } else { format!("{advertised}:{port}") };
+
+        let trunks = trunks(&config, &mut reasons);
+        let (sources4, sources6) = sources(&config, &mut reasons);
+        let (branch_key, token_keys) = signing_keys(keys, &mut reasons);
+        let shards = place.shards.max(1);
+        let timers = &config.timers;
+        let timers = Timers {
+            t1: millis(timers.t1_ms),
+            t2: millis(timers.t2_ms),
+            t4: millis(timers.t4_ms),
+            response: millis(timers.response_ms),
+            invite: millis(timers.invite_ms),
+        };
+        match branch_key {
+            Some(branch_key) if reasons.is_empty() => Ok(Self {
+                ingress: place.ingress,
+                egress: place.egress,
+                advertised,
+                sent_by,
+                timers,
+                trunks,
+                branch_key,
+                token_keys,
+                transactions: config.budgets.transactions as usize / shards,
+                message_bytes: config.budgets.message_bytes / shards as u64,
+                counted_calls: config.budgets.counted_calls as usize / shards,
+                sources4,
+                sources6,
+                config,
+            }),
+            _ => Err(SetupError { reasons }),
+        }
+    }
+
+    /// The trunk that `source` belongs to: the longest prefix over all trunks.
+    pub(super) fn trunk_of(&self, source: IpAddr) -> Option<usize> {
+        match source {
+            IpAddr::V4(ip) => self.sources4.get_lpm(&Ipv4Net::from(ip)).map(|(_, trunk)| *trunk),
+            IpAddr::V6(ip) => self.sources6.get_lpm(&Ipv6Net::from(ip)).map(|(_, trunk)| *trunk),
+        }
+    }
+
+    /// Whether a URI names this edge: by its advertised host or a bound address, and the port of a listener.
+    pub(super) fn is_ours(&self, uri: &Uri<'_>) -> bool {
+        let port = uri.port.unwrap_or(SIP_PORT);
+        let is_port = port == self.ingress.port() || port == self.egress.port();
+        is_port
+            && (uri.host.eq_ignore_ascii_case(self.advertised.as_bytes())
+                || uri.ip().is_some_and(|ip| ip == self.ingress.ip() || ip == self.egress.ip()))
+    }
+
+    /// Whether the sent-by of a Via is what we write there.
+    pub(super) fn is_our_via(&self, host: &[u8], port: Option<u16>) -> bool {
+        port.unwrap_or(SIP_PORT) == self.ingress.port() && host.eq_ignore_ascii_case(self.advertised.as_bytes())
+    }
+}
+
+fn check_scalars(config: &Config, reasons: &mut Vec<String>) {
+    let mut check = |is_right: bool, reason: &str| {
+        if !is_right {
+            reasons.push(reason.to_owned());
+        }
+    };
+    let (timers, budgets, listen) = (&config.timers, &config.budgets, &config.listen);
+    check(config.version == config::VERSION, "version: this build reads version 1");
+    check(listen.ingress_port != 0, "listen.ingress_port: 0 is no port that a peer could be told");
+    check(listen.egress_port != 0, "listen.egress_port: 0 is no port that a peer could be told");
+    check(timers.t1_ms > 0, "timers.t1_ms: must be at least 1 (RFC 3261 recommends 500)");
+    check(timers.t2_ms >= timers.t1_ms, "timers.t2_ms: must not be below t1_ms");
+    check(timers.response_ms >= timers.t1_ms, "timers.response_ms: must not be below t1_ms");
+    check(timers.invite_ms >= timers.response_ms, "timers.invite_ms: must not be below response_ms");
+    check(budgets.transactions >= 100, "budgets.transactions: must be at least 100");
+    check(budgets.message_bytes >= 1 << 20, "budgets.message_bytes: must be at least 1048576 (1 MiB)");
+    check(!config.routes.is_empty(), "routes: there is none, so no call could go anywhere");
+}
+
+fn trunks(config: &Config, reasons: &mut Vec<String>) -> Vec<Trunk> {
+    let index = |name: &str| config.trunks.iter().position(|trunk| trunk.name == name);
+    let mut trunks: Vec<Trunk> = Vec::new();
+    for trunk in &config.trunks {
+        let fingerprint = fingerprint(trunk.name.as_bytes());
+        if index(&trunk.name) != Some(trunks.len()) {
+            reasons.push(format!("trunks: the name `{}` is there twice", trunk.name));
+        } else if trunks.iter().any(|other| other.fingerprint == fingerprint) {
+            reasons.push(format!(
+                "trunks: `{}` looks like another trunk's name in 16 bits; give it another name",
+                trunk.name
+            ));
+        }
+        let target = trunk.targets.first().and_then(|text| {
+            let target = Target::parse(text);
+            if target.is_none() {
+                reasons.push(format!(
+                    "trunks.{}.targets: `{text}` is not a URI such as sip:host or sip:host:5060",
+                    trunk.name
+                ));
+            }
+            target
+        });
+        trunks.push(Trunk { fingerprint, destination: None, target, counts_calls: trunk.limits.calls.is_some() });
+    }
+    for route in &config.routes {
+        match (index(&route.from), index(&route.to)) {
+            (Some(from), Some(to)) => {
+                if trunks.get(to).is_some_and(|trunk| trunk.target.is_none()) {
+                    reasons.push(format!("routes: calls go to `{}`, which has no targets", route.to));
+                }
+                let Some(trunk) = trunks.get_mut(from) else { continue };
+                if trunk.destination.replace(to).is_some() {
+                    reasons.push(format!("routes: `{}` has two routes; which one should its calls take?", route.from));
+                }
+            }
+            (from, _) => {
+                let missing = if from.is_none() { &route.from } else { &route.to };
+                reasons.push(format!("routes: there is no trunk `{missing}`"));
+            }
+        }
+    }
+    trunks
+}
+
+fn sources(config: &Config, reasons: &mut Vec<String>) -> (PrefixMap<Ipv4Net, usize>, PrefixMap<Ipv6Net, usize>) {
+    let (mut sources4, mut sources6) = (PrefixMap::new(), PrefixMap::new());
+    for (index, trunk) in config.trunks.iter().enumerate() {
+        for range in &trunk.from {
+            let before = match range {
+                IpNet::V4(range) => sources4.insert(range.trunc(), index),
+                IpNet::V6(range) => sources6.insert(range.trunc(), index),
+            };
+            if let Some(other) = before.and_then(|other| config.trunks.get(other)) {
+                reasons.push(format!("trunks: `{}` and `{}` both have the source {range}", other.name, trunk.name));
+            }
+        }
+    }
+    (sources4, sources6)
+}
+
+fn signing_keys(keys: &TokenKeys, reasons: &mut Vec<String>) -> (Option<Key>, Vec<SigningKey>) {
+    let mut tokens: Vec<SigningKey> = Vec::new();
+    for token in &keys.tokens {
+        match Key::from_hex(&token.key) {
+            Some(_) if tokens.iter().any(|other| other.id == token.id) => {
+                reasons.push(format!("token keys: two keys have the id {}", token.id));
+            }
+            Some(key) => tokens.push(SigningKey { id: token.id, key }),
+            None => reasons.push(format!("token keys: the key {} is not 64 hex digits", token.id)),
+        }
+    }
+    if keys.tokens.is_empty() || keys.tokens.len() > 2 {
+        reasons.push(format!("token keys: there are {}, there must be one or two", keys.tokens.len()));
+    }
+    let branch = Key::from_hex(&keys.branch);
+    if branch.is_none() {
+        reasons.push("token keys: the branch key is not 64 hex digits".to_owned());
+    }
+    (branch, tokens)
+}
+
+impl Target {
+    fn parse(text: &str) -> Option<Self> {
+        let uri = Uri::parse(text.as_bytes())?;
+        let host = std::str::from_utf8(uri.host).ok()?;
+        let host_port = uri.port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let is_plain = !uri.secure && uri.user.is_none();
+        is_plain.then(|| Self { host_port, host: host.to_owned(), ip: uri.ip(), port: uri.port.unwrap_or(SIP_PORT) })
+    }
+}
+
+fn millis(ms: u32) -> Duration {
+    Duration::from_millis(u64::from(ms))
+}
+
+/// Port of SIP over UDP and TCP (RFC 3261 §19.1.2).
+pub(super) const SIP_PORT: u16 = 5060;

@@ -1,0 +1,245 @@
+//! The messages that the edge writes itself: responses, CANCEL and ACK, and what it adds to those that it sends on.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use sipedge_sip::message::{Edits, HeaderName, Message, Method};
+use sipedge_sip::via::Via;
+
+use super::head::Head;
+use super::{branch, setup::Setup};
+
+/// A final or provisional response of our own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    pub(super) code: u16,
+    pub(super) reason: &'static str,
+    /// A header of its own, with its line end.
+    pub(super) header: Option<ExtraHeader>,
+}
+
+/// The header that explains an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ExtraHeader {
+    /// Retry-After, in seconds.
+    RetryAfter(u32),
+    /// Allow, of a 405 and of a 200 to OPTIONS.
+    Allow,
+    /// Unsupported, of a 420: what Proxy-Require asked for.
+    Unsupported,
+}
+
+impl Answer {
+    pub(super) const fn new(code: u16, reason: &'static str) -> Self {
+        Self { code, reason, header: None }
+    }
+
+    pub(super) const fn with(self, header: ExtraHeader) -> Self {
+        Self { header: Some(header), ..self }
+    }
+}
+
+/// What the topmost Via of an incoming request lacks (RFC 3261 §18.2.1, RFC 3581 §4).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ViaStamp {
+    source: SocketAddr,
+    /// Offset in the message where `=PORT` goes, when `rport` waits for its value.
+    rport_at: Option<u32>,
+    /// Offset where `;received=…` goes, when it is wanted.
+    received_at: Option<u32>,
+}
+
+impl ViaStamp {
+    pub(super) fn new(head: &Head<'_>, source: SocketAddr) -> Self {
+        let element = head.via_element;
+        let rport_at = Via::rport_end(element.text).map(|end| element.span.start + end.start);
+        let is_source = std::str::from_utf8(head.via.host).ok().and_then(|host| host.parse().ok()) == Some(source.ip());
+        let wants_received = rport_at.is_some() || !is_source;
+        Self { source, rport_at, received_at: wants_received.then_some(element.span.end) }
+    }
+
+    fn apply(&self, edits: &mut Edits) {
+        if let Some(at) = self.rport_at {
+            edits.insert(at, |out| write_number("=", self.source.port(), out));
+        }
+        if let Some(at) = self.received_at {
+            edits.insert(at, |out| write_received(self.source.ip(), out));
+        }
+    }
+
+    /// Appends the header line that holds the Via, with what it lacks.
+    fn write_line(&self, message: &Message<'_>, line: sipedge_sip::Span, out: &mut Vec<u8>) {
+        let mut at = line.start;
+        let copy = |from: u32, to: u32, out: &mut Vec<u8>| {
+            out.extend_from_slice(sipedge_sip::Span { start: from, end: to }.of(message.bytes()));
+        };
+        if let Some(rport) = self.rport_at {
+            copy(at, rport, out);
+            write_number("=", self.source.port(), out);
+            at = rport;
+        }
+        if let Some(received) = self.received_at {
+            copy(at, received, out);
+            write_received(self.source.ip(), out);
+            at = received;
+        }
+        copy(at, line.end, out);
+    }
+}
+
+/// Where the response to a request goes (RFC 3261 §18.2.2, RFC 3581 §4): to the source, by its port when `rport` asks for it, else by
+/// the port of sent-by.
+pub(super) fn response_address(via: &Via<'_>, source: SocketAddr) -> SocketAddr {
+    match via.rport() {
+        Some(_) => source,
+        None => SocketAddr::new(source.ip(), via.port.unwrap_or(super::setup::SIP_PORT)),
+    }
+}
+
+/// Notes the edits that every forwarded request gets: the stamp on the Via it came with, our own Via, Max-Forwards less one.
+pub(super) fn edit_forwarded(edits: &mut Edits, message: &Message<'_>, stamp: &ViaStamp, branch: u128, setup: &Setup) {
+    let first = message.first_header();
+    edits.insert(first, |out| {
+        out.extend_from_slice(b"Via: SIP/2.0/UDP ");
+        out.extend_from_slice(setup.sent_by.as_bytes());
+        out.extend_from_slice(b";rport;branch=");
+        branch::write(branch, out);
+        out.extend_from_slice(b"\r\n");
+    });
+    stamp.apply(edits);
+    match message.header(HeaderName::MaxForwards) {
+        Some(header) => {
+            let left = message.max_forwards().flatten().unwrap_or_default().saturating_sub(1);
+            edits.replace(header.span, |out| write_number("", left, out));
+        }
+        // RFC 3261 §16.6 step 3.
+        None => edits.insert(first, |out| out.extend_from_slice(b"Max-Forwards: 70\r\n")),
+    }
+}
+
+/// Appends our answer to a request.
+pub(super) fn answer(
+    message: &Message<'_>,
+    head: &Head<'_>,
+    stamp: &ViaStamp,
+    answer: Answer,
+    tag: u128,
+    out: &mut Vec<u8>,
+) {
+    write_status(answer, out);
+    for header in message.headers(HeaderName::Via) {
+        if header.line == head.via_element.line() {
+            stamp.write_line(message, header.line, out);
+        } else {
+            out.extend_from_slice(header.line.of(message.bytes()));
+        }
+    }
+    write_dialog(message, answer.code, head.to_tag.is_empty().then_some(tag), out);
+    if let Some(header) = answer.header {
+        write_extra(header, message, out);
+    }
+    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+}
+
+/// Appends our answer to a request that lacks something: what there is of Via, From, To, Call-ID and CSeq goes back as it came.
+pub(super) fn answer_malformed(message: &Message<'_>, answer: Answer, out: &mut Vec<u8>) {
+    write_status(answer, out);
+    for header in message.headers(HeaderName::Via) {
+        out.extend_from_slice(header.line.of(message.bytes()));
+    }
+    write_dialog(message, answer.code, None, out);
+    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+}
+
+/// Appends our answer to a request that has been forwarded, from the request as it went out: its topmost Via is ours and goes.
+pub(super) fn answer_forwarded(forwarded: &Message<'_>, answer: Answer, tag: u128, out: &mut Vec<u8>) {
+    write_status(answer, out);
+    for header in forwarded.headers(HeaderName::Via).skip(1) {
+        out.extend_from_slice(header.line.of(forwarded.bytes()));
+    }
+    let has_tag = forwarded.to().and_then(|to| to.tag()).is_some();
+    write_dialog(forwarded, answer.code, (!has_tag).then_some(tag), out);
+    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+}
+
+/// Appends the CANCEL of an INVITE that we sent (RFC 3261 §9.1), or the ACK of the refusal that came to it (§17.1.1.3): the INVITE's
+/// Request-URI, topmost Via, Route, From, Call-ID and CSeq number; `to` is the To line of the INVITE or of the refusal.
+pub(super) fn companion(invite: &Message<'_>, method: Method<'_>, to: &[u8], out: &mut Vec<u8>) {
+    let bytes = invite.bytes();
+    out.extend_from_slice(method.name());
+    out.push(b' ');
+    out.extend_from_slice(invite.request().map(|request| request.uri.text).unwrap_or_default());
+    out.extend_from_slice(b" SIP/2.0\r\n");
+    if let Some(via) = invite.header(HeaderName::Via) {
+        out.extend_from_slice(via.line.of(bytes));
+    }
+    for route in invite.headers(HeaderName::Route) {
+        out.extend_from_slice(route.line.of(bytes));
+    }
+    out.extend_from_slice(b"Max-Forwards: 70\r\n");
+    if let Some(from) = invite.header(HeaderName::From) {
+        out.extend_from_slice(from.line.of(bytes));
+    }
+    out.extend_from_slice(to);
+    if let Some(call_id) = invite.header(HeaderName::CallId) {
+        out.extend_from_slice(call_id.line.of(bytes));
+    }
+    write_number("CSeq: ", invite.cseq().map(|cseq| cseq.number).unwrap_or_default(), out);
+    out.push(b' ');
+    out.extend_from_slice(method.name());
+    out.extend_from_slice(b"\r\nContent-Length: 0\r\n\r\n");
+}
+
+/// Appends `prefix` and a number, without a string in between.
+pub(super) fn write_number(prefix: &str, number: impl std::fmt::Display, out: &mut Vec<u8>) {
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{prefix}{number}");
+}
+
+fn write_status(answer: Answer, out: &mut Vec<u8>) {
+    write_number("SIP/2.0 ", answer.code, out);
+    out.push(b' ');
+    out.extend_from_slice(answer.reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// From, To, Call-ID and CSeq; `tag` is added to To, except in a 100 (RFC 3261 §8.2.6.2).
+fn write_dialog(message: &Message<'_>, code: u16, tag: Option<u128>, out: &mut Vec<u8>) {
+    let bytes = message.bytes();
+    for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
+        let Some(header) = message.header(name) else { continue };
+        match tag {
+            Some(tag) if name == HeaderName::To && code != 100 => {
+                out.extend_from_slice(sipedge_sip::Span { start: header.line.start, end: header.span.end }.of(bytes));
+                write_number(";tag=", format_args!("{:016x}", tag as u64), out);
+                out.extend_from_slice(b"\r\n");
+            }
+            _ => out.extend_from_slice(header.line.of(bytes)),
+        }
+    }
+}
+
+fn write_extra(header: ExtraHeader, message: &Message<'_>, out: &mut Vec<u8>) {
+    match header {
+        ExtraHeader::RetryAfter(seconds) => {
+            write_number("Retry-After: ", seconds, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        ExtraHeader::Allow => {
+            out.extend_from_slice(
+                b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, INFO, REFER, NOTIFY, MESSAGE\r\n",
+            );
+        }
+        ExtraHeader::Unsupported => {
+            for asked in message.headers(HeaderName::ProxyRequire) {
+                out.extend_from_slice(b"Unsupported: ");
+                out.extend_from_slice(asked.text);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+}
+
+fn write_received(ip: IpAddr, out: &mut Vec<u8>) {
+    write_number(";received=", ip, out);
+}

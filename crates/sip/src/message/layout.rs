@@ -1,0 +1,186 @@
+use memchr::memchr;
+
+use super::HeaderName;
+use crate::span::{Span, is_white};
+
+/// Most header lines of a message. RFC 3261 has no bound; real messages have some 15 to 40.
+pub const MAX_HEADERS: usize = 512;
+
+/// Where the parts of a message lie. Kept by the reader and used again for the next message, so that reading allocates nothing.
+#[derive(Debug)]
+pub struct Layout {
+    pub(super) start: StartLine,
+    pub(super) first_header: u32,
+    pub(super) headers: Vec<Line>,
+    /// Offset after the empty line.
+    pub(super) body: u32,
+    /// Offset after the body.
+    pub(super) end: u32,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self {
+            start: StartLine::Status { code: 0, text: Span::default() },
+            first_header: 0,
+            headers: Vec::new(),
+            body: 0,
+            end: 0,
+        }
+    }
+}
+
+impl Layout {
+    pub(super) fn read(&mut self, bytes: &[u8], body: Body) -> Result<(), Malformed> {
+        self.headers.clear();
+        let (line_end, next) = line_at(bytes, 0).ok_or(Malformed::StartLine)?;
+        self.start = StartLine::parse(bytes, line_end).ok_or(Malformed::StartLine)?;
+        self.first_header = Span::new(next, next).start;
+        let mut at = next;
+        let mut content_length: Option<usize> = None;
+        loop {
+            let (mut line_end, mut next) = line_at(bytes, at).ok_or(Malformed::NoEndOfHeaders)?;
+            if line_end == at {
+                at = next;
+                break;
+            }
+            // A line that begins with white space continues the one before it (RFC 3261 §7.3.1).
+            while matches!(bytes.get(next), Some(b' ' | b'\t')) {
+                (line_end, next) = line_at(bytes, next).ok_or(Malformed::NoEndOfHeaders)?;
+            }
+            if self.headers.len() == MAX_HEADERS {
+                return Err(Malformed::TooManyHeaders);
+            }
+            let line = Line::parse(bytes, at, line_end, next);
+            if line.name == HeaderName::ContentLength {
+                let length = std::str::from_utf8(line.value.of(bytes)).ok().and_then(|text| text.parse().ok());
+                let length = length.ok_or(Malformed::ContentLength)?;
+                // Two that differ are how one message is smuggled in another.
+                if content_length.is_some_and(|other| other != length) {
+                    return Err(Malformed::ContentLength);
+                }
+                content_length = Some(length);
+            }
+            self.headers.push(line);
+            at = next;
+        }
+        let rest = bytes.len().saturating_sub(at);
+        let length = match (content_length.unwrap_or(rest), body) {
+            (length, Body::Whole) if length > rest => {
+                return Err(Malformed::Truncated { announced: length, arrived: rest });
+            }
+            (length, _) => length.min(rest),
+        };
+        let body = Span::new(at, at + length);
+        (self.body, self.end) = (body.start, body.end);
+        Ok(())
+    }
+}
+
+/// What the reader knows of the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// It has to be there as Content-Length says.
+    Whole,
+    /// It may have been cut off on purpose.
+    MayBeCut,
+}
+
+/// Why a datagram is not a SIP message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// The first line is neither a request line nor a status line.
+    #[error("the first line is neither a request line nor a status line of SIP/2.0")]
+    StartLine,
+    /// The empty line after the headers is missing.
+    #[error("the headers have no end")]
+    NoEndOfHeaders,
+    /// More than [`MAX_HEADERS`] header lines.
+    #[error("more than {MAX_HEADERS} header lines")]
+    TooManyHeaders,
+    /// Content-Length is not a number, or there are two that differ.
+    #[error("Content-Length is not a number, or there are two that differ")]
+    ContentLength,
+    /// The datagram ends before the body does (RFC 3261 §18.3).
+    #[error("Content-Length announces {announced} bytes and {arrived} arrived")]
+    Truncated {
+        /// Content-Length.
+        announced: usize,
+        /// Bytes after the headers.
+        arrived: usize,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StartLine {
+    Request { method: Span, uri: Span },
+    Status { code: u16, text: Span },
+}
+
+impl StartLine {
+    fn parse(bytes: &[u8], end: usize) -> Option<Self> {
+        let line = bytes.get(..end)?;
+        if let Some(rest) = strip_version(line) {
+            let code = rest.strip_prefix(b" ")?.get(..3)?;
+            let code: u16 = std::str::from_utf8(code).ok()?.parse().ok()?;
+            let after = rest.get(4);
+            let is_code = (100..700).contains(&code) && matches!(after, None | Some(b' '));
+            return is_code.then_some(Self::Status { code, text: Span::new(VERSION.len() + 1, end) });
+        }
+        let method_end = memchr(b' ', line)?;
+        let uri_end = memchr::memrchr(b' ', line)?;
+        let method = line.get(..method_end)?;
+        let uri = line.get(method_end + 1..uri_end)?;
+        let version = line.get(uri_end + 1..)?;
+        let is_request = !method.is_empty()
+            && method.iter().all(|byte| is_token(*byte))
+            && !uri.is_empty()
+            && !uri.iter().any(|byte| is_white(*byte))
+            && version.eq_ignore_ascii_case(VERSION);
+        is_request.then(|| Self::Request { method: Span::new(0, method_end), uri: Span::new(method_end + 1, uri_end) })
+    }
+}
+
+/// One header, folds included.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Line {
+    pub(super) name: HeaderName,
+    pub(super) value: Span,
+    pub(super) line: Span,
+}
+
+impl Line {
+    /// A line without a colon is nobody's header: passed on as it came.
+    fn parse(bytes: &[u8], start: usize, end: usize, next: usize) -> Self {
+        let text = bytes.get(start..end).unwrap_or_default();
+        let line = Span::new(start, next);
+        let Some(colon) = memchr(b':', text) else {
+            return Self { name: HeaderName::Other, value: Span::new(start, end), line };
+        };
+        let name = Span::new(start, start + colon).trimmed(bytes);
+        let value = Span::new(start + colon + 1, end).trimmed(bytes);
+        Self { name: HeaderName::of(name.of(bytes)), value, line }
+    }
+}
+
+/// End of the line that begins at `at`, without its CR LF, and the start of the next. A bare LF ends a line too: a peer that took it
+/// for one would otherwise see headers that we did not.
+fn line_at(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let rest = bytes.get(at..)?;
+    let lf = memchr(b'\n', rest)?;
+    let has_cr = lf > 0 && rest.get(lf - 1) == Some(&b'\r');
+    Some((at + lf - usize::from(has_cr), at + lf + 1))
+}
+
+fn strip_version(line: &[u8]) -> Option<&[u8]> {
+    let (version, rest) = line.split_at_checked(VERSION.len())?;
+    version.eq_ignore_ascii_case(VERSION).then_some(rest)
+}
+
+/// `token` of RFC 3261 §25.1.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+}
+
+const VERSION: &[u8] = b"SIP/2.0";

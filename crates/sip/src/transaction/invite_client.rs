@@ -1,0 +1,136 @@
+use super::{Backoff, ClientExpiry, ClientReaction, Timers};
+use crate::Time;
+
+/// INVITE client transaction (RFC 3261 §17.1.1, RFC 6026 §7.2) with a proxy's Timer C (RFC 3261 §16.8).
+#[derive(Debug, Clone)]
+pub struct InviteClient {
+    state: State,
+}
+
+impl InviteClient {
+    /// The INVITE has just been sent.
+    pub fn new(now: Time, timers: &Timers) -> Self {
+        let give_up = now + timers.response.min(timers.lifetime());
+        Self { state: State::Calling { resend: Backoff::new(now, timers.t1), give_up, cancel: false } }
+    }
+
+    /// A response with this status code has arrived.
+    pub fn handle_response(&mut self, now: Time, code: u16, timers: &Timers) -> ClientReaction {
+        match (self.state, code) {
+            (State::Calling { .. } | State::Proceeding { .. } | State::Cancelling { .. }, 200..=299) => {
+                // Timer M: every further 2xx passes until it fires (RFC 6026 §7.2).
+                self.state = State::Accepted { until: now + timers.lifetime() };
+                ClientReaction::Pass
+            }
+            (State::Calling { .. } | State::Proceeding { .. } | State::Cancelling { .. }, 300..) => {
+                // Timer D: at least 32 s, long enough for all retransmissions of the response.
+                self.state = State::Completed { until: now + timers.lifetime() };
+                ClientReaction::Acknowledge { first: true }
+            }
+            (State::Calling { cancel, .. }, _) => {
+                self.state = State::Proceeding { timer_c: now + timers.invite, cancel };
+                ClientReaction::Pass
+            }
+            (State::Proceeding { cancel, .. }, 101..) => {
+                // Timer C is reset by each provisional response but 100 (RFC 3261 §16.7 step 2).
+                self.state = State::Proceeding { timer_c: now + timers.invite, cancel };
+                ClientReaction::Pass
+            }
+            (State::Accepted { .. }, 200..=299) => ClientReaction::Pass,
+            (State::Completed { .. }, 300..) => ClientReaction::Acknowledge { first: false },
+            (State::Cancelling { .. }, 101..) => ClientReaction::Pass,
+            _ => ClientReaction::Absorb,
+        }
+    }
+
+    /// The transaction user wants the branch cancelled. Whether the CANCEL may be sent now: a branch that has not answered
+    /// provisionally is cancelled when it does (RFC 3261 §9.1); see [`InviteClient::take_cancel`].
+    pub fn cancel(&mut self, now: Time, timers: &Timers) -> bool {
+        match &mut self.state {
+            State::Calling { cancel, .. } => {
+                *cancel = true;
+                false
+            }
+            State::Proceeding { .. } => {
+                self.state = State::Cancelling { until: now + timers.lifetime() };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a CANCEL that had to wait may be sent now. Ask after each provisional response.
+    pub fn take_cancel(&mut self, now: Time, timers: &Timers) -> bool {
+        matches!(self.state, State::Proceeding { cancel: true, .. }) && self.cancel(now, timers)
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Time, timers: &Timers) -> ClientExpiry {
+        match &mut self.state {
+            State::Calling { give_up, .. } if *give_up <= now => {
+                self.state = State::Terminated;
+                ClientExpiry::TimedOut
+            }
+            State::Calling { resend, .. } if resend.at <= now => {
+                resend.next(now, timers.lifetime());
+                ClientExpiry::Retransmit
+            }
+            State::Proceeding { timer_c, .. } if *timer_c <= now => {
+                // A peer that is alive answers the CANCEL by a 487 at once; one that does not is given up like a silent one.
+                self.state = State::Cancelling { until: now + timers.response };
+                ClientExpiry::Cancel
+            }
+            State::Cancelling { until } if *until <= now => {
+                self.state = State::Terminated;
+                ClientExpiry::TimedOut
+            }
+            State::Accepted { until } | State::Completed { until } if *until <= now => {
+                self.state = State::Terminated;
+                ClientExpiry::Ended
+            }
+            State::Terminated => ClientExpiry::Ended,
+            _ => ClientExpiry::Wait,
+        }
+    }
+
+    /// When to call [`InviteClient::handle_timeout`] next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        match self.state {
+            State::Calling { resend, give_up, .. } => Some(resend.at.min(give_up)),
+            State::Proceeding { timer_c, .. } => Some(timer_c),
+            State::Cancelling { until } | State::Accepted { until } | State::Completed { until } => Some(until),
+            State::Terminated => None,
+        }
+    }
+
+    /// Whether no final response has come yet.
+    pub fn is_pending(&self) -> bool {
+        matches!(self.state, State::Calling { .. } | State::Proceeding { .. } | State::Cancelling { .. })
+    }
+
+    /// Whether a provisional response has come, and no final one: the request itself is not sent again any more.
+    pub fn is_proceeding(&self) -> bool {
+        matches!(self.state, State::Proceeding { .. } | State::Cancelling { .. })
+    }
+
+    /// Whether a 2xx has come.
+    pub fn is_accepted(&self) -> bool {
+        matches!(self.state, State::Accepted { .. })
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// No response yet. `cancel`: wanted as soon as there is one.
+    Calling { resend: Backoff, give_up: Time, cancel: bool },
+    /// A provisional response has come.
+    Proceeding { timer_c: Time, cancel: bool },
+    /// CANCEL has been sent; the final response is awaited.
+    Cancelling { until: Time },
+    /// A 2xx has come (RFC 6026); until Timer M.
+    Accepted { until: Time },
+    /// Another final response has come; until Timer D.
+    Completed { until: Time },
+    /// Over.
+    Terminated,
+}

@@ -1,0 +1,125 @@
+//! The four transactions of RFC 3261 §17 for an unreliable transport, with RFC 6026 (Accepted) and RFC 4320 (non-INVITE).
+//!
+//! Each is a small machine with the same verbs: `handle_request` or `handle_response` say what to do with a message, `handle_timeout`
+//! says what the passing of time asks for, `poll_timeout` says when to ask next. None of them holds a message.
+
+mod invite_client;
+mod invite_server;
+mod non_invite_client;
+mod non_invite_server;
+
+use std::time::Duration;
+
+pub use invite_client::InviteClient;
+pub use invite_server::InviteServer;
+pub use non_invite_client::NonInviteClient;
+pub use non_invite_server::NonInviteServer;
+
+use crate::Time;
+
+/// The intervals of RFC 3261 Table 4, and a proxy's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// Round-trip estimate.
+    pub t1: Duration,
+    /// Longest retransmission interval of non-INVITE requests and INVITE responses.
+    pub t2: Duration,
+    /// Longest stay of a message in the network.
+    pub t4: Duration,
+    /// How long an INVITE waits for its first response (at most 64 × T1, Timer B).
+    pub response: Duration,
+    /// How long an INVITE waits for its final response after a provisional one (Timer C).
+    pub invite: Duration,
+}
+
+impl Timers {
+    /// 64 × T1: Timers B, D, F, H, J, L and M.
+    pub fn lifetime(&self) -> Duration {
+        self.t1.saturating_mul(64)
+    }
+}
+
+impl Default for Timers {
+    /// RFC 3261 Table 4; first response within 5 s, final one within 30 s.
+    fn default() -> Self {
+        Self {
+            t1: Duration::from_millis(500),
+            t2: Duration::from_secs(4),
+            t4: Duration::from_secs(5),
+            response: Duration::from_secs(5),
+            invite: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a client transaction makes of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientReaction {
+    /// Hand it to the transaction user.
+    Pass,
+    /// Send the ACK (again, when the response is a retransmission) and hand the response on only if `first`.
+    Acknowledge {
+        /// Whether this is the final response itself, not a retransmission of it.
+        first: bool,
+    },
+    /// Nothing: a retransmission, or too late.
+    Absorb,
+}
+
+/// What a client transaction wants when its time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientExpiry {
+    /// Nothing yet.
+    Wait,
+    /// Send the request again.
+    Retransmit,
+    /// No response came: treat it as a 408 (RFC 3261 §16.8, §17.1.1.2). The transaction has ended.
+    TimedOut,
+    /// Timer C: a provisional response came, a final one did not; send CANCEL.
+    Cancel,
+    /// The transaction has ended.
+    Ended,
+}
+
+/// What a server transaction makes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerReaction {
+    /// Send the last response again, when there is one.
+    Repeat,
+    /// Nothing.
+    Absorb,
+}
+
+/// What a server transaction wants when its time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerExpiry {
+    /// Nothing yet.
+    Wait,
+    /// Send the last response again.
+    Repeat,
+    /// Send 100 Trying: a non-INVITE request has waited until its sender's Timer E reached T2 (RFC 4320 §4.1).
+    Trying,
+    /// The transaction has ended.
+    Ended,
+}
+
+/// A retransmission that backs off: each interval twice the last.
+#[derive(Debug, Clone, Copy)]
+struct Backoff {
+    at: Time,
+    interval: Duration,
+}
+
+impl Backoff {
+    fn new(now: Time, interval: Duration) -> Self {
+        Self { at: now + interval, interval }
+    }
+
+    fn next(&mut self, now: Time, cap: Duration) {
+        self.interval = self.interval.saturating_mul(2).min(cap);
+        self.at = now + self.interval;
+    }
+}
+
+#[cfg(test)]
+mod tests;

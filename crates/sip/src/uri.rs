@@ -1,0 +1,204 @@
+//! SIP URIs and the name-addr form of From, To, Route and Record-Route (RFC 3261 §19.1, §20.10, §25.1).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::span::Span;
+
+/// A SIP or SIPS URI, its parts still as they were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uri<'a> {
+    /// Whether the scheme is `sips`.
+    pub secure: bool,
+    /// User part (and password), when there is one.
+    pub user: Option<&'a [u8]>,
+    /// Host: a name, an IPv4 address, or an IPv6 address with its brackets.
+    pub host: &'a [u8],
+    /// Port, when it is given.
+    pub port: Option<u16>,
+    /// Everything from the first semicolon on, up to the headers: `;lr;transport=udp`.
+    pub parameters: &'a [u8],
+}
+
+impl<'a> Uri<'a> {
+    /// Takes a URI apart; `None` when its scheme is another one, or it has no host.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let colon = memchr::memchr(b':', text)?;
+        let (scheme, rest) = text.split_at_checked(colon)?;
+        let secure = scheme.eq_ignore_ascii_case(b"sips");
+        if !secure && !scheme.eq_ignore_ascii_case(b"sip") {
+            return None;
+        }
+        let rest = rest.get(1..)?;
+        // User parts may hold ';' and '?', so the '@' decides; after the host it may only stand in headers, escaped.
+        let (user, rest) = match memchr::memchr(b'@', rest) {
+            Some(at) => (Some(rest.get(..at)?), rest.get(at + 1..)?),
+            None => (None, rest),
+        };
+        let rest = rest.get(..memchr::memchr(b'?', rest).unwrap_or(rest.len()))?;
+        let (host_port, parameters) = rest.split_at_checked(memchr::memchr(b';', rest).unwrap_or(rest.len()))?;
+        let (host, port) = split_host_port(host_port)?;
+        Some(Self { secure, user, host, port, parameters })
+    }
+
+    /// The host as an address, when it is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        parse_ip(self.host)
+    }
+
+    /// The value of a parameter: `Some(b"")` when it stands without one.
+    pub fn parameter(&self, name: &[u8]) -> Option<&'a [u8]> {
+        parameter(self.parameters, name)
+    }
+}
+
+/// `"Name" <sip:user@host>;tag=1` or `sip:user@host;tag=1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NameAddr<'a> {
+    /// The URI as written.
+    pub uri: &'a [u8],
+    /// The header's parameters: everything from the first semicolon on.
+    pub parameters: &'a [u8],
+}
+
+impl<'a> NameAddr<'a> {
+    /// Finds URI and parameters; `None` when a bracket or a quote is left open, or there is no URI.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let text = match text.first()? {
+            b'"' => text.get(quoted_length(text)?..)?,
+            _ => text,
+        };
+        let (uri, parameters) = match memchr::memchr(b'<', text) {
+            Some(open) => {
+                let inner = text.get(open + 1..)?;
+                let close = memchr::memchr(b'>', inner)?;
+                let after = inner.get(close + 1..)?;
+                (inner.get(..close)?, after.get(memchr::memchr(b';', after).unwrap_or(after.len())..)?)
+            }
+            // Without brackets every parameter is the header's (RFC 3261 §20.10).
+            None => text.split_at_checked(memchr::memchr(b';', text).unwrap_or(text.len()))?,
+        };
+        let uri = Span::new(0, uri.len()).trimmed(uri).of(uri);
+        (!uri.is_empty()).then_some(Self { uri, parameters })
+    }
+
+    /// The `tag` parameter, when it is there and not empty.
+    pub fn tag(&self) -> Option<&'a [u8]> {
+        parameter(self.parameters, b"tag").filter(|tag| !tag.is_empty())
+    }
+}
+
+/// The value of a parameter in `;name=value;name` text; `Some(b"")` when it stands without a value.
+pub(crate) fn parameter<'a>(mut text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    while let Some(start) = memchr::memchr(b';', text) {
+        let rest = text.get(start + 1..)?;
+        let length = parameter_length(rest);
+        let one = rest.get(..length)?;
+        let (found, value) = match memchr::memchr(b'=', one) {
+            Some(equals) => (one.get(..equals)?, one.get(equals + 1..)?),
+            None => (one, Default::default()),
+        };
+        if trim(found).eq_ignore_ascii_case(name) {
+            return Some(trim(value));
+        }
+        text = rest.get(length..)?;
+    }
+    None
+}
+
+/// Splits `host:port`; the port of an IPv6 address stands after its bracket.
+pub(crate) fn split_host_port(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
+    let text = trim(text);
+    let host_end = if text.first() == Some(&b'[') {
+        memchr::memchr(b']', text)? + 1
+    } else {
+        memchr::memchr(b':', text).unwrap_or(text.len())
+    };
+    let (host, rest) = text.split_at_checked(host_end)?;
+    let host = trim(host);
+    let rest = trim(rest);
+    let port = match rest.strip_prefix(b":") {
+        Some(port) => Some(std::str::from_utf8(trim(port)).ok()?.parse().ok()?),
+        None if rest.is_empty() => None,
+        None => return None,
+    };
+    let is_host = !host.is_empty()
+        && host
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'[' | b']' | b':'));
+    is_host.then_some((host, port))
+}
+
+/// An IPv4 address, or an IPv6 address in brackets.
+pub(crate) fn parse_ip(host: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(host).ok()?;
+    match text.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+pub(crate) fn trim(text: &[u8]) -> &[u8] {
+    Span::new(0, text.len()).trimmed(text).of(text)
+}
+
+/// Bytes up to the next semicolon outside quotes.
+fn parameter_length(text: &[u8]) -> usize {
+    let (mut quoted, mut escaped) = (false, false);
+    for (offset, byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b';' if !quoted => return offset,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Bytes of a quoted string, both quotes included; `None` when it has no end.
+fn quoted_length(text: &[u8]) -> Option<usize> {
+    let mut escaped = false;
+    for (offset, byte) in text.iter().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return Some(offset + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_uri() {
+        let uri = Uri::parse(b"sip:+1555;npdi=yes:pw@Host.Example:5070;transport=udp;lr?subject=x").unwrap();
+        assert_eq!(uri.user, Some(b"+1555;npdi=yes:pw".as_slice()));
+        assert_eq!((uri.host, uri.port), (b"Host.Example".as_slice(), Some(5070)));
+        assert_eq!(uri.parameter(b"LR"), Some(b"".as_slice()));
+        assert_eq!(uri.parameter(b"transport"), Some(b"udp".as_slice()));
+        assert_eq!(uri.parameter(b"maddr"), None);
+        assert_eq!(Uri::parse(b"sip:[2001:db8::1]:5061").unwrap().ip(), Some("2001:db8::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_no_sip_uri() {
+        for text in ["tel:+1555", "sip:", "sip:user@", "sip:a@b:99999", "sip:a@[::1", "sip:a@b c", "http://x", ""] {
+            assert_eq!(Uri::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn tags_are_found_behind_quotes_and_brackets() {
+        let tag = |text: &'static str| NameAddr::parse(text.as_bytes()).and_then(|value| value.tag());
+        assert_eq!(tag("\"a <;tag=no> \\\" b\" <sip:a@b;tag=no>;x=1; TAG = yes"), Some(b"yes".as_slice()));
+        assert_eq!(tag("sip:a@b;tag=yes"), Some(b"yes".as_slice()));
+        assert_eq!(tag("<sip:a@b>;tag="), None);
+        assert_eq!(tag("\"open <sip:a@b>;tag=1"), None);
+        assert_eq!(tag("<sip:a@b;tag=1"), None);
+    }
+}
