@@ -44,7 +44,7 @@ fn start(edge: u8, caller: IpAddr, target: &str, server: SocketAddr) -> (Proxy, 
     config.trunks[1].targets = vec![target.into()];
     config.dns.servers = vec![server];
     let (ingress, egress) = (SocketAddr::new(address(edge), INGRESS), SocketAddr::new(address(edge), EGRESS));
-    let place = Place { ingress, egress, advertised: address(edge).to_string() };
+    let place = Place { ingress, egress, advertised: address(edge).to_string(), shards: 2 };
     (Proxy::start(config, place, &keys()).unwrap(), ingress)
 }
 

@@ -24,7 +24,7 @@ fn start(edge: u8, caller: std::net::IpAddr, callee: SocketAddr) -> (Proxy, Sock
     let config = config(address(edge), caller, callee);
     let ingress = SocketAddr::new(address(edge), INGRESS);
     let egress = SocketAddr::new(address(edge), EGRESS);
-    let place = Place { ingress, egress, advertised: address(edge).to_string() };
+    let place = Place { ingress, egress, advertised: address(edge).to_string(), shards: 2 };
     let proxy = Proxy::start(config, place, &keys()).unwrap();
     (proxy, ingress)
 }

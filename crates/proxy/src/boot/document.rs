@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::BootError;
 use crate::config::{Advertise, Config, SecretRef, VERSION};
 use crate::engine::{Place, Setup, TokenKey, TokenKeys};
+use crate::net;
 
 /// First line of user-data: what it is, and its format version. It is a YAML comment, so a configuration file may have it too.
 pub const USER_DATA_MARKER: &str = "#sipedge-user-data 1";
@@ -110,6 +111,7 @@ pub fn place(config: &Config, instance: &Instance) -> Option<Place> {
         ingress: SocketAddr::new(instance.private, config.listen.ingress_port),
         egress: SocketAddr::new(instance.private, config.listen.egress_port),
         advertised,
+        shards: net::shards(&config.listen),
     })
 }
 

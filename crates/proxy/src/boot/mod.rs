@@ -192,9 +192,9 @@ async fn live(
     let ended = tokio::select! {
         ready = get_ready(&proxy, &admin, deadlines) => match ready {
             Ok(self_call) => {
-                let Place { ingress, egress, advertised } = proxy.place();
+                let Place { ingress, egress, advertised, shards } = proxy.place();
                 tracing::info!(
-                    edge, %ingress, %egress, advertised, shards = proxy.shards(), self_call_ms = self_call.as_secs_f64() * 1e3,
+                    edge, %ingress, %egress, advertised, shards, self_call_ms = self_call.as_secs_f64() * 1e3,
                     ready_ms = began.elapsed().as_secs_f64() * 1e3, "ready"
                 );
                 serve_until_told(&proxy, &admin, &mut signals).await

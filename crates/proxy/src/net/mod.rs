@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::{Config, Drain};
+use crate::config::{Config, Drain, Listen};
 use crate::engine::{Control, Engine, Place, Setup, SetupError, Shared, TokenKeys};
 use clock::Clock;
 use inbox::{Inbox, Order};
@@ -81,14 +81,9 @@ pub enum Drained {
 }
 
 impl Proxy {
-    /// Binds all sockets, starts the threads and returns. The engines answer nobody until [`Control::Open`].
-    pub fn start(mut config: Config, place: Place, keys: &TokenKeys) -> Result<Self, StartError> {
-        let count = match config.listen.shards {
-            0 => thread::available_parallelism().map_or(1, NonZero::get),
-            shards => usize::from(shards),
-        };
-        // The engine divides its budgets by the number of shards there really are.
-        config.listen.shards = u16::try_from(count).unwrap_or(u16::MAX);
+    /// Binds all sockets, starts `place.shards` threads and returns. The engines answer nobody until [`Control::Open`].
+    pub fn start(config: Config, place: Place, keys: &TokenKeys) -> Result<Self, StartError> {
+        let count = place.shards.max(1);
         let drain = config.drain.clone();
         let servers = config.dns.servers.clone();
         let setup = Arc::new(Setup::new(config, &place, keys)?);
@@ -239,6 +234,14 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Shards of an instance on this machine.
+pub fn shards(listen: &Listen) -> usize {
+    match listen.shards {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        shards => usize::from(shards),
     }
 }
 
