@@ -3,8 +3,10 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use sipedge::plan::Topology;
 use sipedge::target::lab::{InstanceId, Lab, LabError};
-use support::{DEADLINE, EGRESS_PORT, INGRESS, SOURCE, TestLab, echo, eventually, is_alive, plan, use_stand_in, user_data};
+use support::{
+    BINARY_VARIABLE, DEADLINE, EGRESS_PORT, INGRESS, PROXY_VARIABLE, SOURCE, STAND_IN, TestLab, binary, echo,
+    eventually, is_alive, plan, use_stand_in, user_data,
+};
 
 /// An unprivileged user and group, `nobody` on every Linux system.
 const NOBODY: &str = "65534";
@@ -32,13 +37,10 @@ fn destroy_leaves_no_process_and_no_folder() {
     let folder = test.folder.clone();
     let mut visitor = exec(&folder, SOURCE, &["sleep", "1000"]).spawn().expect("exec");
     let status = test.status().expect("status");
-    let pids: Vec<i32> = status.instances.iter().filter_map(|instance| instance.pid).chain([status.supervisor_pid]).collect();
+    let pids: Vec<i32> =
+        status.instances.iter().filter_map(|instance| instance.pid).chain([status.supervisor_pid]).collect();
     assert_eq!(pids.len(), 3);
-    // The visitor is inside once it shows another network namespace than this process.
-    let own = fs::read_link("/proc/self/ns/net").expect("own namespace");
-    eventually("the command runs in the namespace", || {
-        fs::read_link(format!("/proc/{}/ns/net", visitor.id())).is_ok_and(|link| link != own)
-    });
+    await_inside(visitor.id());
     test.take().destroy().expect("destroy");
     assert!(pids.iter().all(|pid| !is_alive(*pid)), "{pids:?}");
     assert!(!folder.exists());
@@ -178,7 +180,6 @@ fn a_command_runs_inside_a_carriers_namespace() {
 
 #[test]
 fn start_is_quick_and_the_folder_is_private() {
-    use std::os::unix::fs::PermissionsExt;
     use_stand_in();
     let above = tempfile::tempdir().expect("a folder");
     // Deeper than a socket's path may be long.
@@ -187,7 +188,10 @@ fn start_is_quick_and_the_folder_is_private() {
     let lab = Lab::start(&balanced(), &folder).expect("start");
     println!("the network stood after {:?}", before.elapsed());
     let mode = |name: &str| fs::metadata(folder.join(name)).expect("metadata").permissions().mode() & 0o777;
-    assert_eq!((mode("secrets"), mode("control.sock"), mode("plan.json"), mode("lab.json")), (0o700, 0o600, 0o600, 0o600));
+    assert_eq!(
+        (mode("secrets"), mode("control.sock"), mode("plan.json"), mode("lab.json")),
+        (0o700, 0o600, 0o600, 0o600)
+    );
     lab.destroy().expect("destroy");
     assert!(!folder.exists());
 }
@@ -200,13 +204,22 @@ fn a_plan_that_cannot_be_built_leaves_nothing() {
     let mut overlapping = balanced();
     overlapping.carriers[1].ranges = overlapping.carriers[0].ranges.clone();
     let error = Lab::start(&overlapping, &folder).expect_err("two carriers with one range");
-    assert_eq!(error, LabError::Plan("range 192.0.2.0/26 of destination-carrier overlaps 192.0.2.0/26 of source-carrier".to_owned()));
+    assert_eq!(
+        error,
+        LabError::Plan("range 192.0.2.0/26 of destination-carrier overlaps 192.0.2.0/26 of source-carrier".to_owned())
+    );
     assert!(!folder.exists());
 }
 
 #[test]
 fn the_machines_network_stays_as_it_was() {
-    let links = || fs::read_to_string("/proc/self/net/dev").expect("links").lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect::<Vec<_>>();
+    let links = || {
+        fs::read_to_string("/proc/self/net/dev")
+            .expect("links")
+            .lines()
+            .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
+            .collect::<Vec<_>>()
+    };
     let before = links();
     let lab = TestLab::start(&balanced(), 1);
     assert_eq!(links(), before);
@@ -214,25 +227,37 @@ fn the_machines_network_stays_as_it_was() {
     assert_eq!(links(), before);
 }
 
-/// Runs one test of this file again as an unprivileged user, inside the wrapper when there is one.
-fn as_nobody(test: &str, wrapper: &[&str]) -> Option<std::process::Output> {
+/// The command that runs one test of this file again as an unprivileged user; none when this user cannot become another. The folder
+/// holds copies of what it runs, since that user may not be able to read where they stand.
+fn as_nobody(test: &str) -> Option<(Vec<String>, tempfile::TempDir)> {
     if !geteuid().is_root() {
         println!("skipped: needs root to become another user");
         return None;
     }
-    let own = std::env::current_exe().expect("own path");
-    let mut words: Vec<&str> = wrapper.to_vec();
-    words.extend(["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
-    words.extend([own.to_str().expect("UTF-8 path"), "--exact", test, "--nocapture", "--ignored"]);
-    let (program, arguments) = words.split_first().expect("a program");
-    Some(Command::new(program).args(arguments).output().expect("run"))
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("let others read it");
+    let copy = |path: &Path, name: &str| {
+        let to = folder.path().join(name);
+        fs::copy(path, &to).expect("copy");
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).expect("let others run it");
+        to.display().to_string()
+    };
+    let own = copy(&std::env::current_exe().expect("own path"), "test");
+    let variables = [
+        format!("{BINARY_VARIABLE}={}", copy(&binary(), "sipedge")),
+        format!("{PROXY_VARIABLE}={}", copy(STAND_IN.as_ref(), "instance.py")),
+    ];
+    let setpriv = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "env"].map(str::to_owned);
+    let arguments = [own.as_str(), "--exact", test, "--nocapture", "--ignored"].map(str::to_owned);
+    Some((setpriv.into_iter().chain(variables).chain(arguments).collect(), folder))
 }
 
 #[test]
 fn an_unprivileged_user_can_do_all_this() {
-    let Some(output) = as_nobody("unprivileged_line", &[]) else { return };
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+    let Some((words, _folder)) = as_nobody("unprivileged_line") else { return };
+    let output = Command::new(&words[0]).args(&words[1..]).output().expect("run");
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
 }
 
 #[test]
@@ -245,19 +270,33 @@ fn unprivileged_line() {
     let output = exec(&test.folder, SOURCE, &["cat", "/proc/net/fib_trie"]).output().expect("exec");
     assert!(String::from_utf8_lossy(&output.stdout).contains("192.0.2.1"), "{output:?}");
     let mut visitor = exec(&test.folder, "i-1", &["sleep", "1000"]).spawn().expect("exec");
+    await_inside(visitor.id());
     test.kill_instance(&InstanceId("i-1".to_owned())).expect("kill");
+    assert!(!visitor.wait().expect("wait").success(), "what ran on the instance ended with it");
     test.take().destroy().expect("destroy");
     assert!(!is_alive(status.supervisor_pid));
-    visitor.kill().expect("a visitor of a killed instance is the visitor's business");
-    visitor.wait().expect("wait");
 }
 
 #[test]
 fn forbidden_user_namespaces_are_named() {
-    // Root of a user namespace of its own may set its limit, which leaves the machine's alone.
+    let Some((words, _folder)) = as_nobody("forbidden_line") else { return };
+    // Root of a user namespace of its own may set its limit, which leaves the machine's alone. The shell is that root once its ids are
+    // mapped and it has executed a program.
     let forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
-    let wrapper = ["unshare", "--user", "--map-users", "0,0,65536", "--map-groups", "0,0,65536", "--setuid", "0", "sh", "-c", forbid, "sh"];
-    let Some(output) = as_nobody("forbidden_line", &wrapper) else { return };
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "sh", "-c", "read _ && exec sh -c \"$@\"", "sh", forbid, "sh"]).args(words);
+    let mut child =
+        unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare");
+    let own = fs::read_link("/proc/self/ns/user").expect("own namespace");
+    let proc = format!("/proc/{}", child.id());
+    eventually("the shell has a user namespace", || {
+        fs::read_link(format!("{proc}/ns/user")).is_ok_and(|link| link != own)
+    });
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("{proc}/{map}"), "0 0 65536").expect("map the ids");
+    }
+    child.stdin.take().expect("stdin").write_all(b"\n").expect("go on");
+    let output = child.wait_with_output().expect("run");
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
 }
@@ -274,30 +313,55 @@ fn forbidden_line() {
     assert!(!folder.exists());
 }
 
-fn exec(folder: &std::path::Path, namespace: &str, command: &[&str]) -> Command {
-    let mut exec = Command::new(env!("CARGO_BIN_EXE_sipedge"));
-    exec.args(["lab", "exec"]).arg(folder).args([namespace, "--"]).args(command);
-    exec
-}
-
 #[test]
 fn a_missing_appliance_is_named_with_the_way_to_build_it() {
-    use_stand_in();
-    let above = tempfile::tempdir().expect("a folder");
-    // A supervisor of its own, since the environment of this process is the other tests' too.
-    let folder = above.path().join("lab");
-    let lab = Lab::start(&balanced(), &folder).expect("start");
-    let plan = fs::read(folder.join("plan.json")).expect("plan");
-    lab.destroy().expect("destroy");
-    fs::create_dir(&folder).expect("folder");
-    fs::write(folder.join("plan.json"), plan).expect("plan");
-    let mut supervise = Command::new(env!("CARGO_BIN_EXE_sipedge"));
-    supervise.args(["lab", "supervise"]).arg(&folder).env("SIPEDGE_PROXY", "/nowhere/sipedge-proxy").stdout(Stdio::piped());
-    let mut child = supervise.process_group(0).stderr(Stdio::null()).spawn().expect("supervise");
+    let (_above, folder) = prepared_folder();
+    let mut child = supervise(&folder).env(PROXY_VARIABLE, "/nowhere/sipedge-proxy").spawn().expect("supervise");
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
-    assert!(line.contains("no-proxy") || line.contains("NoProxy"), "{line}");
+    assert!(line.contains("NoProxy") && line.contains("/nowhere/sipedge-proxy"), "{line}");
     assert!(!child.wait().expect("wait").success());
     let error = LabError::NoProxy { tried: "/nowhere/sipedge-proxy".into() }.to_string();
     assert!(error.contains("cargo build -p sipedge-proxy"), "{error}");
+}
+
+#[test]
+fn a_supervisor_whose_starter_is_gone_ends() {
+    let (_above, folder) = prepared_folder();
+    let mut child = supervise(&folder).spawn().expect("supervise");
+    drop(child.stdout.take());
+    assert!(child.wait().expect("wait").success(), "it ends in order");
+    assert!(Lab::attach(&folder).expect("attach").is_none());
+    let lab = Lab::start(&balanced(), &folder).expect("start again");
+    lab.destroy().expect("destroy");
+}
+
+/// A folder as `start` leaves it to the supervisor.
+fn prepared_folder() -> (tempfile::TempDir, PathBuf) {
+    use_stand_in();
+    let above = tempfile::tempdir().expect("a folder");
+    let folder = above.path().join("lab");
+    fs::create_dir(&folder).expect("folder");
+    fs::write(folder.join("plan.json"), serde_json::to_vec(&balanced()).expect("JSON")).expect("plan");
+    (above, folder)
+}
+
+fn supervise(folder: &Path) -> Command {
+    let mut supervise = Command::new(binary());
+    supervise.args(["lab", "supervise"]).arg(folder).process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
+    supervise
+}
+
+/// Waits until a process is in another network namespace than this one.
+fn await_inside(pid: u32) {
+    let own = fs::read_link("/proc/self/ns/net").expect("own namespace");
+    eventually("the command runs in the namespace", || {
+        fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|link| link != own)
+    });
+}
+
+fn exec(folder: &Path, namespace: &str, command: &[&str]) -> Command {
+    let mut exec = Command::new(binary());
+    exec.args(["lab", "exec"]).arg(folder).args([namespace, "--"]).args(command);
+    exec
 }

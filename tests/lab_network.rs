@@ -9,7 +9,8 @@ use std::time::Duration;
 use sipedge::plan::{Spreading, Topology};
 use sipedge::target::lab::{InstanceId, LabError, STRANGER_ADDRESS, STRANGER_NAMESPACE};
 use support::{
-    DEADLINE, DESTINATION, EGRESS, EGRESS_PORT, INGRESS, INGRESS_PORT, SOURCE, TestLab, await_status, echo, plan, receive,
+    DEADLINE, DESTINATION, EGRESS, EGRESS_PORT, INGRESS, INGRESS_PORT, SOURCE, TestLab, await_status, echo, plan,
+    receive,
 };
 
 /// How long nothing must come before it counts as nothing: a datagram through the lab takes well under a millisecond.
@@ -176,7 +177,8 @@ fn an_unhealthy_instance_gets_no_new_flows() {
     }
     lab.get("i-1", "/set-ready?to=1");
     lab.wait_healthy(&id("i-1"), DEADLINE).expect("healthy again");
-    let served: BTreeSet<_> = (0..8).map(|last| echo(&lab.socket(SOURCE, source(last), 5061), "new").instance).collect();
+    let served: BTreeSet<_> =
+        (0..8).map(|last| echo(&lab.socket(SOURCE, source(last), 5061), "new").instance).collect();
     assert_eq!(served.len(), 2);
 }
 
@@ -227,7 +229,11 @@ fn metadata_needs_a_token() {
     ] {
         assert_eq!(lab.get("i-2", &format!("/metadata?path={path}")), expected);
     }
-    assert_eq!(lab.code("i-1", "/metadata?path=meta-data/public-ipv4"), 404, "no public address behind a load balancer");
+    assert_eq!(
+        lab.code("i-1", "/metadata?path=meta-data/public-ipv4"),
+        404,
+        "no public address behind a load balancer"
+    );
     assert_eq!(lab.code("i-1", "/metadata?path=meta-data/nothing"), 404);
     let user_data = lab.get("i-1", "/metadata?path=user-data");
     assert!(user_data.contains(&format!("\"advertise\": \"{INGRESS}\"")), "{user_data}");
@@ -250,6 +256,42 @@ fn instances_stand_in_the_zones_in_turn() {
     let lab = TestLab::start(&plan(Topology::LoadBalanced), 4);
     let status = lab.status().expect("status");
     let places: Vec<_> = status.instances.iter().map(|one| (one.zone.as_str(), one.address.to_string())).collect();
-    let expected = [("us-east-1a", "10.0.100.4"), ("us-east-1b", "10.0.101.4"), ("us-east-1c", "10.0.102.4"), ("us-east-1a", "10.0.100.5")];
+    let expected = [
+        ("us-east-1a", "10.0.100.4"),
+        ("us-east-1b", "10.0.101.4"),
+        ("us-east-1c", "10.0.102.4"),
+        ("us-east-1a", "10.0.100.5"),
+    ];
     assert_eq!(places, expected.map(|(zone, address)| (zone, address.to_owned())));
+}
+
+#[test]
+fn flows_idle_out_as_on_aws() {
+    let lab = TestLab::start(&plan(Topology::LoadBalanced), 1);
+    let flow = |port: u16| -> Option<u32> {
+        let mut exec = std::process::Command::new(support::binary());
+        exec.args(["lab", "exec"]).arg(&lab.folder).args(["vpc", "--", "cat", "/proc/net/nf_conntrack"]);
+        let table = String::from_utf8_lossy(&exec.output().expect("exec").stdout).into_owned();
+        let line = table.lines().find(|line| line.contains("udp") && line.contains(&format!("dport={port}")))?;
+        // ipv4 2 udp 17 SECONDS src=…
+        line.split_ascii_whitespace().nth(4)?.parse().ok()
+    };
+    let carrier = lab.socket(DESTINATION, Ipv4Addr::new(198, 51, 100, 3), 6001);
+    carrier.set_nonblocking(true).expect("nonblocking");
+    lab.get("i-1", &format!("/send?from={EGRESS_PORT}&to=198.51.100.3:6001&text=unanswered"));
+    let unanswered = flow(6001).expect("a tracked flow; /proc/net/nf_conntrack needs CONFIG_NF_CONNTRACK_PROCFS");
+    assert!((25..=30).contains(&unanswered), "{unanswered} s");
+
+    let caller = lab.socket(SOURCE, source(1), 5060);
+    support::eventually("the load balancer's flow gets 120 s", || {
+        echo(&caller, "keep");
+        flow(INGRESS_PORT).is_some_and(|seconds| (115..=120).contains(&seconds))
+    });
+    support::eventually("the NAT gateway's flow gets 350 s", || {
+        lab.get("i-1", &format!("/send?from={EGRESS_PORT}&to=198.51.100.3:6001&text=keep"));
+        if let Ok((_, from)) = carrier.recv_from(&mut [0; 64]) {
+            carrier.send_to(b"reply", from).expect("send");
+        }
+        flow(6001).is_some_and(|seconds| (345..=350).contains(&seconds))
+    });
 }

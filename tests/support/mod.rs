@@ -4,14 +4,13 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use sipedge::plan::{
-    Carrier, CarrierDomain, CarrierRange, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading, TargetKind, Topology,
-    VerifyPlan, Zone,
+    Carrier, CarrierDomain, CarrierRange, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading, TargetKind,
+    Topology, VerifyPlan, Zone,
 };
 use sipedge::target::lab::{InstanceId, Lab, LabStatus};
 use sipedge_proxy::config;
@@ -26,6 +25,10 @@ pub(crate) const INGRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(crate) const EGRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
 pub(crate) const INGRESS_PORT: u16 = 5060;
 pub(crate) const EGRESS_PORT: u16 = 5080;
+/// The program that stands in for the appliance, and the variables that name it and the `sipedge` binary.
+pub(crate) const STAND_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/instance.py");
+pub(crate) const PROXY_VARIABLE: &str = "SIPEDGE_PROXY";
+pub(crate) const BINARY_VARIABLE: &str = "SIPEDGE_BIN";
 const ADMIN_PORT: u16 = 8080;
 
 /// A lab in a folder of its own, destroyed at the end of the test.
@@ -141,16 +144,21 @@ pub(crate) fn is_alive(pid: i32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
-/// Has this test's supervisors boot `instance.py` in place of `sipedge-proxy`.
+/// Has this test's supervisors boot `instance.py` in place of `sipedge-proxy`, unless the environment says which already.
 pub(crate) fn use_stand_in() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let path = std::env::temp_dir().join(format!("sipedge-stand-in-{}", std::process::id()));
-        fs::write(&path, include_str!("instance.py")).expect("write the stand-in");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("make it executable");
-        set_variable("SIPEDGE_PROXY", &path);
-        set_variable("SIPEDGE_BIN", Path::new(env!("CARGO_BIN_EXE_sipedge")));
+        for (name, path) in [(PROXY_VARIABLE, STAND_IN), (BINARY_VARIABLE, env!("CARGO_BIN_EXE_sipedge"))] {
+            if std::env::var_os(name).is_none() {
+                set_variable(name, Path::new(path));
+            }
+        }
     });
+}
+
+/// The `sipedge` binary under test.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os(BINARY_VARIABLE).map_or_else(|| env!("CARGO_BIN_EXE_sipedge").into(), PathBuf::from)
 }
 
 #[allow(unsafe_code)] // std's set_var: other threads of the test read the environment through std alone, which locks it
@@ -233,7 +241,14 @@ fn proxy(egress_port: u16) -> config::Config {
         trunks: Vec::new(),
         routes: Vec::new(),
         refuse: config::Refuse::Answer,
-        timers: config::Timers { t1_ms: 500, t2_ms: 4000, t4_ms: 5000, response_ms: 5000, invite_ms: 30000, call_ms: 3_600_000 },
+        timers: config::Timers {
+            t1_ms: 500,
+            t2_ms: 4000,
+            t4_ms: 5000,
+            response_ms: 5000,
+            invite_ms: 30000,
+            call_ms: 3_600_000,
+        },
         budgets: config::Budgets { transactions: 1000, message_bytes: 1 << 20, counted_calls: 1000 },
         drain: config::Drain { accept_ms: 0, grace_ms: 0, retry_after_s: 1 },
     }

@@ -305,7 +305,10 @@ fn binary() -> Result<PathBuf, LabError> {
         return Ok(own);
     }
     // A test binary stands in target/PROFILE/deps, the program in target/PROFILE.
-    let folder = own.ancestors().skip(1).find(|folder| folder.file_name().is_none_or(|name| name != "deps" && name != "examples"));
+    let folder = own
+        .ancestors()
+        .skip(1)
+        .find(|folder| folder.file_name().is_none_or(|name| name != "deps" && name != "examples"));
     found(folder.unwrap_or(Path::new("/")).join(BINARY_NAME))
 }
 

@@ -34,7 +34,9 @@ pub enum LabError {
         reason: String,
     },
     /// User namespaces are not available, and this is not root.
-    #[error("cannot create a user namespace ({reason}): {setting}. Change that, or run as root, which needs no user namespace")]
+    #[error(
+        "cannot create a user namespace ({reason}): {setting}. Change that, or run as root, which needs no user namespace"
+    )]
     UserNamespaces {
         /// What the kernel said.
         reason: String,
@@ -130,7 +132,9 @@ pub enum LabError {
     #[error("{0}")]
     Topology(String),
     /// Client and supervisor are of different builds.
-    #[error("the supervisor answered what this build does not understand ({0}); destroy the lab with the build that started it")]
+    #[error(
+        "the supervisor answered what this build does not understand ({0}); destroy the lab with the build that started it"
+    )]
     Protocol(String),
 }
 
@@ -151,5 +155,9 @@ fn list(names: &[String]) -> String {
 }
 
 fn tail(log: &[String]) -> String {
-    if log.is_empty() { "; its log is empty".to_owned() } else { format!("; its log ends with:\n  {}", log.join("\n  ")) }
+    if log.is_empty() {
+        "; its log is empty".to_owned()
+    } else {
+        format!("; its log ends with:\n  {}", log.join("\n  "))
+    }
 }

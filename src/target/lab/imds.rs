@@ -50,7 +50,11 @@ impl Service {
     }
 
     /// Answers one client until it closes. `lookup` knows an instance by its source address.
-    pub(super) async fn serve(&self, stream: TcpStream, lookup: impl Fn(Ipv4Addr) -> Option<Metadata>) -> io::Result<()> {
+    pub(super) async fn serve(
+        &self,
+        stream: TcpStream,
+        lookup: impl Fn(Ipv4Addr) -> Option<Metadata>,
+    ) -> io::Result<()> {
         let IpAddr::V4(source) = stream.peer_addr()?.ip() else { return Ok(()) };
         let mut stream = BufReader::new(stream);
         loop {
@@ -134,7 +138,9 @@ impl Metadata {
             "meta-data/public-ipv4" => self.public_address.map(|address| address.to_string()),
             "meta-data/placement/availability-zone" => Some(self.zone.clone()),
             // A zone is its region and a letter.
-            "meta-data/placement/region" => Some(self.zone.trim_end_matches(|c: char| c.is_ascii_alphabetic()).to_owned()),
+            "meta-data/placement/region" => {
+                Some(self.zone.trim_end_matches(|c: char| c.is_ascii_alphabetic()).to_owned())
+            }
             "meta-data/autoscaling/target-lifecycle-state" => Some(self.lifecycle.to_owned()),
             _ => None,
         }

@@ -202,7 +202,8 @@ impl Supervisor {
             .process_group(0);
         sys::die_with_parent(&mut command);
         let instances = self.instances.borrow();
-        let namespace = instances.iter().find(|instance| instance.id == *id).and_then(|instance| instance.namespace.as_ref());
+        let namespace =
+            instances.iter().find(|instance| instance.id == *id).and_then(|instance| instance.namespace.as_ref());
         let Some(namespace) = namespace else { return Err(self.unknown(id)) };
         let spawned = sys::inside(namespace.descriptor.as_fd(), self.network.vpc(), || command.spawn());
         spawned.and_then(|spawned| spawned).map_err(|error| LabError::io("run", &self.proxy, error))
@@ -272,6 +273,7 @@ impl Supervisor {
     /// Takes an instance's machine away.
     async fn remove(&self, id: &InstanceId) -> Result<(), LabError> {
         if let Some(namespace) = self.with(id, |instance| instance.namespace.take())? {
+            self.end_visitors(&[namespace.descriptor.as_fd()]).await;
             self.network.detach(namespace).await;
         }
         self.update_targets()
@@ -287,7 +289,11 @@ impl Supervisor {
     /// Waits until an instance's process has ended; false when it has not in time.
     async fn ended(&self, id: &InstanceId, within: Duration) -> bool {
         let mut changed = self.changed.subscribe();
-        let wait = async { while self.with(id, |instance| instance.pid).is_ok_and(|pid| pid.is_some()) && changed.changed().await.is_ok() {} };
+        let wait = async {
+            while self.with(id, |instance| instance.pid).is_ok_and(|pid| pid.is_some())
+                && changed.changed().await.is_ok()
+            {}
+        };
         timeout(within, wait).await.is_ok()
     }
 

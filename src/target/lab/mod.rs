@@ -21,7 +21,8 @@ mod protocol;
 mod resolver;
 mod state;
 mod supervisor;
-#[allow(unsafe_code)] // the system calls that no crate wraps safely: pre_exec, file descriptors that arrive over a socket
+#[allow(unsafe_code)]
+// the system calls that no crate wraps safely: pre_exec, file descriptors that arrive over a socket
 mod sys;
 mod userns;
 

@@ -276,14 +276,18 @@ fn carriers(plan: &Plan) -> Result<Vec<(String, Vec<Ipv4Net>)>, LabError> {
     let mut carriers: Vec<(String, Vec<Ipv4Net>)> = Vec::new();
     for carrier in &plan.carriers {
         let name = carrier.name.clone();
-        let reserved = [VPC_NAMESPACE, STRANGER_NAMESPACE].contains(&name.as_str()) || name.starts_with(INSTANCE_PREFIX);
+        let reserved =
+            [VPC_NAMESPACE, STRANGER_NAMESPACE].contains(&name.as_str()) || name.starts_with(INSTANCE_PREFIX);
         if reserved || carriers.iter().any(|(other, _)| *other == name) {
             return Err(LabError::Plan(format!("the carrier name {name} is taken by the lab or by another carrier")));
         }
         let mut ranges: Vec<Ipv4Net> = Vec::new();
         for range in &carrier.ranges {
             let IpNet::V4(range) = range.used else {
-                return Err(LabError::Plan(format!("range {} of {name} is IPv6, which the lab does not have yet", range.used)));
+                return Err(LabError::Plan(format!(
+                    "range {} of {name} is IPv6, which the lab does not have yet",
+                    range.used
+                )));
             };
             let range = range.trunc();
             let others = carriers.iter().flat_map(|(other, held)| held.iter().map(move |held| (other, held)));

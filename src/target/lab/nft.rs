@@ -9,6 +9,9 @@
 //! | `forward`  | forward             | the private range is not reachable from the Internet                      |
 //! | `input`    | input               | the router's own services are for instances alone                         |
 //! | `leak`     | postrouting, late   | no private address leaves untranslated                                    |
+//!
+//! One thing differs from AWS: Linux gives a flow the timeout of replied flows only once it has carried packets for two seconds; until
+//! then an answered flow idles out like an unanswered one.
 
 use std::net::Ipv4Addr;
 
@@ -43,8 +46,13 @@ impl Gateway {
     pub(super) fn build(&self, netfilter: &mut Netfilter) -> Result<(), LabError> {
         let table = Attrs::default().text(1, TABLE);
         let mut messages = vec![message("create the nf_tables table", NEW_TABLE, libc::NLM_F_CREATE, table)];
-        messages.extend(TIMEOUTS.map(|(name, replied)| timeout_object(name, &self.timeouts, replied(self))));
+        let instance_s = match self.topology {
+            Topology::LoadBalanced => self.timeouts.nat_s,
+            Topology::SingleEc2 => self.timeouts.replied_s,
+        };
         messages.extend([
+            timeout_object(OPENED_BY_INTERNET, &self.timeouts, self.timeouts.replied_s),
+            timeout_object(OPENED_BY_INSTANCE, &self.timeouts, instance_s),
             base_chain("timeouts", "filter", PREROUTING, -150),
             base_chain("ingress", "nat", PREROUTING, -100),
             base_chain("egress", "nat", POSTROUTING, 100),
@@ -73,8 +81,8 @@ impl Gateway {
 
     fn static_rules(&self) -> Vec<Rule> {
         let mut rules = vec![
-            Rule::new("timeouts").device(META_IIFNAME, INTERNET_PREFIX).protocol_udp().timeout(TIMEOUTS[0].0),
-            Rule::new("timeouts").device(META_IIFNAME, INSTANCE_PREFIX).protocol_udp().timeout(TIMEOUTS[1].0),
+            Rule::new("timeouts").device(META_IIFNAME, INTERNET_PREFIX).protocol_udp().timeout(OPENED_BY_INTERNET),
+            Rule::new("timeouts").device(META_IIFNAME, INSTANCE_PREFIX).protocol_udp().timeout(OPENED_BY_INSTANCE),
             Rule::new("forward").conntrack(CT_STATE, CT_STATE_INVALID, true).verdict(libc::NF_DROP, None),
             Rule::new("forward")
                 .device(META_IIFNAME, INTERNET_PREFIX)
@@ -82,7 +90,10 @@ impl Gateway {
                 .conntrack(CT_STATUS, CT_SNAT | CT_DNAT, false)
                 .verdict(libc::NF_DROP, None),
             Rule::new("input").device(META_IIFNAME, INTERNET_PREFIX).verdict(libc::NF_DROP, None),
-            Rule::new("leak").device(META_OIFNAME, INTERNET_PREFIX).range(IP_SOURCE, self.vpc).verdict(libc::NF_DROP, None),
+            Rule::new("leak")
+                .device(META_OIFNAME, INTERNET_PREFIX)
+                .range(IP_SOURCE, self.vpc)
+                .verdict(libc::NF_DROP, None),
         ];
         for ingress in &self.ingress {
             let rule = Rule::new("ingress").address(IP_DESTINATION, *ingress);
@@ -109,14 +120,9 @@ impl Gateway {
 
 /// Name of the table.
 const TABLE: &str = "sipedge";
-/// The idle timeouts of UDP flows: those that the Internet opens, and those that instances open.
-const TIMEOUTS: [(&str, fn(&Gateway) -> u32); 2] = [
-    ("opened-by-internet", |gateway| gateway.timeouts.replied_s),
-    ("opened-by-instance", |gateway| match gateway.topology {
-        Topology::LoadBalanced => gateway.timeouts.nat_s,
-        Topology::SingleEc2 => gateway.timeouts.replied_s,
-    }),
-];
+/// Idle timeouts of UDP flows that the Internet opens, and of those that instances open.
+const OPENED_BY_INTERNET: &str = "opened-by-internet";
+const OPENED_BY_INSTANCE: &str = "opened-by-instance";
 /// Seed of the NLB's hash: every rule of the chain must compute the same value, and tests want the same spreading each time.
 const HASH_SEED: u32 = 0x5e_d9_e0_01;
 

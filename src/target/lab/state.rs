@@ -110,7 +110,9 @@ pub(super) fn clean(folder: &Path) -> Result<(), LabError> {
         let is_folder = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
         let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LabError::io("remove", &path, error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LabError::io("remove", &path, error));
+            }
             _ => {}
         }
     }

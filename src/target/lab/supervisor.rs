@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -91,7 +91,8 @@ fn prepare(folder: &Path) -> Result<(PathBuf, Plan, PathBuf, Layout), LabError> 
     let proxy = match std::env::var_os(PROXY_VARIABLE) {
         Some(path) => PathBuf::from(path),
         None => {
-            let own = std::env::current_exe().map_err(|error| LabError::io("find", "/proc/self/exe".as_ref(), error))?;
+            let own =
+                std::env::current_exe().map_err(|error| LabError::io("find", "/proc/self/exe".as_ref(), error))?;
             own.with_file_name(PROXY_NAME)
         }
     };
@@ -111,7 +112,9 @@ async fn run(folder: PathBuf, plan: Plan, proxy: PathBuf, layout: Layout) -> Res
     let metadata = Service::listen().await?;
     // The path is relative because the folder's may be longer than a socket's may be.
     let control = UnixListener::bind(state::SOCKET);
-    let control = control.map_err(|error| LabError::io("listen on", &folder.join(state::SOCKET), error))?;
+    let private = |control| fs::set_permissions(state::SOCKET, fs::Permissions::from_mode(0o600)).map(|()| control);
+    let control =
+        control.and_then(private).map_err(|error| LabError::io("listen on", &folder.join(state::SOCKET), error))?;
     let socket = inode(Path::new(state::SOCKET));
 
     let supervisor = Rc::new(Supervisor {
@@ -238,12 +241,14 @@ impl Supervisor {
             }
             Request::UdpSocket { namespace, address } => {
                 let bound = self.inside(&namespace, || UdpSocket::bind(address))?;
-                let socket = bound.map_err(|error| LabError::kernel(format!("bind {address} in {namespace}"), error))?;
+                let socket =
+                    bound.map_err(|error| LabError::kernel(format!("bind {address} in {namespace}"), error))?;
                 return Ok((Response::Descriptors { count: 1 }, vec![socket.into()]));
             }
             Request::TcpListener { namespace, address } => {
                 let bound = self.inside(&namespace, || TcpListener::bind(address))?;
-                let socket = bound.map_err(|error| LabError::kernel(format!("listen on {address} in {namespace}"), error))?;
+                let socket =
+                    bound.map_err(|error| LabError::kernel(format!("listen on {address} in {namespace}"), error))?;
                 return Ok((Response::Descriptors { count: 1 }, vec![socket.into()]));
             }
             Request::Namespace { name } => {
@@ -285,7 +290,8 @@ impl Supervisor {
     /// Runs `work` in a namespace of the lab.
     fn inside<T>(&self, name: &str, work: impl FnOnce() -> T) -> Result<T, LabError> {
         let instances = self.instances.borrow();
-        let mut all = self.network.internet().iter().chain(instances.iter().filter_map(|instance| instance.namespace.as_ref()));
+        let mut all =
+            self.network.internet().iter().chain(instances.iter().filter_map(|instance| instance.namespace.as_ref()));
         let descriptor: BorrowedFd<'_> = match all.find(|namespace| namespace.name == name) {
             Some(namespace) => namespace.descriptor.as_fd(),
             None if name == VPC_NAMESPACE => self.network.vpc(),
@@ -297,7 +303,8 @@ impl Supervisor {
 
     fn metadata_of(&self, source: Ipv4Addr) -> Option<Metadata> {
         let instances = self.instances.borrow();
-        let instance = instances.iter().find(|instance| instance.place.address == source && instance.namespace.is_some())?;
+        let instance =
+            instances.iter().find(|instance| instance.place.address == source && instance.namespace.is_some())?;
         let path = self.folder.join(state::USER_DATA);
         // Read anew, so that what is written there reaches the next boot.
         let user_data = fs::read_to_string(&path).unwrap_or_else(|error| {
@@ -331,21 +338,23 @@ impl Supervisor {
         for end in ends.collect::<Vec<_>>() {
             let _ = end.await;
         }
-        self.end_visitors().await;
+        let internet = self.network.internet().iter().map(|namespace| namespace.descriptor.as_fd());
+        self.end_visitors(&internet.chain([self.network.vpc()]).collect::<Vec<_>>()).await;
         for name in [state::SOCKET, state::STATE] {
             // The folder may be gone, which is why we end.
             let _ = fs::remove_file(name);
         }
     }
 
-    /// Kills the processes that `exec` put into the lab's namespaces, and waits until they are gone.
-    async fn end_visitors(&self) {
-        let internet = self.network.internet().iter().map(|namespace| namespace.descriptor.as_fd());
-        let own: BTreeSet<u64> = internet.chain([self.network.vpc()]).filter_map(number).collect();
+    /// Kills the processes that are left in these namespaces, such as those that `exec` put there, and waits until they are gone.
+    pub(super) async fn end_visitors(&self, namespaces: &[BorrowedFd<'_>]) {
+        // While a namespace is open here, its number is nobody else's.
+        let own: BTreeSet<u64> = namespaces.iter().copied().filter_map(number).collect();
         let visitors = || {
             let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
             let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-            let inside = |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|found| own.contains(&found.ino()));
+            let inside =
+                |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|found| own.contains(&found.ino()));
             pids.filter(|pid| *pid != Pid::this().as_raw()).filter(inside).filter_map(Process::now).collect::<Vec<_>>()
         };
         let gone = async {

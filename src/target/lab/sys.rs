@@ -59,7 +59,11 @@ pub(super) fn die_with_parent(command: &mut tokio::process::Command) {
 }
 
 /// Sends bytes and descriptors in one message.
-pub(super) fn send_with_descriptors(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[OwnedFd]) -> io::Result<usize> {
+pub(super) fn send_with_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[OwnedFd],
+) -> io::Result<usize> {
     let raw: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };

@@ -4,13 +4,17 @@ use std::fs;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Gid, Uid, geteuid, getegid};
+use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use super::LabError;
 
 /// Settings that forbid user namespaces: file below `/proc/sys`, value that forbids, what to write about it.
 const SETTINGS: [(&str, &str, &str); 3] = [
-    ("user/max_user_namespaces", "0", "/proc/sys/user/max_user_namespaces is 0 (`sysctl user.max_user_namespaces=10000`)"),
+    (
+        "user/max_user_namespaces",
+        "0",
+        "/proc/sys/user/max_user_namespaces is 0 (`sysctl user.max_user_namespaces=10000`)",
+    ),
     (
         "kernel/unprivileged_userns_clone",
         "0",
@@ -56,9 +60,14 @@ fn enter_user_namespace(uid: Uid, gid: Gid) -> Result<(), String> {
 fn forbidding_setting() -> String {
     SETTINGS
         .iter()
-        .find(|(file, forbids, _)| fs::read_to_string(format!("/proc/sys/{file}")).is_ok_and(|value| value.trim() == *forbids))
+        .find(|(file, forbids, _)| {
+            fs::read_to_string(format!("/proc/sys/{file}")).is_ok_and(|value| value.trim() == *forbids)
+        })
         .map_or_else(
-            || "no setting of the kernel says so, so a seccomp filter or the container around this process does".to_owned(),
+            || {
+                "no setting of the kernel says so, so a seccomp filter or the container around this process does"
+                    .to_owned()
+            },
             |(_, _, text)| (*text).to_owned(),
         )
 }
