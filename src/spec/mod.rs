@@ -5,7 +5,7 @@
 
 pub mod carriers;
 mod checks;
-mod peers;
+pub(crate) mod peers;
 mod report;
 mod schema;
 mod structure;

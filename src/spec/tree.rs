@@ -202,9 +202,13 @@ fn syntax_error(text: &str, bytes: &[usize], error: &ScanError) -> TreeError {
             help: "put two spaces in its place".into(),
         };
     }
+    // The end of the file has nothing to point to: the last character has.
+    let last = text.trim_end().char_indices().next_back().map_or(0, |(last, _)| last);
+    let at = at.min(last);
+    let width = text.get(at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
     TreeError {
         code: "spec::syntax",
-        span: at..at + 1,
+        span: at..at + width,
         message: format!("this is no YAML: {}", error.info()),
         help: "look for a missing colon, space, quote or bracket here or on the line before".into(),
     }
