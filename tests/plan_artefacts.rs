@@ -7,7 +7,9 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use sipedge::plan::{INGRESS_ADDRESS, Plan, PlanError, State, TargetKind, Topology, USER_DATA_LIMIT, difference, picture, plan, render};
+use sipedge::plan::{
+    INGRESS_ADDRESS, Plan, PlanError, State, TargetKind, Topology, USER_DATA_LIMIT, difference, picture, plan, render,
+};
 use sipedge::spec::{Loaded, Spec};
 use sipedge_proxy::config::{Advertise, Config, SecretRef};
 
@@ -78,7 +80,10 @@ fn user_data_is_a_configuration_once_the_address_is_filled_in() {
     for (name, plan) in plans() {
         let filled = plan.user_data.replace(INGRESS_ADDRESS, "203.0.113.10");
         assert!(filled.starts_with("#sipedge-user-data 1\n"), "{filled}");
-        assert!(!filled.contains("${") && !filled.contains("%{"), "{name}: more to fill in than the address:\n{filled}");
+        assert!(
+            !filled.contains("${") && !filled.contains("%{"),
+            "{name}: more to fill in than the address:\n{filled}"
+        );
         let config: Config = serde_yaml::from_str(&filled).unwrap();
         let mut expected = plan.proxy.clone();
         if expected.advertise == Advertise::Host(INGRESS_ADDRESS.into()) {
@@ -126,10 +131,15 @@ fn in_the_lab_no_address_is_a_real_one() {
         let mut used: Vec<ipnet::Ipv4Net> = Vec::new();
         for range in plan.carriers.iter().flat_map(|carrier| &carrier.ranges) {
             let ipnet::IpNet::V4(range) = range.used else { panic!("{range:?}") };
-            assert!(inside(range.network().into()) && !used.iter().any(|other| other.contains(&range) || range.contains(other)));
-            assert!(!plan.network.ingress_addresses.iter().chain(&plan.network.egress_addresses).any(|address| match address {
-                IpAddr::V4(address) => range.contains(address),
-                IpAddr::V6(_) => false,
+            assert!(
+                inside(range.network().into())
+                    && !used.iter().any(|other| other.contains(&range) || range.contains(other))
+            );
+            assert!(!plan.network.ingress_addresses.iter().chain(&plan.network.egress_addresses).any(|address| {
+                match address {
+                    IpAddr::V4(address) => range.contains(address),
+                    IpAddr::V6(_) => false,
+                }
             }));
             used.push(range);
         }
@@ -140,7 +150,10 @@ fn in_the_lab_no_address_is_a_real_one() {
         }
         for call in &plan.verify.calls {
             assert!(inside(call.caller.address.ip()) && !call.callee.is_empty(), "{call:?}");
-            assert!(call.callee.iter().all(|callee| inside(callee.address.ip()) && callee.address != call.caller.address), "{call:?}");
+            assert!(
+                call.callee.iter().all(|callee| inside(callee.address.ip()) && callee.address != call.caller.address),
+                "{call:?}"
+            );
             let source = plan.proxy.trunks.iter().find(|trunk| trunk.name == call.from).unwrap();
             assert!(source.from.iter().any(|range| range.contains(&call.caller.address.ip())), "{call:?}");
         }
@@ -149,7 +162,10 @@ fn in_the_lab_no_address_is_a_real_one() {
 
 #[test]
 fn an_address_target_keeps_its_place_in_the_range_that_stands_in() {
-    let text = BRIDGE.replace("carrier: twilio, domain: your-account.sip.twilio.com", "from: [20.1.2.0/29], targets: [\"sip:20.1.2.3:5070\"]");
+    let text = BRIDGE.replace(
+        "carrier: twilio, domain: your-account.sip.twilio.com",
+        "from: [20.1.2.0/29], targets: [\"sip:20.1.2.3:5070\"]",
+    );
     let plan = plan(&load(&text), Topology::LoadBalanced, TargetKind::Lab).unwrap();
     let range = plan.carriers.iter().find(|carrier| carrier.name == "destination").unwrap().ranges[0].used;
     let call = &plan.verify.calls[0];
@@ -214,7 +230,16 @@ fn every_default_has_value_and_reason_and_goes_when_it_is_set() {
     let loaded = load(BRIDGE);
     let plan = plan(&loaded, Topology::LoadBalanced, TargetKind::Aws).unwrap();
     let has = |setting: &str| plan.defaults.iter().any(|default| default.setting == setting);
-    for setting in ["refuse", "timers.invite", "listen.port", "egress.port", "scaling.min", "drain.grace", "aws.zones", "trunks.source.from"] {
+    for setting in [
+        "refuse",
+        "timers.invite",
+        "listen.port",
+        "egress.port",
+        "scaling.min",
+        "drain.grace",
+        "aws.zones",
+        "trunks.source.from",
+    ] {
         assert!(has(setting), "{setting}");
     }
     assert!(!has("aws.profile"), "the example sets it");

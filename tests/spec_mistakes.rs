@@ -55,7 +55,11 @@ fn each_mistake_has_its_report() {
         codes.extend(report.findings.iter().map(|finding| finding.code));
         for finding in &report.findings {
             assert!(!finding.message.is_empty() && !finding.help.is_empty(), "{}: {finding:?}", path.display());
-            assert!(finding.line >= 1 && finding.line <= text.lines().count().max(1), "{}: {finding:?}", path.display());
+            assert!(
+                finding.line >= 1 && finding.line <= text.lines().count().max(1),
+                "{}: {finding:?}",
+                path.display()
+            );
         }
         compare(&path.with_extension("txt"), &report.to_string(), &mut failures);
     }

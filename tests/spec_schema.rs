@@ -36,7 +36,8 @@ fn a_spec_that_is_written_out_is_valid_and_the_same() {
         let spec = Spec::parse("x", text).unwrap().spec;
         let value = serde_json::to_value(&spec).unwrap();
         assert!(validator.is_valid(&value), "{value}");
-        let again = Spec::parse("x", &serde_yaml::to_string(&spec).unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
+        let again =
+            Spec::parse("x", &serde_yaml::to_string(&spec).unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(again.spec, spec);
         assert_eq!(again.defaults, []);
     }
@@ -66,7 +67,10 @@ fn every_key_has_a_description_and_stands_in_the_documentation() {
         if property["x-reason"].is_string() {
             let default = property["default"].as_str().map_or_else(|| property["default"].to_string(), str::to_owned);
             let row = page.lines().find(|line| line.starts_with(&format!("| `{path}`"))).unwrap();
-            assert!(row.contains(&format!("`{default}`")), "docs/spec.md: the default of {path} is {default}, not as in {row}");
+            assert!(
+                row.contains(&format!("`{default}`")),
+                "docs/spec.md: the default of {path} is {default}, not as in {row}"
+            );
         }
     }
 }
@@ -77,7 +81,8 @@ fn schema_and_check_agree_on_keys_and_values() {
     let base = parsed(include_str!("../examples/by-hand.yaml"));
     let mut paths = BTreeSet::new();
     pointers(&base, String::new(), &mut paths);
-    let wrong = [json!(null), json!([]), json!({"surplus": 1}), json!(-1), json!(70_000), json!("?"), json!(true), json!("")];
+    let wrong =
+        [json!(null), json!([]), json!({"surplus": 1}), json!(-1), json!(70_000), json!("?"), json!(true), json!("")];
     for pointer in &paths {
         for value in &wrong {
             let mut changed = base.clone();
@@ -87,7 +92,12 @@ fn schema_and_check_agree_on_keys_and_values() {
             assert!(!by_check || validator.is_valid(&changed), "{pointer} = {value}: only the schema refuses it");
         }
     }
-    for text in ["twilio_bridge: 1", "trunks: { a: { carier: x } }", "aws: { region: us-east-1, zone: a }", "listen: { prot: 1 }"] {
+    for text in [
+        "twilio_bridge: 1",
+        "trunks: { a: { carier: x } }",
+        "aws: { region: us-east-1, zone: a }",
+        "listen: { prot: 1 }",
+    ] {
         let mut changed = base.clone();
         for (key, value) in parsed(text).as_object().unwrap() {
             changed[key] = value.clone();
@@ -100,7 +110,9 @@ fn schema_and_check_agree_on_keys_and_values() {
 fn pointers(value: &Value, at: String, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| pointers(value, format!("{at}/{key}"), found)),
-        Value::Array(items) => items.iter().enumerate().for_each(|(index, value)| pointers(value, format!("{at}/{index}"), found)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, value)| pointers(value, format!("{at}/{index}"), found))
+        }
         _ => {}
     }
     found.insert(at);

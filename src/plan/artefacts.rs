@@ -219,7 +219,9 @@ fn hand_off(spec: &Spec, plan: &Plan) -> Result<String, PlanError> {
         (_, None) => INGRESS_ADDRESS.to_owned(),
     };
     let port = plan.proxy.listen.ingress_port;
-    let sides = |filter: &dyn Fn(&str) -> bool| spec.trunks.keys().filter(|name| filter(name)).map(|name| side(spec, plan, name)).collect();
+    let sides = |filter: &dyn Fn(&str) -> bool| {
+        spec.trunks.keys().filter(|name| filter(name)).map(|name| side(spec, plan, name)).collect()
+    };
     let sheet = HandOff {
         name: &plan.name,
         topology: plan.topology,
@@ -251,7 +253,14 @@ fn side(spec: &Spec, plan: &Plan, name: &str) -> Side {
         .filter(|carrier| carrier.trunks.iter().any(|trunk| trunk == name))
         .flat_map(|carrier| carrier.ranges.iter().map(|range| range.used.to_string()))
         .collect();
-    let target = plan.proxy.trunks.iter().find(|trunk| trunk.name == name).and_then(|trunk| trunk.targets.first()).cloned().unwrap_or_default();
+    let target = plan
+        .proxy
+        .trunks
+        .iter()
+        .find(|trunk| trunk.name == name)
+        .and_then(|trunk| trunk.targets.first())
+        .cloned()
+        .unwrap_or_default();
     Side {
         trunk: name.to_owned(),
         title: data.map_or(name, |data| &data.title).to_owned(),

@@ -38,7 +38,9 @@ pub(super) fn carriers(spec: &Spec, target: TargetKind, warnings: &mut Vec<Strin
     }
     for carrier in &mut carriers {
         let addresses: Vec<IpAddr> = match target {
-            TargetKind::Lab => carrier.ranges.iter().flat_map(|range| range.used.hosts()).take(ADDRESSES_PER_DOMAIN).collect(),
+            TargetKind::Lab => {
+                carrier.ranges.iter().flat_map(|range| range.used.hosts()).take(ADDRESSES_PER_DOMAIN).collect()
+            }
             TargetKind::Aws => Vec::new(),
         };
         for trunk in carrier.trunks.iter().filter(|trunk| spec.is_destination(trunk)) {
@@ -75,7 +77,8 @@ pub(super) fn used_ranges(carriers: &[Carrier], ranges: &[IpNet]) -> Vec<IpNet> 
 
 fn stand_in(carriers: &mut [Carrier], warnings: &mut Vec<String>) -> Result<(), PlanError> {
     let mut taken = vec![STRANGERS];
-    let free = |range: &Ipv4Net, taken: &[Ipv4Net]| !taken.iter().any(|other| other.contains(range) || range.contains(other));
+    let free =
+        |range: &Ipv4Net, taken: &[Ipv4Net]| !taken.iter().any(|other| other.contains(range) || range.contains(other));
     // What is a documentation range already stays what it is.
     for range in carriers.iter().flat_map(|carrier| &carrier.ranges) {
         if let IpNet::V4(real) = range.real {
@@ -111,7 +114,8 @@ fn stand_in(carriers: &mut [Carrier], warnings: &mut Vec<String>) -> Result<(), 
 
 /// A single address that is the first or the last of a pool: some tools take them for network and broadcast addresses.
 fn is_pool_end(range: &Ipv4Net) -> bool {
-    range.prefix_len() == 32 && POOLS.iter().any(|pool| range.network() == pool.network() || range.network() == pool.broadcast())
+    range.prefix_len() == 32
+        && POOLS.iter().any(|pool| range.network() == pool.network() || range.network() == pool.broadcast())
 }
 
 fn warn_of_examples(spec: &Spec, carriers: &[Carrier], warnings: &mut Vec<String>) {
@@ -124,7 +128,9 @@ fn warn_of_examples(spec: &Spec, carriers: &[Carrier], warnings: &mut Vec<String
     for (name, trunk) in &spec.trunks {
         let placeholder = trunk.data().and_then(|data| data.placeholder_domain.as_deref());
         if trunk.domain.is_some() && trunk.domain.as_deref() == placeholder {
-            warnings.push(format!("the domain of the trunk `{name}` is that of the examples: write your own before calls are sent there"));
+            warnings.push(format!(
+                "the domain of the trunk `{name}` is that of the examples: write your own before calls are sent there"
+            ));
         }
     }
 }

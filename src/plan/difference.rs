@@ -65,7 +65,11 @@ pub fn difference(deployed: Option<&Plan>, planned: &Plan) -> Difference {
     let settings: Vec<SettingChange> = paths
         .into_iter()
         .filter(|path| before.get(*path) != after.get(*path))
-        .map(|path| SettingChange { setting: path.clone(), before: before.get(path).cloned(), after: after.get(path).cloned() })
+        .map(|path| SettingChange {
+            setting: path.clone(),
+            before: before.get(path).cloned(),
+            after: after.get(path).cloned(),
+        })
         .collect();
     let names: BTreeSet<&String> = deployed.artefacts.keys().chain(planned.artefacts.keys()).collect();
     let text = |plan: &Plan, name: &String| plan.artefacts.get(name).cloned().unwrap_or_default();

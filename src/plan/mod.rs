@@ -19,8 +19,8 @@ pub use difference::{ArtefactChange, Difference, SettingChange, State, differenc
 pub use network::lab_differences;
 pub use show::{defaults_table, picture, render};
 pub use types::{
-    Carrier, CarrierDomain, CarrierRange, Endpoint, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading, TargetKind, Topology,
-    VerifyCall, VerifyPlan, Zone,
+    Carrier, CarrierDomain, CarrierRange, Endpoint, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading,
+    TargetKind, Topology, VerifyCall, VerifyPlan, Zone,
 };
 
 /// Stands in a user-data template where the ingress address goes that only the target knows (Terraform's `templatefile` syntax).
@@ -77,8 +77,11 @@ pub enum PlanError {
 /// What a deploy of `loaded` as `topology` on `target` will do. The same input gives the same bytes.
 pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<Plan, PlanError> {
     let spec = &loaded.spec;
-    let mut warnings: Vec<String> =
-        loaded.warnings.iter().map(|warning| format!("{}:{}: {} ({})", warning.file, warning.line, warning.message, warning.help)).collect();
+    let mut warnings: Vec<String> = loaded
+        .warnings
+        .iter()
+        .map(|warning| format!("{}:{}: {} ({})", warning.file, warning.line, warning.message, warning.help))
+        .collect();
     let carriers = carriers::carriers(spec, target, &mut warnings)?;
     let network = network::network(spec, topology, target);
     let proxy = proxy::config(spec, topology, target, &carriers);

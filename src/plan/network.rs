@@ -101,12 +101,22 @@ pub(super) fn drain(spec: &Spec, topology: Topology, target: TargetKind) -> (Dur
 }
 
 /// What the spec leaves out, with what this topology and target make of it, in the order of settings.
-pub(super) fn defaults(loaded: &Loaded, topology: Topology, network: &Network, proxy: &Config, carriers: &[Carrier]) -> Vec<Defaulted> {
+pub(super) fn defaults(
+    loaded: &Loaded,
+    topology: Topology,
+    network: &Network,
+    proxy: &Config,
+    carriers: &[Carrier],
+) -> Vec<Defaulted> {
     let spec = &loaded.spec;
     let single = topology == Topology::SingleEc2;
     let of_load_balancer = ["egress.port", "scaling.min", "scaling.max", "load_balancer.spreading"];
-    let mut defaults: Vec<Defaulted> =
-        loaded.defaults.iter().filter(|default| !single || !of_load_balancer.contains(&default.setting.as_str())).cloned().collect();
+    let mut defaults: Vec<Defaulted> = loaded
+        .defaults
+        .iter()
+        .filter(|default| !single || !of_load_balancer.contains(&default.setting.as_str()))
+        .cloned()
+        .collect();
     let mut add = |setting: &str, value: String, reason: &str| {
         defaults.push(Defaulted { setting: setting.into(), value, reason: reason.into() });
     };
@@ -127,17 +137,32 @@ pub(super) fn defaults(loaded: &Loaded, topology: Topology, network: &Network, p
         add("drain.grace", Duration::from_millis(proxy.drain.grace_ms).to_string(), reason);
     }
     if spec.load_balancer.advertise.is_none() && !single {
-        add("load_balancer.advertise", "the ingress address".into(), "works without DNS; a name lets the address change later");
+        add(
+            "load_balancer.advertise",
+            "the ingress address".into(),
+            "works without DNS; a name lets the address change later",
+        );
     }
     for (name, trunk) in &spec.trunks {
         let Some(data) = trunk.data() else { continue };
         if trunk.from.is_none() {
-            let count = carriers.iter().find(|carrier| carrier.trunks.contains(name)).map_or(0, |carrier| carrier.ranges.len());
+            let count =
+                carriers.iter().find(|carrier| carrier.trunks.contains(name)).map_or(0, |carrier| carrier.ranges.len());
             let value = format!("{count} ranges of {}", data.title);
-            add(&format!("trunks.{name}.from"), value, &format!("its signalling addresses as of {} ({})", data.as_of, data.source));
+            add(
+                &format!("trunks.{name}.from"),
+                value,
+                &format!("its signalling addresses as of {} ({})", data.as_of, data.source),
+            );
         }
-        if let (true, None, None, Some(domain)) = (spec.is_destination(name), &trunk.domain, &trunk.targets, &data.domain) {
-            add(&format!("trunks.{name}.domain"), domain.clone(), &format!("{} has one domain for all customers", data.title));
+        if let (true, None, None, Some(domain)) =
+            (spec.is_destination(name), &trunk.domain, &trunk.targets, &data.domain)
+        {
+            add(
+                &format!("trunks.{name}.domain"),
+                domain.clone(),
+                &format!("{} has one domain for all customers", data.title),
+            );
         }
     }
     defaults.sort_by(|a, b| a.setting.cmp(&b.setting));
@@ -162,9 +187,12 @@ pub fn lab_differences(plan: &Plan) -> Vec<String> {
             check.healthy,
             AWS_CHECK_MS / 1_000
         ));
-        differences.push("one ingress address; on AWS the load balancer has one per zone, and the first is advertised".to_owned());
+        differences.push(
+            "one ingress address; on AWS the load balancer has one per zone, and the first is advertised".to_owned(),
+        );
     }
-    let (accept, grace) = (Duration::from_millis(plan.proxy.drain.accept_ms), Duration::from_millis(plan.proxy.drain.grace_ms));
+    let (accept, grace) =
+        (Duration::from_millis(plan.proxy.drain.accept_ms), Duration::from_millis(plan.proxy.drain.grace_ms));
     let defaulted = |setting: &str| plan.defaults.iter().any(|default| default.setting == setting);
     if balanced && defaulted("drain.accept") {
         differences.push(format!("an instance that leaves takes new calls for {accept}, on AWS for {AWS_ACCEPT}"));
@@ -172,8 +200,13 @@ pub fn lab_differences(plan: &Plan) -> Vec<String> {
     if defaulted("drain.grace") {
         differences.push(format!("an instance that leaves stays for at most {grace}, on AWS for {AWS_GRACE}"));
     }
-    if balanced && plan.proxy.advertise == Advertise::Host(super::INGRESS_ADDRESS.into()) && !defaulted("load_balancer.advertise") {
-        differences.push("the ingress address is advertised in place of the spec's DNS name: the lab has no public DNS".to_owned());
+    if balanced
+        && plan.proxy.advertise == Advertise::Host(super::INGRESS_ADDRESS.into())
+        && !defaulted("load_balancer.advertise")
+    {
+        differences.push(
+            "the ingress address is advertised in place of the spec's DNS name: the lab has no public DNS".to_owned(),
+        );
     }
     differences
 }

@@ -19,7 +19,8 @@ pub fn render(plan: &Plan, deployed: Option<&Plan>) -> String {
     section(&mut text, "Defaults", &defaults_table(plan));
     section(&mut text, "The lab differs from AWS", &bullets(&lab_differences(plan)));
     section(&mut text, "Warnings", &bullets(&plan.warnings));
-    let files: Vec<String> = plan.artefacts.iter().map(|(name, content)| format!("{name} ({} bytes)", content.len())).collect();
+    let files: Vec<String> =
+        plan.artefacts.iter().map(|(name, content)| format!("{name} ({} bytes)", content.len())).collect();
     section(&mut text, "Files", &bullets(&files));
     let change = difference(deployed, plan);
     section(&mut text, if change.state == State::Changed { "Changes" } else { "Change" }, &change.to_string());
@@ -28,8 +29,11 @@ pub fn render(plan: &Plan, deployed: Option<&Plan>) -> String {
 
 /// The settings that the spec left out, one line each: setting, value, reason.
 pub fn defaults_table(plan: &Plan) -> String {
-    let rows: Vec<[String; 3]> =
-        plan.defaults.iter().map(|default| [default.setting.clone(), default.value.clone(), default.reason.clone()]).collect();
+    let rows: Vec<[String; 3]> = plan
+        .defaults
+        .iter()
+        .map(|default| [default.setting.clone(), default.value.clone(), default.reason.clone()])
+        .collect();
     table(&rows)
 }
 
@@ -45,10 +49,14 @@ pub fn picture(plan: &Plan) -> String {
         lines.push(halves(&format!("   {}", cell(&from)), &format!("   {}", cell(&to))));
     }
     let out = if single { &ingress } else { &egress };
-    lines.push(halves(&format!("     │ calls, UDP to port {}", listen.ingress_port), &format!("     ▲ calls, UDP from {out}")));
+    lines.push(halves(
+        &format!("     │ calls, UDP to port {}", listen.ingress_port),
+        &format!("     ▲ calls, UDP from {out}"),
+    ));
     lines.push(halves("     ▼", "     │"));
     lines.push(format!("┌{}┐", "─".repeat(WIDTH)));
-    let region = plan.network.zones.first().map_or("", |zone| zone.name.trim_end_matches(|c: char| c.is_ascii_lowercase()));
+    let region =
+        plan.network.zones.first().map_or("", |zone| zone.name.trim_end_matches(|c: char| c.is_ascii_lowercase()));
     lines.push(framed(&format!(" VPC {}, {region}", plan.network.vpc)));
     let zones: Vec<String> = plan
         .network
@@ -60,11 +68,17 @@ pub fn picture(plan: &Plan) -> String {
         lines.push(framed(&halves("    │", "    │")));
         lines.push(framed(&format!("  Elastic IP {ingress}, in and out")));
         lines.push(framed(&halves("    ▼", "    │")));
-        lines.push(framed(&format!("  1 instance, UDP port {} both ways, health on port {}", listen.ingress_port, plan.proxy.admin.port)));
+        lines.push(framed(&format!(
+            "  1 instance, UDP port {} both ways, health on port {}",
+            listen.ingress_port, plan.proxy.admin.port
+        )));
     } else {
         let check = &plan.network.health_check;
         lines.push(framed(&halves("    │", "    │")));
-        lines.push(framed(&halves(&format!("  NLB {ingress}, UDP {}", listen.ingress_port), &format!("  NAT gateway {egress}"))));
+        lines.push(framed(&halves(
+            &format!("  NLB {ingress}, UDP {}", listen.ingress_port),
+            &format!("  NAT gateway {egress}"),
+        )));
         lines.push(framed(&halves(&format!("    │ by {}", spreading(plan)), "    ▲")));
         lines.push(framed(&halves(
             &format!("    ▼ health :{}{} every {}", check.port, check.path, millis(check.interval_ms)),
@@ -106,7 +120,11 @@ fn millis(millis: u32) -> crate::spec::Duration {
 fn peers(plan: &Plan, sources: bool) -> Vec<String> {
     let mut lines = Vec::new();
     for trunk in &plan.proxy.trunks {
-        let named = plan.proxy.routes.iter().any(|route| if sources { route.from == trunk.name } else { route.to == trunk.name });
+        let named = plan
+            .proxy
+            .routes
+            .iter()
+            .any(|route| if sources { route.from == trunk.name } else { route.to == trunk.name });
         if !named {
             continue;
         }
@@ -143,7 +161,11 @@ fn carriers(plan: &Plan) -> String {
             rows.push([name, range.real.to_string(), stands_in]);
         }
         for domain in &carrier.domains {
-            let answer = if domain.addresses.is_empty() { String::new() } else { format!("in the lab {}", some_of(&domain.addresses)) };
+            let answer = if domain.addresses.is_empty() {
+                String::new()
+            } else {
+                format!("in the lab {}", some_of(&domain.addresses))
+            };
             rows.push([String::new(), domain.name.clone(), answer]);
         }
     }
@@ -185,7 +207,9 @@ fn bullets(items: &[String]) -> String {
 }
 
 fn table(rows: &[[String; 3]]) -> String {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let (first, second) = (width(0), width(1));
     rows.iter().map(|[a, b, c]| format!("{a:<first$}  {b:<second$}  {c}").trim_end().to_owned() + "\n").collect()
 }

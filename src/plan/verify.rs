@@ -20,7 +20,8 @@ pub(super) fn verify(spec: &Spec, target: TargetKind, carriers: &[Carrier], prox
         let source = carriers.iter().find(|carrier| carrier.trunks.contains(&route.from))?;
         let destination = carriers.iter().find(|carrier| carrier.trunks.contains(&route.to))?;
         let goal = used_target(carriers, spec.trunks.get(&route.to)?.destinations().first()?);
-        let resolved = destination.domains.iter().find(|domain| domain.name == goal.host).map(|domain| domain.addresses.clone());
+        let resolved =
+            destination.domains.iter().find(|domain| domain.name == goal.host).map(|domain| domain.addresses.clone());
         let addresses = match goal.address() {
             Some(address) if target == TargetKind::Lab => vec![address],
             _ => resolved.unwrap_or_default(),

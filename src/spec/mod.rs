@@ -22,7 +22,8 @@ pub use checks::stale_carriers;
 pub use report::{Finding, Severity, SpecErrors};
 pub use schema::{Defaulted, schema};
 pub use types::{
-    Aws, Drain, Egress, Limits, Listen, LoadBalancer, Refuse, Route, Scaling, Spec, Spreading, Timers, Trunk, VERSION, Verify,
+    Aws, Drain, Egress, Limits, Listen, LoadBalancer, Refuse, Route, Scaling, Spec, Spreading, Timers, Trunk, VERSION,
+    Verify,
 };
 pub use values::{Duration, Fault, Target};
 
@@ -61,9 +62,15 @@ impl Spec {
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return fail("spec::no-file", format!("there is no file {name}"), "`sipedge init` writes one; `--spec FILE` names another");
+                return fail(
+                    "spec::no-file",
+                    format!("there is no file {name}"),
+                    "`sipedge init` writes one; `--spec FILE` names another",
+                );
             }
-            Err(error) => return fail("spec::read", format!("{name} cannot be read: {error}"), "check its permissions"),
+            Err(error) => {
+                return fail("spec::read", format!("{name} cannot be read: {error}"), "check its permissions");
+            }
         };
         if !metadata.is_file() {
             let kind = if metadata.is_dir() { "a directory" } else { "no regular file" };
@@ -75,7 +82,9 @@ impl Spec {
         }
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            Err(error) => return fail("spec::read", format!("{name} cannot be read: {error}"), "check its permissions"),
+            Err(error) => {
+                return fail("spec::read", format!("{name} cannot be read: {error}"), "check its permissions");
+            }
         };
         match String::from_utf8(bytes) {
             Ok(text) => Self::parse(&name, &text),
@@ -92,13 +101,15 @@ impl Spec {
     pub fn parse(name: &str, text: &str) -> Result<Loaded, SpecErrors> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.len() as u64 > MAX_BYTES {
-            let what = What::error("spec::size", format!("the spec has more than {MAX_BYTES} bytes"), "is it the right file?");
+            let what =
+                What::error("spec::size", format!("the spec has more than {MAX_BYTES} bytes"), "is it the right file?");
             return Err(SpecErrors::new(name, "", vec![Finding::new(name, "", (0..0, String::new()), what)]));
         }
         let finding = |error: TreeError| {
             Finding::new(name, text, (error.span, String::new()), What::error(error.code, error.message, error.help))
         };
-        let (document, duplicates) = tree::read(text).map_err(|error| SpecErrors::new(name, text, vec![finding(error)]))?;
+        let (document, duplicates) =
+            tree::read(text).map_err(|error| SpecErrors::new(name, text, vec![finding(error)]))?;
         let mut findings: Vec<Finding> = duplicates.into_iter().map(finding).collect();
 
         let mut structure = Structure::default();
@@ -121,7 +132,11 @@ impl Spec {
             Ok(_) => Err(report),
             Err(_) if report.errors().next().is_some() => Err(report),
             Err(error) => {
-                let what = What::error("spec::read", format!("the spec cannot be read: {error}"), "compare it with docs/spec.md");
+                let what = What::error(
+                    "spec::read",
+                    format!("the spec cannot be read: {error}"),
+                    "compare it with docs/spec.md",
+                );
                 Err(SpecErrors::new(name, text, vec![Finding::new(name, text, (0..1, String::new()), what)]))
             }
         }

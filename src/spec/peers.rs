@@ -63,7 +63,8 @@ impl Trunk {
     /// The ranges that its requests come from: `from`, else the carrier's, and the addresses among its targets.
     pub fn ranges(&self) -> Vec<IpNet> {
         let by_hand = self.from.as_ref().map(|ranges| ranges.iter().map(IpNet::trunc).collect());
-        let published = || self.data().into_iter().flat_map(|data| data.ranges.iter().map(|range| range.range)).collect();
+        let published =
+            || self.data().into_iter().flat_map(|data| data.ranges.iter().map(|range| range.range)).collect();
         let mut ranges: Vec<IpNet> = by_hand.unwrap_or_else(published);
         for address in self.targets.iter().flatten().filter_map(Target::address) {
             if !ranges.iter().any(|range| range.contains(&address)) {
@@ -90,8 +91,8 @@ impl Spec {
         self.routes.iter().any(|route| route.from == trunk)
     }
 
-    /// Whether a route leads to `trunk`.
+    /// Whether a route leads to `trunk` from another one.
     pub fn is_destination(&self, trunk: &str) -> bool {
-        self.routes.iter().any(|route| route.to == trunk)
+        self.routes.iter().any(|route| route.to == trunk && route.from != trunk)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use serde::Serialize;
+use textwrap::{WordSeparator, WordSplitter};
 
 /// Columns that a report is wrapped at.
 const WIDTH: usize = 110;
@@ -58,7 +59,9 @@ pub enum Severity {
 
 impl SpecErrors {
     pub(crate) fn new(file: &str, source: &str, mut findings: Vec<Finding>) -> Self {
-        findings.sort_by(|a, b| (a.span.start, a.severity, a.code, &a.message).cmp(&(b.span.start, b.severity, b.code, &b.message)));
+        findings.sort_by(|a, b| {
+            (a.span.start, a.severity, a.code, &a.message).cmp(&(b.span.start, b.severity, b.code, &b.message))
+        });
         findings.dedup();
         Self { file: file.to_owned(), findings, source: source.into() }
     }
@@ -71,7 +74,12 @@ impl SpecErrors {
     /// The report, with colours for a terminal when `colour` is set.
     pub fn render(&self, colour: bool) -> String {
         let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-        let handler = GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_links(false).with_context_lines(1);
+        let handler = GraphicalReportHandler::new_themed(theme)
+            .with_width(WIDTH)
+            .with_links(false)
+            .with_context_lines(1)
+            .with_word_separator(WordSeparator::AsciiSpace)
+            .with_word_splitter(WordSplitter::NoHyphenation);
         let mut text = String::new();
         for finding in &self.findings {
             let shown = Shown { finding, source: NamedSource::new(&self.file, Arc::clone(&self.source)) };
@@ -83,7 +91,12 @@ impl SpecErrors {
         let errors = self.errors().count();
         let warnings = self.findings.len() - errors;
         let plural = |count: usize| if count == 1 { "" } else { "s" };
-        text.push_str(&format!("{}: {errors} error{}, {warnings} warning{}\n", self.file, plural(errors), plural(warnings)));
+        text.push_str(&format!(
+            "{}: {errors} error{}, {warnings} warning{}\n",
+            self.file,
+            plural(errors),
+            plural(warnings)
+        ));
         let trimmed: Vec<&str> = text.lines().map(str::trim_end).collect();
         trimmed.join("\n") + "\n"
     }
@@ -189,8 +202,9 @@ impl Diagnostic for Shown<'_> {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let span = &self.finding.span;
-        (self.finding.length > 0)
-            .then(|| Box::new(std::iter::once(LabeledSpan::new(None, span.start, span.len()))) as Box<dyn Iterator<Item = _>>)
+        (self.finding.length > 0).then(|| {
+            Box::new(std::iter::once(LabeledSpan::new(None, span.start, span.len()))) as Box<dyn Iterator<Item = _>>
+        })
     }
 }
 

@@ -22,7 +22,10 @@ pub struct Defaulted {
 }
 
 static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
-    let generator = SchemaSettings::draft2020_12().for_deserialize().with(|settings| settings.inline_subschemas = true).into_generator();
+    let generator = SchemaSettings::draft2020_12()
+        .for_deserialize()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator();
     generator.into_root_schema_for::<Spec>().to_value()
 });
 
@@ -44,7 +47,9 @@ pub(crate) fn defaults(document: &Node) -> Vec<Defaulted> {
 }
 
 fn collect_defaults(schema: &Json, node: Option<&Node>, document: &Node, path: &Path, found: &mut Vec<Defaulted>) {
-    if let (None, Some(reason), Some(default)) = (node, schema.get("x-reason").and_then(Json::as_str), schema.get("default")) {
+    if let (None, Some(reason), Some(default)) =
+        (node, schema.get("x-reason").and_then(Json::as_str), schema.get("default"))
+    {
         let value = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
         found.push(Defaulted { setting: path.to_string(), value, reason: reason.to_owned() });
     }

@@ -65,7 +65,11 @@ impl Structure {
         for Entry { key, value, .. } in entries {
             let at = path.key(key);
             if let Some(property) = properties.get(key).or(others) {
-                if let Some(Err(fault)) = schema.get("propertyNames").filter(|_| !properties.contains_key(key)).map(|names| check_text(key, names)) {
+                if let Some(Err(fault)) = schema
+                    .get("propertyNames")
+                    .filter(|_| !properties.contains_key(key))
+                    .map(|names| check_text(key, names))
+                {
                     self.findings.push((at.clone(), true, fault));
                     self.unsound.push(at.clone());
                 }
@@ -88,7 +92,9 @@ impl Structure {
             }
             let property = properties.get(key).unwrap_or(&Json::Null);
             // A key with a spelling error is reported as such; that the right one is missing follows from it.
-            let misspelt = entries.iter().any(|entry| !properties.contains_key(&entry.key) && nearest(&entry.key, [key]).is_some());
+            let misspelt = entries
+                .iter()
+                .any(|entry| !properties.contains_key(&entry.key) && nearest(&entry.key, [key]).is_some());
             if !misspelt {
                 self.findings.push((path.clone(), false, missing_key(key, path, property)));
             }
@@ -96,9 +102,15 @@ impl Structure {
             let example = self.replace(property, &at);
             sound.insert(key.to_owned(), example);
         }
-        if let Some(min) = schema.get("minProperties").and_then(Json::as_u64).filter(|min| (entries.len() as u64) < *min) {
+        if let Some(min) =
+            schema.get("minProperties").and_then(Json::as_u64).filter(|min| (entries.len() as u64) < *min)
+        {
             let help = format!("write at least {min} below `{path}`");
-            self.findings.push((path.clone(), false, What::error("spec::empty-map", format!("`{path}` has nothing in it"), help)));
+            self.findings.push((
+                path.clone(),
+                false,
+                What::error("spec::empty-map", format!("`{path}` has nothing in it"), help),
+            ));
         }
         Json::Object(sound)
     }
@@ -106,9 +118,17 @@ impl Structure {
     fn list(&mut self, items: &[Node], schema: &Json, path: &Path) -> Json {
         let min = schema.get("minItems").and_then(Json::as_u64).unwrap_or(0);
         if (items.len() as u64) < min {
-            let help = "write at least one item, or take the key out";
-            self.findings.push((path.clone(), false, What::error("spec::empty-list", format!("the list `{path}` is empty"), help)));
+            let help = "write at least one item";
+            self.findings.push((
+                path.clone(),
+                false,
+                What::error("spec::empty-list", format!("the list `{path}` is empty"), help),
+            ));
             self.unsound.push(path.clone());
+        }
+        if let Some(max) = schema.get("maxItems").and_then(Json::as_u64).filter(|max| (items.len() as u64) > *max) {
+            let message = format!("the list `{path}` has {} items; it may have {max}", items.len());
+            self.findings.push((path.clone(), false, What::error("spec::long-list", message, "take some out")));
         }
         let of = schema.get("items").unwrap_or(&Json::Null);
         items.iter().enumerate().map(|(index, item)| self.check(item, of, &path.index(index))).collect()
@@ -122,7 +142,9 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&plain(name), &plain(candidate)), candidate))
         // A third of the letters may be wrong, and one in the shortest names.
-        .filter(|(distance, candidate)| *distance <= (candidate.chars().count() / 3).max(1) && *distance < name.chars().count().max(1))
+        .filter(|(distance, candidate)| {
+            *distance <= (candidate.chars().count() / 3).max(1) && *distance < name.chars().count().max(1)
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -152,7 +174,8 @@ fn choice(node: &Node, choices: &[&str]) -> Result<Json, What> {
     let text = match &node.value {
         Value::Text(text) => text.as_str(),
         other => {
-            let message = format!("{} stands where one of {} is needed", article(other), listed(choices.iter().copied()));
+            let message =
+                format!("{} stands where one of {} is needed", article(other), listed(choices.iter().copied()));
             return Err(What::error("spec::choice", message, "write one of these words"));
         }
     };
@@ -160,7 +183,8 @@ fn choice(node: &Node, choices: &[&str]) -> Result<Json, What> {
         return Ok(Json::from(text));
     }
     let message = format!("`{text}` is none of {}", listed(choices.iter().copied()));
-    let help = nearest(text, choices.iter().copied()).map_or_else(|| "write one of these words".into(), |word| format!("did you mean `{word}`?"));
+    let help = nearest(text, choices.iter().copied())
+        .map_or_else(|| "write one of these words".into(), |word| format!("did you mean `{word}`?"));
     Err(What::error("spec::choice", message, help))
 }
 
@@ -200,7 +224,11 @@ fn check_number(number: i64, schema: &Json) -> Result<Json, What> {
         return Ok(Json::from(number));
     }
     let nearest = if number < min { min } else { max };
-    Err(What::error("spec::range", format!("{number} is outside of {min} to {max}"), format!("write a number within, such as {nearest}")))
+    Err(What::error(
+        "spec::range",
+        format!("{number} is outside of {min} to {max}"),
+        format!("write a number within, such as {nearest}"),
+    ))
 }
 
 fn format_code(format: &str) -> &'static str {
@@ -236,8 +264,12 @@ fn wrong_type(kind: &str, value: &Value, schema: &Json) -> What {
         _ => "a text",
     };
     let help = match (kind, value) {
-        ("string", Value::Integer(number)) if format == "duration" => format!("write {number}s for seconds, {number}ms for milliseconds"),
-        ("string", Value::Integer(number)) if format == "number" => format!("put it in quotes, with its + if it has one: \"+{number}\""),
+        ("string", Value::Integer(number)) if format == "duration" => {
+            format!("write {number}s for seconds, {number}ms for milliseconds")
+        }
+        ("string", Value::Integer(number)) if format == "number" => {
+            format!("put it in quotes, with its + if it has one: \"+{number}\"")
+        }
         ("string", Value::Integer(number)) => format!("put it in quotes: \"{number}\""),
         ("string", Value::Float(number)) => format!("put it in quotes: \"{number}\""),
         ("string", Value::Bool(flag)) => format!("put it in quotes: \"{flag}\""),
@@ -266,7 +298,8 @@ fn article(value: &Value) -> String {
 
 fn unknown_key(key: &str, path: &Path, known: &[&str], entries: &[Entry]) -> What {
     let place = path.to_string();
-    let message = if place.is_empty() { format!("unknown key `{key}`") } else { format!("unknown key `{key}` in `{place}`") };
+    let message =
+        if place.is_empty() { format!("unknown key `{key}`") } else { format!("unknown key `{key}` in `{place}`") };
     let free = known.iter().copied().filter(|name| !entries.iter().any(|entry| entry.key == *name));
     let help = match nearest(key, free).or_else(|| nearest(key, known.iter().copied())) {
         Some(name) => format!("did you mean `{name}`?"),
@@ -277,7 +310,11 @@ fn unknown_key(key: &str, path: &Path, known: &[&str], entries: &[Entry]) -> Wha
 
 fn missing_key(key: &str, path: &Path, schema: &Json) -> What {
     let place = path.to_string();
-    let message = if place.is_empty() { format!("the key `{key}` is missing") } else { format!("the key `{key}` is missing in `{place}`") };
+    let message = if place.is_empty() {
+        format!("the key `{key}` is missing")
+    } else {
+        format!("the key `{key}` is missing in `{place}`")
+    };
     let what = schema.get("description").and_then(Json::as_str).map(first_line).unwrap_or_default();
     let example = match schema.get("examples").and_then(|examples| examples.get(0)) {
         Some(Json::String(text)) => format!("write `{key}: {text}`, with your value"),
@@ -288,7 +325,7 @@ fn missing_key(key: &str, path: &Path, schema: &Json) -> What {
 }
 
 fn first_line(text: &str) -> String {
-    text.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    text.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

@@ -109,7 +109,9 @@ impl Node {
     /// The value at `path`, if there is one.
     pub(crate) fn at(&self, path: &Path) -> Option<&Self> {
         path.0.iter().try_fold(self, |node, step| match (&node.value, step) {
-            (Value::Map(entries), Step::Key(key)) => entries.iter().find(|entry| entry.key == *key).map(|entry| &entry.value),
+            (Value::Map(entries), Step::Key(key)) => {
+                entries.iter().find(|entry| entry.key == *key).map(|entry| &entry.value)
+            }
             (Value::List(items), Step::Index(index)) => items.get(*index),
             _ => None,
         })
@@ -280,7 +282,13 @@ impl Builder {
         }
     }
 
-    fn begin(&mut self, span: Range<usize>, anchor: usize, tag: Option<&Tag>, content: Content) -> Result<(), TreeError> {
+    fn begin(
+        &mut self,
+        span: Range<usize>,
+        anchor: usize,
+        tag: Option<&Tag>,
+        content: Content,
+    ) -> Result<(), TreeError> {
         if tag.is_some_and(|tag| !tag.is_yaml_core_schema()) {
             return Err(bad_tag(span));
         }
@@ -453,7 +461,27 @@ mod tests {
     fn no_text_makes_it_panic_or_recurse_without_end() {
         let deep = "[".repeat(100_000);
         let deep_map = "{a: ".repeat(10_000);
-        for text in ["", "\u{0}", "\t", "a:\n\t b", "- ", "? ", "%", "!", "&", "*", "\"", "|", "a: [", "}", "...", "---\n---", "\u{feff}a: b", &deep, &deep_map] {
+        for text in [
+            "",
+            "\u{0}",
+            "\t",
+            "a:\n\t b",
+            "- ",
+            "? ",
+            "%",
+            "!",
+            "&",
+            "*",
+            "\"",
+            "|",
+            "a: [",
+            "}",
+            "...",
+            "---\n---",
+            "\u{feff}a: b",
+            &deep,
+            &deep_map,
+        ] {
             let _ = read(text);
         }
         assert_eq!(read("[[[").unwrap_err().code, "spec::syntax");

@@ -72,7 +72,7 @@ pub struct Aws {
     pub profile: String,
     /// Availability zones, such as `us-east-1a`. single-ec2 takes the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Vec<String>", length(min = 1), extend("items" = {"type": "string", "format": "aws-zone", "examples": ["us-east-1a"]}))]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 6), extend("items" = {"type": "string", "format": "aws-zone", "examples": ["us-east-1a"]}))]
     pub zones: Option<Vec<String>>,
 }
 
@@ -165,7 +165,7 @@ pub enum Refuse {
 #[serde(default, deny_unknown_fields)]
 pub struct Timers {
     /// For the first response to a request that it sent on; then 408.
-    #[schemars(extend("x-minimum" = "500ms", "x-maximum" = "60s", "x-reason" = "a carrier answers 100 Trying within milliseconds; 5 s are four retransmissions"))]
+    #[schemars(extend("x-minimum" = "500ms", "x-maximum" = "60s", "x-reason" = "a carrier answers 100 Trying within milliseconds; 5 s leave time for three retransmissions"))]
     pub response: Duration,
     /// For the final response to an INVITE after a provisional one; then CANCEL and 408.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "10m", "x-reason" = "five rings, about when carriers give up"))]

@@ -83,7 +83,10 @@ impl FromStr for Duration {
             return Err(Fault::new(format!("`{text}` is no duration"), form));
         }
         if unit.is_empty() {
-            return Err(Fault::new(format!("`{text}` has no unit"), format!("write {text}s for seconds, {text}ms for milliseconds")));
+            return Err(Fault::new(
+                format!("`{text}` has no unit"),
+                format!("write {text}s for seconds, {text}ms for milliseconds"),
+            ));
         }
         let Some((_, factor)) = UNITS.iter().find(|(name, _)| *name == unit) else {
             return Err(Fault::new(format!("`{unit}` is no unit of time"), form));
@@ -102,22 +105,36 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, Fault> {
         let lower = text.to_ascii_lowercase();
-        let Some((scheme, rest)) = lower.split_once(':').filter(|(scheme, _)| matches!(*scheme, "sip" | "sips" | "tel")) else {
+        let Some((scheme, rest)) =
+            lower.split_once(':').filter(|(scheme, _)| matches!(*scheme, "sip" | "sips" | "tel"))
+        else {
             return Err(Fault::new(format!("`{text}` is no SIP URI"), format!("write sip:{text}")));
         };
         match scheme {
             "sips" => return Err(Fault::new("targets over TLS are not there yet", "write sip: for UDP")),
-            "tel" => return Err(Fault::new("a tel: URI names a number and no place to send calls to", "write sip:HOST or sip:HOST:PORT")),
+            "tel" => {
+                return Err(Fault::new(
+                    "a tel: URI names a number and no place to send calls to",
+                    "write sip:HOST or sip:HOST:PORT",
+                ));
+            }
             _ => {}
         }
         let (place, parameters) = rest.split_once(';').unwrap_or((rest, ""));
         for parameter in parameters.split(';').filter(|parameter| !parameter.is_empty()) {
             match parameter {
                 "transport=udp" => {}
-                "transport=tls" => return Err(Fault::new("targets over TLS are not there yet", "leave the transport out: UDP")),
-                "transport=tcp" => return Err(Fault::new("targets over TCP are not there yet", "leave the transport out: UDP")),
+                "transport=tls" => {
+                    return Err(Fault::new("targets over TLS are not there yet", "leave the transport out: UDP"));
+                }
+                "transport=tcp" => {
+                    return Err(Fault::new("targets over TCP are not there yet", "leave the transport out: UDP"));
+                }
                 other => {
-                    return Err(Fault::new(format!("the URI parameter `{other}` has no meaning here"), format!("write sip:{place}")));
+                    return Err(Fault::new(
+                        format!("the URI parameter `{other}` has no meaning here"),
+                        format!("write sip:{place}"),
+                    ));
                 }
             }
         }
@@ -126,13 +143,21 @@ impl FromStr for Target {
             return Err(Fault::new(reason, format!("write sip:{host}")));
         }
         if place.starts_with('[') || place.parse::<Ipv6Addr>().is_ok() {
-            return Err(Fault::new("targets with an IPv6 address are not there yet", "write an IPv4 address or a host name"));
+            return Err(Fault::new(
+                "targets with an IPv6 address are not there yet",
+                "write an IPv4 address or a host name",
+            ));
         }
         let (host, port) = match place.split_once(':') {
             None => (place, None),
             Some((host, port)) => match port.parse::<u16>() {
                 Ok(port) if port > 0 => (host, Some(port)),
-                _ => return Err(Fault::new(format!("`{port}` is no port"), format!("write a port of 1 to 65535, or sip:{host}"))),
+                _ => {
+                    return Err(Fault::new(
+                        format!("`{port}` is no port"),
+                        format!("write a port of 1 to 65535, or sip:{host}"),
+                    ));
+                }
             },
         };
         if host.parse::<Ipv4Addr>().is_err() {
@@ -213,12 +238,17 @@ pub(crate) fn host_name(text: &str) -> Result<(), Fault> {
     if text.is_empty() {
         return Err(Fault::new("the host name is empty", example));
     }
-    if let Some((scheme, host)) = text.split_once(':').filter(|(scheme, _)| matches!(*scheme, "sip" | "sips" | "http" | "https")) {
+    if let Some((scheme, host)) =
+        text.split_once(':').filter(|(scheme, _)| matches!(*scheme, "sip" | "sips" | "http" | "https"))
+    {
         let reason = format!("a host name has no scheme (`{scheme}:`)");
         return Err(Fault::new(reason, format!("write {}", host.trim_start_matches('/'))));
     }
     if text.parse::<IpAddr>().is_ok() {
-        return Err(Fault::new(format!("`{text}` is an address and no host name"), format!("write targets: [\"sip:{text}\"]")));
+        return Err(Fault::new(
+            format!("`{text}` is an address and no host name"),
+            format!("write targets: [\"sip:{text}\"]"),
+        ));
     }
     if let Some((host, port)) = text.split_once(':') {
         let reason = format!("a host name has no port (`:{port}`)");
@@ -232,7 +262,10 @@ pub(crate) fn host_name(text: &str) -> Result<(), Fault> {
             return Err(Fault::new(format!("`{text}` has an empty label (two dots, or a dot at an end)"), example));
         }
         if label.len() > 63 {
-            return Err(Fault::new(format!("the label `{label}` has {} characters; DNS allows 63", label.len()), example));
+            return Err(Fault::new(
+                format!("the label `{label}` has {} characters; DNS allows 63", label.len()),
+                example,
+            ));
         }
         if let Some(bad) = label.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
             return Err(Fault::new(format!("`{text}` is no host name: it contains {bad:?}"), example));
@@ -255,7 +288,10 @@ fn cidr(text: &str) -> Result<(), Fault> {
     let example = "write a range such as 192.0.2.0/24, a single address as 192.0.2.7/32";
     if let Ok(address) = text.parse::<IpAddr>() {
         let bits = if address.is_ipv4() { 32 } else { 128 };
-        return Err(Fault::new(format!("`{text}` has no prefix length"), format!("write {text}/{bits} for this address alone")));
+        return Err(Fault::new(
+            format!("`{text}` has no prefix length"),
+            format!("write {text}/{bits} for this address alone"),
+        ));
     }
     match text.split_once('/') {
         Some((address, prefix)) if address.parse::<IpAddr>().is_ok() => {
@@ -275,7 +311,8 @@ fn name(text: &str) -> Result<(), Fault> {
         return Err(Fault::new("the name is empty", help));
     }
     if text.len() > 32 {
-        let reason = format!("`{text}` has {} characters; a name has at most 32, as AWS allows for a load balancer", text.len());
+        let reason =
+            format!("`{text}` has {} characters; a name has at most 32, as AWS allows for a load balancer", text.len());
         return Err(Fault::new(reason, help));
     }
     if let Some(bad) = text.chars().find(|c| !c.is_ascii_lowercase() && !c.is_ascii_digit() && *c != '-') {
@@ -292,7 +329,10 @@ fn name(text: &str) -> Result<(), Fault> {
 
 fn edge_name(text: &str) -> Result<(), Fault> {
     if text.starts_with("internal-") {
-        return Err(Fault::new("AWS refuses a load balancer whose name begins with `internal-`", "choose another name"));
+        return Err(Fault::new(
+            "AWS refuses a load balancer whose name begins with `internal-`",
+            "choose another name",
+        ));
     }
     Ok(())
 }
@@ -311,7 +351,10 @@ fn region(text: &str) -> Result<(), Fault> {
     let parts: Vec<&str> = text.split('-').collect();
     if let Some(region) = text.strip_suffix(|c: char| c.is_ascii_lowercase()) {
         if region.ends_with(|c: char| c.is_ascii_digit()) {
-            return Err(Fault::new(format!("`{text}` is an availability zone and no region"), format!("write {region}")));
+            return Err(Fault::new(
+                format!("`{text}` is an availability zone and no region"),
+                format!("write {region}"),
+            ));
         }
     }
     let sound = match parts.as_slice() {
@@ -331,7 +374,10 @@ fn region(text: &str) -> Result<(), Fault> {
 fn zone(text: &str) -> Result<(), Fault> {
     match text.strip_suffix(|c: char| c.is_ascii_lowercase()) {
         Some(rest) if region(rest).is_ok() => Ok(()),
-        _ => Err(Fault::new(format!("`{text}` is no availability zone"), "write the region and a letter, such as us-east-1a")),
+        _ => Err(Fault::new(
+            format!("`{text}` is no availability zone"),
+            "write the region and a letter, such as us-east-1a",
+        )),
     }
 }
 
@@ -340,7 +386,10 @@ fn number(text: &str) -> Result<(), Fault> {
     if (3..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(());
     }
-    Err(Fault::new(format!("`{text}` is no telephone number"), "write 3 to 15 digits, with a + in front for E.164, such as \"+12025550143\""))
+    Err(Fault::new(
+        format!("`{text}` is no telephone number"),
+        "write 3 to 15 digits, with a + in front for E.164, such as \"+12025550143\"",
+    ))
 }
 
 #[cfg(test)]
@@ -362,7 +411,16 @@ mod tests {
     fn targets_keep_host_and_port() {
         assert_eq!("sip:a.example".parse::<Target>().unwrap(), Target { host: "a.example".into(), port: None });
         assert_eq!("SIP:A.example:5062;transport=UDP".parse::<Target>().unwrap().to_string(), "sip:a.example:5062");
-        for text in ["a.example", "sips:a.example", "sip:[2001:db8::1]", "sip:bob@a.example", "sip:a.example:0", "sip:a.example;lr", "sip:", "sip:a_b"] {
+        for text in [
+            "a.example",
+            "sips:a.example",
+            "sip:[2001:db8::1]",
+            "sip:bob@a.example",
+            "sip:a.example:0",
+            "sip:a.example;lr",
+            "sip:",
+            "sip:a_b",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }
@@ -378,9 +436,17 @@ mod tests {
     #[test]
     fn regions_zones_hosts_numbers() {
         for (format, good, bad) in [
-            ("aws-region", vec!["us-east-1", "us-gov-west-1", "ap-southeast-2"], vec!["us-east-1a", "useast1", "US-EAST-1", "us--1", ""]),
+            (
+                "aws-region",
+                vec!["us-east-1", "us-gov-west-1", "ap-southeast-2"],
+                vec!["us-east-1a", "useast1", "US-EAST-1", "us--1", ""],
+            ),
             ("aws-zone", vec!["us-east-1a"], vec!["us-east-1", "a", ""]),
-            ("host-name", vec!["a.example", "x1", "A-b.example"], vec!["", "a..b", "-a.b", "192.0.2.1", "sip:a.b", "a.b:5060", "a b", "1.2"]),
+            (
+                "host-name",
+                vec!["a.example", "x1", "A-b.example"],
+                vec!["", "a..b", "-a.b", "192.0.2.1", "sip:a.b", "a.b:5060", "a b", "1.2"],
+            ),
             ("cidr", vec!["192.0.2.0/24", "2001:db8::/32"], vec!["192.0.2.1", "192.0.2.0/33", "x", ""]),
             ("number", vec!["+12025550143", "100"], vec!["", "+", "12", "+1 202", "1234567890123456"]),
         ] {

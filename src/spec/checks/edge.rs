@@ -57,7 +57,10 @@ pub(super) fn version(checks: &mut Checks<'_>) {
     let version = checks.spec.version;
     if version != VERSION {
         let message = format!("version {version} of the format is not known; this sipedge reads version {VERSION}");
-        checks.report(Path::of(["version"]), What::error("spec::version", message, format!("write `version: {VERSION}`, or use a newer sipedge")));
+        checks.report(
+            Path::of(["version"]),
+            What::error("spec::version", message, format!("write `version: {VERSION}`, or use a newer sipedge")),
+        );
     }
 }
 
@@ -69,7 +72,10 @@ pub(super) fn place(checks: &mut Checks<'_>) {
             Some(name) => format!("did you mean `{name}`?"),
             None => "if AWS has it, go on".into(),
         };
-        checks.report(region.clone(), What::warning("spec::region", format!("`{}` is no region that sipedge knows", aws.region), help));
+        checks.report(
+            region.clone(),
+            What::warning("spec::region", format!("`{}` is no region that sipedge knows", aws.region), help),
+        );
     }
     let zones = Path::of(["aws", "zones"]);
     for (index, zone) in aws.zones.iter().flatten().enumerate() {
@@ -77,10 +83,14 @@ pub(super) fn place(checks: &mut Checks<'_>) {
         let in_region = zone.strip_prefix(&aws.region).is_some_and(|letter| letter.len() == 1);
         if !in_region && checks.is_sound(&region) {
             let message = format!("the zone `{zone}` is not in the region `{}`", aws.region);
-            checks.report(path.clone(), What::error("spec::zone", message, format!("write {}a or another zone of the region", aws.region)));
+            checks.report(
+                path.clone(),
+                What::error("spec::zone", message, format!("write {}a or another zone of the region", aws.region)),
+            );
         }
         if aws.zones.iter().flatten().take(index).any(|earlier| earlier == zone) {
-            let message = format!("the zone `{zone}` stands twice; AWS refuses two subnets of one load balancer in one zone");
+            let message =
+                format!("the zone `{zone}` stands twice; AWS refuses two subnets of one load balancer in one zone");
             checks.report(path, What::error("spec::zone", message, "name each zone once"));
         }
     }
@@ -100,7 +110,14 @@ pub(super) fn ports(checks: &mut Checks<'_>) {
             "`listen.port` and `egress.port` are both {ingress}: behind NLB and NAT gateway the flows collide when a carrier is both source and destination"
         );
         let other = if ingress == 5080 { 5081 } else { 5080 };
-        checks.report(at, What::error("spec::ports", message, format!("write another egress port, such as {other}; single-ec2 uses one port in any case")));
+        checks.report(
+            at,
+            What::error(
+                "spec::ports",
+                message,
+                format!("write another egress port, such as {other}; single-ec2 uses one port in any case"),
+            ),
+        );
     }
 }
 
@@ -117,7 +134,14 @@ pub(super) fn timers(checks: &mut Checks<'_>) {
         if low > high && checks.all_sound(&[path(short), path(long)]) {
             let at = if checks.document.at(&path(short)).is_some() { short } else { long };
             let message = format!("`timers.{short}` ({low}) is longer than `timers.{long}` ({high}): {reason}");
-            checks.report(path(at), What::error("spec::timers", message, format!("write a `{short}` of at most {high}, or a longer `{long}`")));
+            checks.report(
+                path(at),
+                What::error(
+                    "spec::timers",
+                    message,
+                    format!("write a `{short}` of at most {high}, or a longer `{long}`"),
+                ),
+            );
         }
     }
     if timers.invite > NLB_UDP_IDLE {
@@ -125,7 +149,14 @@ pub(super) fn timers(checks: &mut Checks<'_>) {
             "an INVITE may ring for {}; the load balancer forgets a flow that is silent for {NLB_UDP_IDLE}, and a late answer is lost unless the callee's carrier repeats its 180",
             timers.invite
         );
-        checks.report(path("invite"), What::warning("spec::timers", message, format!("write at most {NLB_UDP_IDLE}; most carriers give up after 30s to 60s")));
+        checks.report(
+            path("invite"),
+            What::warning(
+                "spec::timers",
+                message,
+                format!("write at most {NLB_UDP_IDLE}; most carriers give up after 30s to 60s"),
+            ),
+        );
     }
 }
 
@@ -136,10 +167,17 @@ pub(super) fn scaling(checks: &mut Checks<'_>) {
         let [min, max] = paths;
         let at = if checks.document.at(&min).is_some() { min } else { max };
         let message = format!("`scaling.min` ({}) is greater than `scaling.max` ({})", scaling.min, scaling.max);
-        checks.report(at, What::error("spec::scaling", message, "AWS refuses such an autoscaling group; raise `max` or lower `min`"));
+        checks.report(
+            at,
+            What::error("spec::scaling", message, "AWS refuses such an autoscaling group; raise `max` or lower `min`"),
+        );
     } else if scaling.min < 2 {
-        let message = "with one instance the edge is away while AWS replaces it: the old one is ended before the new one starts";
-        checks.report(Path::of(["scaling", "min"]), What::warning("spec::scaling", message, "write `min: 2`, or deploy single-ec2"));
+        let message =
+            "with one instance the edge is away while AWS replaces it: the old one is ended before the new one starts";
+        checks.report(
+            Path::of(["scaling", "min"]),
+            What::warning("spec::scaling", message, "write `min: 2`, or deploy single-ec2"),
+        );
     }
 }
 
@@ -148,12 +186,19 @@ pub(super) fn drain(checks: &mut Checks<'_>) {
     let accept = Path::of(["drain", "accept"]);
     if let (Some(take), Some(grace)) = (drain.accept, drain.grace) {
         if take > grace {
-            let message = format!("`drain.accept` ({take}) is longer than `drain.grace` ({grace}): the instance ends while it still takes new calls");
-            checks.report(accept.clone(), What::error("spec::drain", message, format!("write at most {grace}, or a longer `grace`")));
+            let message = format!(
+                "`drain.accept` ({take}) is longer than `drain.grace` ({grace}): the instance ends while it still takes new calls"
+            );
+            checks.report(
+                accept.clone(),
+                What::error("spec::drain", message, format!("write at most {grace}, or a longer `grace`")),
+            );
         }
     }
     if let Some(take) = drain.accept.filter(|take| *take < NLB_NOTICES) {
-        let message = format!("after {take} new calls get 503, but the load balancer may send them for {NLB_NOTICES} (two health checks)");
+        let message = format!(
+            "after {take} new calls get 503, but the load balancer may send them for {NLB_NOTICES} (two health checks)"
+        );
         checks.report(accept, What::warning("spec::drain", message, format!("write {NLB_NOTICES}")));
     }
 }
@@ -163,11 +208,21 @@ pub(super) fn advertise(checks: &mut Checks<'_>) {
     let path = Path::of(["load_balancer", "advertise"]);
     if !name.contains('.') {
         let message = format!("`{name}` is no full host name: carriers resolve it in the public DNS");
-        checks.report(path.clone(), What::error("spec::advertise", message, "write the full name, such as sip.example.com"));
+        checks.report(
+            path.clone(),
+            What::error("spec::advertise", message, "write the full name, such as sip.example.com"),
+        );
     }
-    let to_itself = checks.spec.trunks.values().flat_map(|trunk| trunk.destinations()).any(|target| target.host.eq_ignore_ascii_case(&name));
+    let to_itself = checks
+        .spec
+        .trunks
+        .values()
+        .flat_map(|trunk| trunk.destinations())
+        .any(|target| target.host.eq_ignore_ascii_case(&name));
     if to_itself {
-        let message = format!("`{name}` is also where calls are sent to: they would come back to the edge until Max-Forwards is 0");
+        let message = format!(
+            "`{name}` is also where calls are sent to: they would come back to the edge until Max-Forwards is 0"
+        );
         checks.report(path, What::error("spec::loop", message, "advertise the edge's own name"));
     }
 }

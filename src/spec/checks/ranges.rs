@@ -40,9 +40,21 @@ pub(super) fn each(checks: &mut Checks<'_>) {
             let path = trunk(name, "from").index(index);
             if let Some(what) = fault(range) {
                 checks.report(path.clone(), what);
-            } else if let Some(data) = settings.data().filter(|data| !data.ranges.iter().any(|known| known.range.contains(range))) {
-                let message = format!("{range} is not among the ranges that {} publishes ({}, {})", data.title, data.source, data.as_of);
-                checks.report(path, What::warning("spec::range", message, "compare with the carrier's page; `from` replaces the ranges that sipedge knows"));
+            } else if let Some(data) =
+                settings.data().filter(|data| !data.ranges.iter().any(|known| known.range.contains(range)))
+            {
+                let message = format!(
+                    "{range} is not among the ranges that {} publishes ({}, {})",
+                    data.title, data.source, data.as_of
+                );
+                checks.report(
+                    path,
+                    What::warning(
+                        "spec::range",
+                        message,
+                        "compare with the carrier's page; `from` replaces the ranges that sipedge knows",
+                    ),
+                );
             }
         }
     }
@@ -51,7 +63,10 @@ pub(super) fn each(checks: &mut Checks<'_>) {
 fn fault(range: &IpNet) -> Option<What> {
     let error = |message: String, help: String| Some(What::error("spec::range", message, help));
     if range.addr().is_ipv6() {
-        return error(format!("{range}: sources with an IPv6 address are not there yet"), "write the carrier's IPv4 ranges".into());
+        return error(
+            format!("{range}: sources with an IPv6 address are not there yet"),
+            "write the carrier's IPv4 ranges".into(),
+        );
     }
     if range.prefix_len() == 0 {
         return error(format!("{range} lets everyone in"), "write the carrier's signalling ranges alone".into());
@@ -59,7 +74,10 @@ fn fault(range: &IpNet) -> Option<What> {
     if range.addr() != range.network() {
         let message = format!("{range} has bits set behind its prefix");
         let single = IpNet::from(range.addr());
-        return error(message, format!("write {} for the whole range, or {single} for the address alone", range.trunc()));
+        return error(
+            message,
+            format!("write {} for the whole range, or {single} for the address alone", range.trunc()),
+        );
     }
     if let Some(what) = never_arrives(range) {
         let message = format!("{range} is {what}: no packet from a carrier comes from there");
@@ -77,8 +95,10 @@ pub(super) fn within_trunks(checks: &mut Checks<'_>) {
     for (name, settings) in &checks.spec.trunks {
         let ranges: Vec<&IpNet> = settings.from.iter().flatten().collect();
         for (index, range) in ranges.iter().enumerate() {
-            let Some((other, wide)) =
-                ranges.iter().enumerate().find(|(other, wide)| *other != index && wide.contains(*range) && (*wide != range || *other < index))
+            let Some((other, wide)) = ranges
+                .iter()
+                .enumerate()
+                .find(|(other, wide)| *other != index && wide.contains(*range) && (*wide != range || *other < index))
             else {
                 continue;
             };
@@ -103,10 +123,19 @@ pub(super) fn between_trunks(checks: &mut Checks<'_>) {
 
 /// Two networks that are not the same one share addresses.
 fn overlap(checks: &mut Checks<'_>, first: &Peer, second: &Peer) {
-    let shared = |range: &IpNet, others: &[IpNet]| others.iter().find(|other| other.contains(range) || range.contains(*other)).copied();
+    let shared = |range: &IpNet, others: &[IpNet]| {
+        others.iter().find(|other| other.contains(range) || range.contains(*other)).copied()
+    };
     for range in &second.ranges {
-        let Some(other) = shared(range, &first.ranges) else { continue };
-        let (Some((name, path)), Some((earlier, other_path))) = (owner(checks, second, range), owner(checks, first, &other)) else { continue };
+        let Some(other) = shared(range, &first.ranges).filter(|other| fault(range).is_none() && fault(other).is_none())
+        else {
+            continue;
+        };
+        let (Some((name, path)), Some((earlier, other_path))) =
+            (owner(checks, second, range), owner(checks, first, &other))
+        else {
+            continue;
+        };
         if !checks.is_sound(&other_path) {
             continue;
         }
@@ -130,9 +159,12 @@ fn ambiguous_source(checks: &mut Checks<'_>, peer: &Peer) {
             ranges.iter().any(|range| others.iter().any(|other| other.contains(range) || range.contains(other)))
         });
         let Some(twin) = twin else { continue };
-        let Some(path) = ranges.first().and_then(|range| owner(checks, peer, range)).map(|(_, path)| path) else { continue };
+        let Some(path) = ranges.first().and_then(|range| owner(checks, peer, range)).map(|(_, path)| path) else {
+            continue;
+        };
         let path = if checks.document.at(&trunk(name, "carrier")).is_some() { trunk(name, "carrier") } else { path };
-        let message = format!("calls from these addresses belong to the trunks `{twin}` and `{name}`, and routes lead from both");
+        let message =
+            format!("calls from these addresses belong to the trunks `{twin}` and `{name}`, and routes lead from both");
         let help = "let routes lead from one of the two, or give each the ranges of its own with `from`";
         checks.report(path, What::error("spec::ambiguous-source", message, help));
     }
@@ -140,11 +172,17 @@ fn ambiguous_source(checks: &mut Checks<'_>, peer: &Peer) {
 
 /// The trunk of `peer` that has `range`, and where the file says so.
 fn owner(checks: &Checks<'_>, peer: &Peer, range: &IpNet) -> Option<(String, Path)> {
-    let name = peer.trunks.iter().find(|name| checks.spec.trunks.get(*name).is_some_and(|trunk| trunk.ranges().contains(range)))?;
+    let name = peer
+        .trunks
+        .iter()
+        .find(|name| checks.spec.trunks.get(*name).is_some_and(|trunk| trunk.ranges().contains(range)))?;
     let settings = checks.spec.trunks.get(name)?;
     let by_hand = settings.from.iter().flatten().position(|from| from.trunc() == *range);
-    let by_target =
-        settings.targets.iter().flatten().position(|target| target.address().is_some_and(|address| range.contains(&address)));
+    let by_target = settings
+        .targets
+        .iter()
+        .flatten()
+        .position(|target| target.address().is_some_and(|address| range.contains(&address)));
     let path = match (by_hand, by_target) {
         (Some(index), _) => trunk(name, "from").index(index),
         (None, Some(index)) if settings.carrier.is_none() => trunk(name, "targets").index(index),

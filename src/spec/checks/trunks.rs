@@ -25,7 +25,9 @@ pub fn stale_carriers(spec: &Spec, now: SystemTime) -> Vec<String> {
     used.dedup();
     used.into_iter()
         .filter(|data| days(&data.as_of).is_some_and(|day| today > day + STALE_DAYS))
-        .map(|data| format!("the addresses of {} are as of {}; compare them with {}", data.title, data.as_of, data.source))
+        .map(|data| {
+            format!("the addresses of {} are as of {}; compare them with {}", data.title, data.as_of, data.source)
+        })
         .collect()
 }
 
@@ -48,7 +50,10 @@ pub(super) fn names(checks: &mut Checks<'_>) {
             checks.report_key(path, What::error("spec::trunk-name", message, "choose another name for the trunk"));
         } else if settings.carrier.as_deref() != Some(name) && carriers::find(name).is_some() {
             let message = format!("`{name}` is the name of a carrier, and the trunk has not `carrier: {name}`");
-            checks.report_key(path, What::error("spec::trunk-name", message, format!("write `carrier: {name}`, or choose another name")));
+            checks.report_key(
+                path,
+                What::error("spec::trunk-name", message, format!("write `carrier: {name}`, or choose another name")),
+            );
         }
     }
 }
@@ -60,9 +65,14 @@ pub(super) fn carriers(checks: &mut Checks<'_>) {
         if carriers::find(carrier).is_none() {
             let help = match nearest(carrier, known.clone()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("known carriers are {}; write other addresses by hand with `from: [range]`", listed(known)),
+                None => {
+                    format!("known carriers are {}; write other addresses by hand with `from: [range]`", listed(known))
+                }
             };
-            checks.report(trunk(name, "carrier"), What::error("spec::carrier", format!("sipedge has no addresses of a carrier `{carrier}`"), help));
+            checks.report(
+                trunk(name, "carrier"),
+                What::error("spec::carrier", format!("sipedge has no addresses of a carrier `{carrier}`"), help),
+            );
         }
     }
 }
@@ -76,17 +86,31 @@ pub(super) fn routes(checks: &mut Checks<'_>) {
             if trunks.contains(&name.as_str()) || trunks.is_empty() {
                 continue;
             }
-            let help = nearest(name, trunks.iter().copied())
-                .map_or_else(|| format!("the trunks are {}", listed(trunks.iter().copied())), |near| format!("did you mean `{near}`?"));
+            let help = nearest(name, trunks.iter().copied()).map_or_else(
+                || format!("the trunks are {}", listed(trunks.iter().copied())),
+                |near| format!("did you mean `{near}`?"),
+            );
             checks.report(at(index, end), What::error("spec::route", format!("there is no trunk `{name}`"), help));
         }
         if route.from == route.to && checks.is_sound(&at(index, "from")) {
             let message = format!("calls from `{}` would go back to `{}`", route.from, route.to);
-            checks.report(at(index, "to"), What::error("spec::loop", message, "name the trunk that the calls go to; the same carrier may have two trunks"));
+            checks.report(
+                at(index, "to"),
+                What::error(
+                    "spec::loop",
+                    message,
+                    "name the trunk that the calls go to; the same carrier may have two trunks",
+                ),
+            );
         }
         let earlier = routes.iter().take(index).position(|earlier| earlier.from == route.from);
         if let Some(earlier) = earlier.filter(|earlier| checks.is_sound(&at(*earlier, "from"))) {
-            let message = format!("calls from `{}` already go to `{}` (route {}); this route is never taken", route.from, routes[earlier].to, earlier + 1);
+            let message = format!(
+                "calls from `{}` already go to `{}` (route {}); this route is never taken",
+                route.from,
+                routes[earlier].to,
+                earlier + 1
+            );
             checks.report(at(index, "from"), What::error("spec::route", message, "keep one route per source trunk"));
         }
     }
@@ -99,8 +123,13 @@ pub(super) fn sources(checks: &mut Checks<'_>) {
             continue;
         }
         if checks.all_sound(&[trunk(name, "carrier"), trunk(name, "from"), trunk(name, "targets")]) {
-            let message = format!("calls come from the trunk `{name}`, but nothing says from which addresses: nobody would be let in");
-            checks.report_key(Path::of(["trunks", name]), What::error("spec::source", message, "add `carrier: twilio` or `from: [range]`"));
+            let message = format!(
+                "calls come from the trunk `{name}`, but nothing says from which addresses: nobody would be let in"
+            );
+            checks.report_key(
+                Path::of(["trunks", name]),
+                What::error("spec::source", message, "add `carrier: twilio` or `from: [range]`"),
+            );
         }
     }
 }
@@ -115,13 +144,28 @@ pub(super) fn destinations(checks: &mut Checks<'_>) {
         }
         if settings.destinations().is_empty() {
             let message = format!("calls go to the trunk `{name}`, but nothing says where it is");
-            let example = settings.data().and_then(|data| data.placeholder_domain.as_deref()).unwrap_or("sip.example.com");
-            checks.report_key(path, What::error("spec::destination", message, format!("add `domain: {example}` with your domain, or `targets: [\"sip:HOST\"]`")));
+            let example =
+                settings.data().and_then(|data| data.placeholder_domain.as_deref()).unwrap_or("sip.example.com");
+            checks.report_key(
+                path,
+                What::error(
+                    "spec::destination",
+                    message,
+                    format!("add `domain: {example}` with your domain, or `targets: [\"sip:HOST\"]`"),
+                ),
+            );
         } else if settings.ranges().is_empty() {
             let message = format!(
                 "nothing says from which addresses the trunk `{name}` sends: the BYE of a callee who hangs up would be refused as a stranger's"
             );
-            checks.report_key(path, What::error("spec::destination", message, "add `carrier: NAME` or `from: [range]` with its signalling addresses"));
+            checks.report_key(
+                path,
+                What::error(
+                    "spec::destination",
+                    message,
+                    "add `carrier: NAME` or `from: [range]` with its signalling addresses",
+                ),
+            );
         }
     }
 }
@@ -130,7 +174,14 @@ pub(super) fn targets(checks: &mut Checks<'_>) {
     for (name, settings) in &checks.spec.trunks {
         if settings.domain.is_some() && settings.targets.is_some() {
             let message = format!("the trunk `{name}` has both `domain` and `targets`");
-            checks.report(trunk(name, "targets"), What::error("spec::destination", message, "keep one; `domain: HOST` is short for `targets: [\"sip:HOST\"]`"));
+            checks.report(
+                trunk(name, "targets"),
+                What::error(
+                    "spec::destination",
+                    message,
+                    "keep one; `domain: HOST` is short for `targets: [\"sip:HOST\"]`",
+                ),
+            );
         }
         let list = settings.targets.iter().flatten();
         for (index, target) in list.enumerate() {
@@ -138,14 +189,20 @@ pub(super) fn targets(checks: &mut Checks<'_>) {
             if let Some(address) = target.address() {
                 if let Some(what) = super::ranges::never_arrives(&IpNet::from(address)) {
                     let message = format!("{address} is {what}: the edge cannot reach it over the Internet");
-                    checks.report(path.clone(), What::error("spec::target", message, "write the peer's public address or its host name"));
+                    checks.report(
+                        path.clone(),
+                        What::error("spec::target", message, "write the peer's public address or its host name"),
+                    );
                 }
             } else if !target.host.contains('.') {
                 checks.report(path.clone(), short_host(&target.host));
             }
             if index == 1 {
                 let message = "further targets are not tried yet: calls go to the first";
-                checks.report(path, What::warning("spec::target", message, "keep them for failover to come, or take them out"));
+                checks.report(
+                    path,
+                    What::warning("spec::target", message, "keep them for failover to come, or take them out"),
+                );
             }
         }
         let Some(domain) = settings.domain.as_deref() else { continue };
@@ -153,17 +210,31 @@ pub(super) fn targets(checks: &mut Checks<'_>) {
             checks.report(trunk(name, "domain"), short_host(domain));
         } else if let Some(data) = settings.data() {
             let lower = domain.to_ascii_lowercase();
-            let theirs = data.domain_suffixes.iter().any(|suffix| lower.strip_suffix(suffix.as_str()).is_some_and(|rest| rest.ends_with('.')));
+            let theirs = data
+                .domain_suffixes
+                .iter()
+                .any(|suffix| lower.strip_suffix(suffix.as_str()).is_some_and(|rest| rest.ends_with('.')));
             if !theirs {
-                let message = format!("`{domain}` is no domain of {}: its domains end in {}", data.title, listed(data.domain_suffixes.iter().map(String::as_str)));
-                checks.report(trunk(name, "domain"), What::warning("spec::domain", message, "compare with the carrier's console"));
+                let message = format!(
+                    "`{domain}` is no domain of {}: its domains end in {}",
+                    data.title,
+                    listed(data.domain_suffixes.iter().map(String::as_str))
+                );
+                checks.report(
+                    trunk(name, "domain"),
+                    What::warning("spec::domain", message, "compare with the carrier's console"),
+                );
             }
         }
     }
 }
 
 fn short_host(host: &str) -> What {
-    What::error("spec::host-name", format!("`{host}` is no full host name: the VPC's resolver does not know it"), "write the full name, such as pbx.example.com")
+    What::error(
+        "spec::host-name",
+        format!("`{host}` is no full host name: the VPC's resolver does not know it"),
+        "write the full name, such as pbx.example.com",
+    )
 }
 
 pub(super) fn limits(checks: &mut Checks<'_>) {
@@ -171,8 +242,14 @@ pub(super) fn limits(checks: &mut Checks<'_>) {
         let Some(cps) = settings.limits.cps else { continue };
         let Some((data, max)) = settings.data().and_then(|data| Some((data, data.max_cps?))) else { continue };
         if cps > max && checks.spec.is_destination(name) {
-            let message = format!("{} takes {max} calls per second from one source address; {cps} would be refused there", data.title);
-            checks.report(Path::of(["trunks", name, "limits", "cps"]), What::warning("spec::cps", message, format!("write at most {max}, over all instances together")));
+            let message = format!(
+                "{} takes {max} calls per second from one source address; {cps} would be refused there",
+                data.title
+            );
+            checks.report(
+                Path::of(["trunks", name, "limits", "cps"]),
+                What::warning("spec::cps", message, format!("write at most {max}, over all instances together")),
+            );
         }
     }
 }
@@ -182,8 +259,9 @@ pub(super) fn unused(checks: &mut Checks<'_>) {
     let routes_sound = (0..spec.routes.len()).all(|index| {
         let route = Path::of(["routes"]).index(index);
         // A route with a misspelt trunk may be the one that is missed.
-        let known = spec.routes.get(index).is_some_and(|route| spec.trunks.contains_key(&route.from) && spec.trunks.contains_key(&route.to));
-        known && checks.is_sound(&route)
+        let known = |name: &String| spec.trunks.contains_key(name);
+        spec.routes.get(index).is_some_and(|route| known(&route.from) && known(&route.to) && route.from != route.to)
+            && checks.is_sound(&route)
     });
     if !routes_sound || !checks.is_sound(&Path::of(["routes"])) {
         return;
@@ -191,13 +269,22 @@ pub(super) fn unused(checks: &mut Checks<'_>) {
     for (name, settings) in &spec.trunks {
         if !spec.is_source(name) && !spec.is_destination(name) {
             let message = format!("no route names the trunk `{name}`");
-            checks.report_key(Path::of(["trunks", name]), What::warning("spec::unused", message, "add a route, or take the trunk out"));
+            checks.report_key(
+                Path::of(["trunks", name]),
+                What::warning("spec::unused", message, "add a route, or take the trunk out"),
+            );
         } else if !spec.is_destination(name) && settings.domain.is_some() {
             let message = format!("`domain` has no effect: no route leads to the trunk `{name}`");
-            checks.report_key(trunk(name, "domain"), What::warning("spec::unused", message, "add a route to it, or take the domain out"));
+            checks.report_key(
+                trunk(name, "domain"),
+                What::warning("spec::unused", message, "add a route to it, or take the domain out"),
+            );
         } else if !spec.is_destination(name) && settings.targets.is_some() {
             let message = format!("`targets` has no effect: no route leads to the trunk `{name}`");
-            checks.report_key(trunk(name, "targets"), What::warning("spec::unused", message, "add a route to it, or take the targets out"));
+            checks.report_key(
+                trunk(name, "targets"),
+                What::warning("spec::unused", message, "add a route to it, or take the targets out"),
+            );
         }
     }
 }
