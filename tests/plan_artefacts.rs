@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_GOLDEN=1` writes `tests/golden/` anew.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
@@ -248,8 +250,28 @@ fn every_default_has_value_and_reason_and_goes_when_it_is_set() {
 }
 
 #[test]
+fn a_carrier_with_one_domain_for_all_needs_none_in_the_spec() {
+    let text = BRIDGE
+        .replace("carrier: twilio, domain: your-account.sip.twilio.com", "carrier: telnyx")
+        .replace("source: { carrier: twilio }", "source: { carrier: telnyx }");
+    let plan = plan(&load(&text), Topology::SingleEc2, TargetKind::Lab).unwrap();
+    let destination = plan.proxy.trunks.iter().find(|trunk| trunk.name == "destination").unwrap();
+    assert_eq!(destination.targets, ["sip:sip.telnyx.com"]);
+    assert!(plan.defaults.iter().any(|default| default.setting == "trunks.destination.domain"));
+    // Its two addresses are both called, so the caller has to share one: on another port.
+    let call = &plan.verify.calls[0];
+    assert_eq!(call.callee.len(), 2);
+    assert!(call.callee.iter().any(|callee| callee.address.ip() == call.caller.address.ip()));
+    assert!(call.callee.iter().all(|callee| callee.address != call.caller.address));
+}
+
+#[test]
 fn the_picture_is_square() {
-    for (_, plan) in plans() {
+    let far = BRIDGE.replace("us-east-1", "ap-southeast-1");
+    let many = BRIDGE
+        .replace("region: us-east-1", "region: us-east-1, zones: [us-east-1a, us-east-1b, us-east-1c, us-east-1d]");
+    let others = [far, many].map(|text| plan(&load(&text), Topology::LoadBalanced, TargetKind::Aws).unwrap());
+    for plan in plans().map(|(_, plan)| plan).chain(others) {
         let picture = picture(&plan);
         let widths: BTreeSet<usize> =
             picture.lines().skip_while(|line| !line.starts_with('┌')).map(|line| line.chars().count()).collect();

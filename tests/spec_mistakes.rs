@@ -2,6 +2,8 @@
 //!
 //! `tests/spec_mistakes/NAME.yaml` has the mistake, `NAME.txt` the report. `UPDATE_GOLDEN=1` writes the reports anew.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,6 +116,22 @@ fn all_mistakes_are_reported_at_once_with_their_places_in_json() {
     assert_eq!((&first["line"], &first["column"], &first["length"]), (&2.into(), &1.into(), &4.into()));
     assert_eq!(first["severity"], "error");
     assert_eq!(first["help"], "did you mean `name`?");
+}
+
+#[test]
+fn a_report_stays_readable_whatever_the_file_is() {
+    let windows =
+        sipedge::spec::init_text("x").replace('\n', "\r\n").replace("carrier: twilio }", "carrier: twillio }");
+    let report = Spec::parse("x", &windows).unwrap_err();
+    assert_eq!(report.findings.len(), 1, "{report}");
+    assert!(!report.to_string().contains('\r'));
+
+    let long = format!("name: {}\n", "x".repeat(100_000));
+    let report = Spec::parse("x", &long).unwrap_err().to_string();
+    assert!(report.contains("(line 1, column 7)"), "{report}");
+
+    let many: String = (0..2_000).map(|number| format!("key-{number}: 1\n")).collect();
+    assert!(Spec::parse("x", &many).unwrap_err().findings.len() <= 400);
 }
 
 #[test]

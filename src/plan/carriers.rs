@@ -81,10 +81,11 @@ fn stand_in(carriers: &mut [Carrier], warnings: &mut Vec<String>) -> Result<(), 
         |range: &Ipv4Net, taken: &[Ipv4Net]| !taken.iter().any(|other| other.contains(range) || range.contains(other));
     // What is a documentation range already stays what it is.
     for range in carriers.iter().flat_map(|carrier| &carrier.ranges) {
-        if let IpNet::V4(real) = range.real {
-            if POOLS.iter().any(|pool| pool.contains(&real)) && free(&real, &taken) {
-                taken.push(real);
-            }
+        if let IpNet::V4(real) = range.real
+            && POOLS.iter().any(|pool| pool.contains(&real))
+            && free(&real, &taken)
+        {
+            taken.push(real);
         }
     }
     let kept = taken.clone();

@@ -90,7 +90,8 @@ pub fn picture(plan: &Plan) -> String {
         )));
     }
     let width = zones.iter().map(|zone| zone.chars().count()).max().unwrap_or(0);
-    for row in zones.chunks(3) {
+    // As many zones on a line as fit, each with its separator.
+    for row in zones.chunks((WIDTH / (width + 4)).max(1)) {
         let cells: Vec<String> = row.iter().map(|zone| format!("{zone:<width$}")).collect();
         lines.push(framed(&format!("    {}", cells.join(" │ "))));
     }

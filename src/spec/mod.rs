@@ -32,6 +32,9 @@ use report::What;
 /// Bytes that a spec may have. A large one has a few kilobytes; more is some other file.
 const MAX_BYTES: u64 = 1024 * 1024;
 
+/// Findings that one report has at most: who has more has the wrong file.
+const MAX_FINDINGS: usize = 200;
+
 /// A spec that can be planned.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -115,11 +118,11 @@ impl Spec {
         let mut structure = Structure::default();
         let sound = structure.check(&document, schema::root(), &tree::Path::default());
         let spec = serde_json::from_value::<Self>(sound);
-        for (path, at_key, what) in std::mem::take(&mut structure.findings) {
+        for (path, at_key, what) in std::mem::take(&mut structure.findings).into_iter().take(MAX_FINDINGS) {
             findings.push(Finding::new(name, text, (place(&document, &path, at_key), path.to_string()), what));
         }
         if let Ok(spec) = &spec {
-            for (path, at_key, what) in checks::all(spec, &document, &structure) {
+            for (path, at_key, what) in checks::all(spec, &document, &structure).into_iter().take(MAX_FINDINGS) {
                 findings.push(Finding::new(name, text, (place(&document, &path, at_key), path.to_string()), what));
             }
         }
@@ -152,4 +155,30 @@ fn place(document: &Node, path: &tree::Path, at_key: bool) -> std::ops::Range<us
     let mark = if at_key { document.key_mark(path) } else { document.mark(path) };
     // What is about the whole file points to its first key.
     if mark.is_empty() { document.span.start..document.span.start + 1 } else { mark }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever is wrong with single values, the rest is read, so that one report names structural and other mistakes.
+    #[test]
+    fn what_is_not_sound_does_not_hide_the_rest() {
+        let text = include_str!("../../examples/by-hand.yaml");
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(':') && !line.starts_with('#'))
+        {
+            let at = line.find(':').unwrap();
+            for junk in ["", " [1]", " { a: b }", " 7", " \"?\"", " true", " -1.5"] {
+                let changed = format!("{}:{junk}", &line[..at]);
+                let mut all = lines.clone();
+                all[number] = &changed;
+                let Ok((document, _)) = tree::read(&all.join("\n")) else { continue };
+                let mut structure = Structure::default();
+                let sound = structure.check(&document, schema::root(), &tree::Path::default());
+                let read = serde_json::from_value::<Spec>(sound.clone());
+                assert!(read.is_ok(), "line {}: {changed}: {read:?}\n{sound}", number + 1);
+            }
+        }
+    }
 }

@@ -11,6 +11,9 @@ use textwrap::{WordSeparator, WordSplitter};
 /// Columns that a report is wrapped at.
 const WIDTH: usize = 110;
 
+/// Bytes of a line that is shown. A longer one would hide the message; its place is named in words.
+const LONGEST_LINE: usize = 400;
+
 /// All that is wrong with a spec. Its `Display` shows each with the lines of the file that it is about, without colours.
 #[derive(Debug, Clone, Serialize)]
 pub struct SpecErrors {
@@ -82,7 +85,8 @@ impl SpecErrors {
             .with_word_splitter(WordSplitter::NoHyphenation);
         let mut text = String::new();
         for finding in &self.findings {
-            let shown = Shown { finding, source: NamedSource::new(&self.file, Arc::clone(&self.source)) };
+            let source = finding.is_shown(&self.source).then(|| NamedSource::new(&self.file, Arc::clone(&self.source)));
+            let shown = Shown { finding, source };
             if handler.render_report(&mut text, &shown).is_err() {
                 text.push_str(&finding.message);
             }
@@ -129,6 +133,12 @@ impl Finding {
             span,
         }
     }
+
+    /// Whether a report shows the lines that it is about: those of a sensible length, when it is about a place in the text.
+    fn is_shown(&self, source: &str) -> bool {
+        let around = self.line.saturating_sub(2);
+        self.length > 0 && source.lines().skip(around).take(3).all(|line| line.len() <= LONGEST_LINE)
+    }
 }
 
 /// A finding before its place is known in lines and columns.
@@ -169,12 +179,16 @@ fn clip(source: &str, span: Range<usize>) -> Range<usize> {
 #[derive(Debug)]
 struct Shown<'a> {
     finding: &'a Finding,
-    source: NamedSource<Arc<str>>,
+    source: Option<NamedSource<Arc<str>>>,
 }
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.finding.message)
+        f.write_str(&self.finding.message)?;
+        if self.source.is_none() && self.finding.length > 0 {
+            write!(f, " (line {}, column {})", self.finding.line, self.finding.column)?;
+        }
+        Ok(())
     }
 }
 
@@ -197,14 +211,13 @@ impl Diagnostic for Shown<'_> {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        (self.finding.length > 0).then_some(&self.source as &dyn SourceCode)
+        self.source.as_ref().map(|source| source as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.source.as_ref()?;
         let span = &self.finding.span;
-        (self.finding.length > 0).then(|| {
-            Box::new(std::iter::once(LabeledSpan::new(None, span.start, span.len()))) as Box<dyn Iterator<Item = _>>
-        })
+        Some(Box::new(std::iter::once(LabeledSpan::new(None, span.start, span.len()))))
     }
 }
 

@@ -9,8 +9,9 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 /// Nesting that a spec may have. The deepest sensible one has 5 levels; the bound keeps recursion over the tree short.
 const MAX_DEPTH: usize = 32;
 
-/// Values that a document may have after its aliases are put in, so that a few lines of anchors cannot become gigabytes.
-const MAX_NODES: usize = 20_000;
+/// Values that a document may have after its aliases are put in, so that a few lines of anchors cannot become gigabytes. User-data of
+/// 16 KiB holds about 800 ranges.
+const MAX_NODES: usize = 5_000;
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]

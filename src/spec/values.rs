@@ -349,13 +349,10 @@ fn name_like(text: &str) -> String {
 fn region(text: &str) -> Result<(), Fault> {
     let help = "write a region such as us-east-1";
     let parts: Vec<&str> = text.split('-').collect();
-    if let Some(region) = text.strip_suffix(|c: char| c.is_ascii_lowercase()) {
-        if region.ends_with(|c: char| c.is_ascii_digit()) {
-            return Err(Fault::new(
-                format!("`{text}` is an availability zone and no region"),
-                format!("write {region}"),
-            ));
-        }
+    if let Some(region) = text.strip_suffix(|c: char| c.is_ascii_lowercase())
+        && region.ends_with(|c: char| c.is_ascii_digit())
+    {
+        return Err(Fault::new(format!("`{text}` is an availability zone and no region"), format!("write {region}")));
     }
     let sound = match parts.as_slice() {
         [area, middle @ .., number] => {

@@ -184,16 +184,16 @@ pub(super) fn scaling(checks: &mut Checks<'_>) {
 pub(super) fn drain(checks: &mut Checks<'_>) {
     let drain = checks.spec.drain.clone();
     let accept = Path::of(["drain", "accept"]);
-    if let (Some(take), Some(grace)) = (drain.accept, drain.grace) {
-        if take > grace {
-            let message = format!(
-                "`drain.accept` ({take}) is longer than `drain.grace` ({grace}): the instance ends while it still takes new calls"
-            );
-            checks.report(
-                accept.clone(),
-                What::error("spec::drain", message, format!("write at most {grace}, or a longer `grace`")),
-            );
-        }
+    if let (Some(take), Some(grace)) = (drain.accept, drain.grace)
+        && take > grace
+    {
+        let message = format!(
+            "`drain.accept` ({take}) is longer than `drain.grace` ({grace}): the instance ends while it still takes new calls"
+        );
+        checks.report(
+            accept.clone(),
+            What::error("spec::drain", message, format!("write at most {grace}, or a longer `grace`")),
+        );
     }
     if let Some(take) = drain.accept.filter(|take| *take < NLB_NOTICES) {
         let message = format!(

@@ -103,13 +103,13 @@ pub(super) fn routes(checks: &mut Checks<'_>) {
                 ),
             );
         }
-        let earlier = routes.iter().take(index).position(|earlier| earlier.from == route.from);
-        if let Some(earlier) = earlier.filter(|earlier| checks.is_sound(&at(*earlier, "from"))) {
+        let earlier = routes.iter().take(index).enumerate().find(|(_, earlier)| earlier.from == route.from);
+        if let Some((number, earlier)) = earlier.filter(|(number, _)| checks.is_sound(&at(*number, "from"))) {
             let message = format!(
                 "calls from `{}` already go to `{}` (route {}); this route is never taken",
                 route.from,
-                routes[earlier].to,
-                earlier + 1
+                earlier.to,
+                number + 1
             );
             checks.report(at(index, "from"), What::error("spec::route", message, "keep one route per source trunk"));
         }
