@@ -208,6 +208,21 @@ fn single_ec2_has_one_port_and_one_address_for_both_ways() {
 }
 
 #[test]
+fn a_defaulted_drain_gives_way_to_what_the_spec_says() {
+    for drain in ["{ accept: 5m }", "{ grace: 10s }", "{ accept: 0s, grace: 1s }", "{}"] {
+        let loaded = load(&format!("{BRIDGE}drain: {drain}\n"));
+        for target in TARGETS {
+            let plan = plan(&loaded, Topology::LoadBalanced, target).unwrap();
+            let times = &plan.proxy.drain;
+            assert!(times.accept_ms <= times.grace_ms, "{drain} on {target}: {times:?}");
+            let said = |time: Option<sipedge::spec::Duration>| time.map(sipedge::spec::Duration::as_millis);
+            assert_eq!(said(loaded.spec.drain.accept).unwrap_or(times.accept_ms), times.accept_ms);
+            assert_eq!(said(loaded.spec.drain.grace).unwrap_or(times.grace_ms), times.grace_ms);
+        }
+    }
+}
+
+#[test]
 fn difference_names_what_changes() {
     let before = plan(&load(BRIDGE), Topology::LoadBalanced, TargetKind::Lab).unwrap();
     assert_eq!(difference(None, &before).state, State::New);

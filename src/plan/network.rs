@@ -97,7 +97,13 @@ pub(super) fn drain(spec: &Spec, topology: Topology, target: TargetKind) -> (Dur
         (Topology::LoadBalanced, TargetKind::Lab) => LAB_ACCEPT,
     };
     let grace = if target == TargetKind::Aws { AWS_GRACE } else { LAB_GRACE };
-    (spec.drain.accept.unwrap_or(accept), spec.drain.grace.unwrap_or(grace))
+    // A default gives way to what the spec says: an instance never ends while it takes calls.
+    match (spec.drain.accept, spec.drain.grace) {
+        (Some(accept), Some(grace)) => (accept, grace),
+        (Some(accept), None) => (accept, grace.max(accept)),
+        (None, Some(grace)) => (accept.min(grace), grace),
+        (None, None) => (accept, grace),
+    }
 }
 
 /// What the spec leaves out, with what this topology and target make of it, in the order of settings.
