@@ -2,124 +2,57 @@
 //! resolver, and one process per instance, kept by a supervisor.
 //!
 //! [`Lab`] is the client: it starts a supervisor, finds a running one by its folder, and talks to it over a Unix socket.
+//!
+//! The supervisor is one process with one thread. It lives in the `vpc` namespace, which is the Internet, the NLB and the NAT gateway
+//! in one connection-tracking table; every instance, every carrier and a stranger have a namespace of their own, with one veth to
+//! `vpc`. Nothing is mounted or named outside of it: when it ends, the kernel takes everything back.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod client;
+mod conntrack;
+mod error;
+mod exec;
+mod http;
+mod imds;
+mod instance;
+mod netlink;
+mod network;
+mod nft;
+mod protocol;
+mod resolver;
+mod state;
+mod supervisor;
+#[allow(unsafe_code)]
+// the system calls that no crate wraps safely: pre_exec, file descriptors that arrive over a socket
+mod sys;
+mod userns;
+
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Plan;
+pub use client::Lab;
+pub use error::LabError;
+pub use exec::exec;
+pub use supervisor::supervise;
+
+/// Namespace of the router: Internet gateway, NLB and NAT gateway, metadata and resolver.
+pub const VPC_NAMESPACE: &str = "vpc";
 
 /// Namespace that belongs to no carrier: the rest of the Internet.
 pub const STRANGER_NAMESPACE: &str = "stranger";
 
-/// A lab that is up.
-#[derive(Debug)]
-pub struct Lab {
-    folder: PathBuf,
-}
-
-impl Lab {
-    /// Starts a supervisor with its state in `folder` and returns when the network stands: no instance yet.
-    ///
-    /// Writes the plan there first. A folder whose supervisor is gone is cleaned and used again; one that is damaged too.
-    pub fn start(plan: &Plan, folder: &Path) -> Result<Self, LabError> {
-        let _ = (plan, folder);
-        todo!()
-    }
-
-    /// The lab of `folder`, when its supervisor is alive.
-    pub fn attach(folder: &Path) -> Result<Option<Self>, LabError> {
-        let _ = folder;
-        todo!()
-    }
-
-    /// The state folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// Instances, load balancer, addresses.
-    pub fn status(&self) -> Result<LabStatus, LabError> {
-        todo!()
-    }
-
-    /// Boots one more instance. Returns at once; [`Lab::status`] tells when it is healthy.
-    pub fn add_instance(&self) -> Result<InstanceId, LabError> {
-        todo!()
-    }
-
-    /// Kills an instance's processes (SIGKILL), takes it out of the load balancer and forgets its flows.
-    pub fn kill_instance(&self, id: &InstanceId) -> Result<(), LabError> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Ends an instance as AWS does: out of the load balancer, SIGTERM, and SIGKILL after `grace`. Returns its exit status.
-    pub fn terminate_instance(&self, id: &InstanceId, grace: Duration) -> Result<Option<i32>, LabError> {
-        let _ = (id, grace);
-        todo!()
-    }
-
-    /// Takes an instance out of the load balancer: no new flows; existing ones go on.
-    pub fn deregister(&self, id: &InstanceId) -> Result<(), LabError> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Puts an instance back; it gets flows once it is healthy.
-    pub fn register(&self, id: &InstanceId) -> Result<(), LabError> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Forgets every tracked flow, as if all had idled out.
-    pub fn flush_flows(&self) -> Result<(), LabError> {
-        todo!()
-    }
-
-    /// A UDP socket bound to `address` inside `namespace`.
-    pub fn udp_socket(&self, namespace: &str, address: SocketAddr) -> Result<UdpSocket, LabError> {
-        let _ = (namespace, address);
-        todo!()
-    }
-
-    /// `GET path` from an instance's admin port: status code and body.
-    pub fn http_get(&self, id: &InstanceId, path: &str) -> Result<(u16, String), LabError> {
-        let _ = (id, path);
-        todo!()
-    }
-
-    /// The last lines of an instance's log.
-    pub fn log(&self, id: &InstanceId, lines: usize) -> Result<Vec<String>, LabError> {
-        let _ = (id, lines);
-        todo!()
-    }
-
-    /// Ends all processes, namespaces and the supervisor, waits until they are gone, and removes the folder.
-    pub fn destroy(self) -> Result<(), LabError> {
-        todo!()
-    }
-}
-
-/// Replaces this process by `command`, run inside `namespace` of the lab in `folder`. Returns only on error.
-///
-/// Must be called before the process has a second thread.
-pub fn exec(folder: &Path, namespace: &str, command: &[String]) -> LabError {
-    let _ = (folder, namespace, command);
-    todo!()
-}
-
-/// The process that owns a lab: what `sipedge lab supervise FOLDER` (hidden) runs. Must be called before the process has a second thread.
-pub fn supervise(folder: &Path) -> Result<(), LabError> {
-    let _ = folder;
-    todo!()
-}
+/// Address of the stranger, from the benchmarking range (RFC 2544), which no carrier and no documentation uses.
+pub const STRANGER_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
 /// Name of an instance, `i-1`, `i-2`, …; also its namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId(pub String);
+
+impl std::fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// What a lab is doing now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,17 +82,8 @@ pub struct InstanceStatus {
     pub pid: Option<i32>,
     /// Exit code, once it has ended by itself or by a signal (128 + number).
     pub exit_code: Option<i32>,
-    /// Whether the load balancer counts it as a target.
+    /// Whether the load balancer counts it as a target (single-ec2: whether it holds the Elastic IP).
     pub registered: bool,
     /// Whether its health check passes.
     pub healthy: bool,
-}
-
-/// Why the lab did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LabError {
-    /// Placeholder.
-    #[error("{0}")]
-    Other(String),
 }

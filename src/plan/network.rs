@@ -1,0 +1,218 @@
+//! VPC, zones, load balancer; what is defaulted, and where the lab differs.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use sipedge_proxy::config::{Advertise, Config};
+
+use super::{Carrier, Defaulted, FlowTimeouts, HealthCheck, Network, Plan, Spreading, TargetKind, Topology, Zone};
+use crate::spec::{Duration, Loaded, Spec, Spreading as SpecSpreading};
+
+/// The VPC: the edge is alone in it, so any private range will do.
+const VPC: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 16);
+
+/// The lab's Elastic IPs, from the documentation range that stands in for AWS's addresses (RFC 5737).
+const LAB_INGRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
+const LAB_NAT: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 20));
+const LAB_SINGLE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 30));
+
+/// TCP port of health and metrics on the private address.
+pub(super) const ADMIN_PORT: u16 = 8080;
+
+/// Milliseconds between health checks: 30 s is the NLB's default.
+const AWS_CHECK_MS: u32 = 30_000;
+
+/// In the lab a check costs nothing, and a deploy should take seconds.
+const LAB_CHECK_MS: u32 = 200;
+
+/// Idle timeouts in seconds: connection tracking of an instance's network interface before a reply; UDP through an NLB; NAT gateway
+/// (Amazon EC2, Elastic Load Balancing and VPC user guides, 2026-11).
+const FLOW_TIMEOUTS: FlowTimeouts = FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350 };
+
+/// New calls are taken for two health checks of 30 s after SIGTERM: until then the load balancer may send them.
+const AWS_ACCEPT: Duration = Duration::from_secs(60);
+
+/// Longer calls go on through the other instances; what is in progress on this one has 15 minutes.
+const AWS_GRACE: Duration = Duration::from_secs(15 * 60);
+
+/// Five of the lab's health checks.
+const LAB_ACCEPT: Duration = Duration::from_secs(1);
+
+/// Longer than any transaction of a test.
+const LAB_GRACE: Duration = Duration::from_secs(30);
+
+/// The network of `spec` as `topology` on `target`.
+pub(super) fn network(spec: &Spec, topology: Topology, target: TargetKind) -> Network {
+    let named = spec.aws.zones.clone().unwrap_or_else(|| {
+        let letters = zone_letters(&spec.aws.region);
+        letters.chars().map(|letter| format!("{}{letter}", spec.aws.region)).collect()
+    });
+    let count = if topology == Topology::SingleEc2 { 1 } else { named.len() };
+    let zones = named.into_iter().take(count).zip(0_u8..).map(|(name, index)| zone(name, index)).collect();
+    let (ingress_addresses, egress_addresses) = match (target, topology) {
+        (TargetKind::Aws, _) => (Vec::new(), Vec::new()),
+        (TargetKind::Lab, Topology::SingleEc2) => (vec![LAB_SINGLE], vec![LAB_SINGLE]),
+        (TargetKind::Lab, Topology::LoadBalanced) => (vec![LAB_INGRESS], vec![LAB_NAT]),
+    };
+    let (interval_ms, healthy, unhealthy) = match target {
+        TargetKind::Aws => (AWS_CHECK_MS, 2, 2),
+        TargetKind::Lab => (LAB_CHECK_MS, 1, 2),
+    };
+    Network {
+        vpc: VPC,
+        zones,
+        ingress_addresses,
+        egress_addresses,
+        spreading: match spec.load_balancer.spreading {
+            SpecSpreading::SourceIp => Spreading::SourceIp,
+            SpecSpreading::FiveTuple => Spreading::FiveTuple,
+        },
+        health_check: HealthCheck { port: ADMIN_PORT, path: "/readyz".into(), interval_ms, healthy, unhealthy },
+        flow_timeouts: FLOW_TIMEOUTS,
+    }
+}
+
+/// Letters of the zones that a region has for every account; three where there are as many.
+fn zone_letters(region: &str) -> &'static str {
+    match region {
+        "ap-northeast-1" => "acd",
+        "ca-central-1" => "abd",
+        "us-west-1" => "ac",
+        _ => "abc",
+    }
+}
+
+/// Zone number `index`: a /24 for what has a public address, a /20 for instances.
+fn zone(name: String, index: u8) -> Zone {
+    let private = 16_u8.saturating_mul(index.saturating_add(1)).min(240);
+    let subnet = |third, prefix| Ipv4Net::new(Ipv4Addr::new(10, 0, third, 0), prefix).unwrap_or(VPC);
+    Zone { name, public_subnet: subnet(index.min(15), 24), private_subnet: subnet(private, 20) }
+}
+
+/// How long an instance that leaves takes new calls, and how long it stays.
+pub(super) fn drain(spec: &Spec, topology: Topology, target: TargetKind) -> (Duration, Duration) {
+    let accept = match (topology, target) {
+        (Topology::SingleEc2, _) => Duration::from_secs(0),
+        (Topology::LoadBalanced, TargetKind::Aws) => AWS_ACCEPT,
+        (Topology::LoadBalanced, TargetKind::Lab) => LAB_ACCEPT,
+    };
+    let grace = if target == TargetKind::Aws { AWS_GRACE } else { LAB_GRACE };
+    // A default gives way to what the spec says: an instance never ends while it takes calls.
+    match (spec.drain.accept, spec.drain.grace) {
+        (Some(accept), Some(grace)) => (accept, grace),
+        (Some(accept), None) => (accept, grace.max(accept)),
+        (None, Some(grace)) => (accept.min(grace), grace),
+        (None, None) => (accept, grace),
+    }
+}
+
+/// What the spec leaves out, with what this topology and target make of it, in the order of settings.
+pub(super) fn defaults(
+    loaded: &Loaded,
+    topology: Topology,
+    network: &Network,
+    proxy: &Config,
+    carriers: &[Carrier],
+) -> Vec<Defaulted> {
+    let spec = &loaded.spec;
+    let single = topology == Topology::SingleEc2;
+    let of_load_balancer = ["egress.port", "scaling.min", "scaling.max", "load_balancer.spreading"];
+    let mut defaults: Vec<Defaulted> = loaded
+        .defaults
+        .iter()
+        .filter(|default| !single || !of_load_balancer.contains(&default.setting.as_str()))
+        .cloned()
+        .collect();
+    let mut add = |setting: &str, value: String, reason: &str| {
+        defaults.push(Defaulted { setting: setting.into(), value, reason: reason.into() });
+    };
+    if spec.aws.zones.is_none() {
+        let names: Vec<&str> = network.zones.iter().map(|zone| zone.name.as_str()).collect();
+        let reason = if single { "one instance lives in one zone" } else { "the edge survives the loss of a zone" };
+        add("aws.zones", format!("[{}]", names.join(", ")), reason);
+    }
+    if spec.drain.accept.is_none() {
+        let reason = match single {
+            true => "no load balancer goes on sending calls",
+            false => "the load balancer goes on sending new calls until two health checks have failed",
+        };
+        add("drain.accept", Duration::from_millis(proxy.drain.accept_ms).to_string(), reason);
+    }
+    if spec.drain.grace.is_none() {
+        let reason = "transactions in progress end; longer calls go on through the other instances";
+        add("drain.grace", Duration::from_millis(proxy.drain.grace_ms).to_string(), reason);
+    }
+    if spec.load_balancer.advertise.is_none() && !single {
+        add(
+            "load_balancer.advertise",
+            "the ingress address".into(),
+            "works without DNS; a name lets the address change later",
+        );
+    }
+    for (name, trunk) in &spec.trunks {
+        let Some(data) = trunk.data() else { continue };
+        if trunk.from.is_none() {
+            let count =
+                carriers.iter().find(|carrier| carrier.trunks.contains(name)).map_or(0, |carrier| carrier.ranges.len());
+            let value = format!("{count} ranges of {}", data.title);
+            add(
+                &format!("trunks.{name}.from"),
+                value,
+                &format!("its signalling addresses as of {} ({})", data.as_of, data.source),
+            );
+        }
+        if let (true, None, None, Some(domain)) =
+            (spec.is_destination(name), &trunk.domain, &trunk.targets, &data.domain)
+        {
+            add(
+                &format!("trunks.{name}.domain"),
+                domain.clone(),
+                &format!("{} has one domain for all customers", data.title),
+            );
+        }
+    }
+    defaults.sort_by(|a, b| a.setting.cmp(&b.setting));
+    defaults
+}
+
+/// Where the lab differs from AWS, each as one sentence. Empty for a plan on AWS.
+pub fn lab_differences(plan: &Plan) -> Vec<String> {
+    if plan.target == TargetKind::Aws {
+        return Vec::new();
+    }
+    let balanced = plan.topology == Topology::LoadBalanced;
+    let mut differences = vec![
+        "documentation ranges (RFC 5737) stand in for the carriers' and for the edge's Elastic IPs; nothing leaves this machine".to_owned(),
+        "secrets are files in the lab's folder, on AWS they are in SSM Parameter Store".to_owned(),
+    ];
+    if balanced {
+        let check = &plan.network.health_check;
+        differences.push(format!(
+            "a health check every {} ms, healthy after {}, on AWS every {} s, healthy after 2: a deploy takes seconds",
+            check.interval_ms,
+            check.healthy,
+            AWS_CHECK_MS / 1_000
+        ));
+        differences.push(
+            "one ingress address; on AWS the load balancer has one per zone, and the first is advertised".to_owned(),
+        );
+    }
+    let (accept, grace) =
+        (Duration::from_millis(plan.proxy.drain.accept_ms), Duration::from_millis(plan.proxy.drain.grace_ms));
+    let defaulted = |setting: &str| plan.defaults.iter().any(|default| default.setting == setting);
+    if balanced && defaulted("drain.accept") {
+        differences.push(format!("an instance that leaves takes new calls for {accept}, on AWS for {AWS_ACCEPT}"));
+    }
+    if defaulted("drain.grace") {
+        differences.push(format!("an instance that leaves stays for at most {grace}, on AWS for {AWS_GRACE}"));
+    }
+    if balanced
+        && plan.proxy.advertise == Advertise::Host(super::INGRESS_ADDRESS.into())
+        && !defaulted("load_balancer.advertise")
+    {
+        differences.push(
+            "the ingress address is advertised in place of the spec's DNS name: the lab has no public DNS".to_owned(),
+        );
+    }
+    differences
+}

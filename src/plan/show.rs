@@ -1,0 +1,224 @@
+//! A plan for people.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+
+use super::{Carrier, Plan, State, TargetKind, Topology, difference, lab_differences};
+
+/// Columns inside the picture's frame.
+const WIDTH: usize = 92;
+
+/// Column of the picture's right half.
+const HALF: usize = 48;
+
+/// The whole text of `sipedge plan`.
+pub fn render(plan: &Plan, deployed: Option<&Plan>) -> String {
+    let mut text = format!("Plan of {}: {} on {}\n\n{}", plan.name, plan.topology, place(plan), picture(plan));
+    section(&mut text, "Carriers", &carriers(plan));
+    section(&mut text, "Smoke calls", &calls(plan));
+    section(&mut text, "Defaults", &defaults_table(plan));
+    section(&mut text, "The lab differs from AWS", &bullets(&lab_differences(plan)));
+    section(&mut text, "Warnings", &bullets(&plan.warnings));
+    let files: Vec<String> =
+        plan.artefacts.iter().map(|(name, content)| format!("{name} ({} bytes)", content.len())).collect();
+    section(&mut text, "Files", &bullets(&files));
+    let change = difference(deployed, plan);
+    section(&mut text, if change.state == State::Changed { "Changes" } else { "Change" }, &change.to_string());
+    text
+}
+
+/// The settings that the spec left out, one line each: setting, value, reason.
+pub fn defaults_table(plan: &Plan) -> String {
+    let rows: Vec<[String; 3]> = plan
+        .defaults
+        .iter()
+        .map(|default| [default.setting.clone(), default.value.clone(), default.reason.clone()])
+        .collect();
+    table(&rows)
+}
+
+/// The topology, drawn: carriers above, the edge below.
+pub fn picture(plan: &Plan) -> String {
+    let (ingress, egress) = (addresses(&plan.network.ingress_addresses), addresses(&plan.network.egress_addresses));
+    let listen = &plan.proxy.listen;
+    let single = plan.topology == Topology::SingleEc2;
+    let mut lines: Vec<String> = Vec::new();
+    let (from, to) = (peers(plan, true), peers(plan, false));
+    for row in 0..from.len().max(to.len()) {
+        let cell = |side: &[String]| side.get(row).cloned().unwrap_or_default();
+        lines.push(halves(&format!("   {}", cell(&from)), &format!("   {}", cell(&to))));
+    }
+    let out = if single { &ingress } else { &egress };
+    lines.push(halves(
+        &format!("     │ calls, UDP to port {}", listen.ingress_port),
+        &format!("     ▲ calls, UDP from {out}"),
+    ));
+    lines.push(halves("     ▼", "     │"));
+    lines.push(format!("┌{}┐", "─".repeat(WIDTH)));
+    let region =
+        plan.network.zones.first().map_or("", |zone| zone.name.trim_end_matches(|c: char| c.is_ascii_lowercase()));
+    lines.push(framed(&format!(" VPC {}, {region}", plan.network.vpc)));
+    let zones: Vec<String> = plan
+        .network
+        .zones
+        .iter()
+        .map(|zone| format!("{} {}", zone.name, if single { zone.public_subnet } else { zone.private_subnet }))
+        .collect();
+    if single {
+        lines.push(framed(&halves("    │", "    │")));
+        lines.push(framed(&format!("  Elastic IP {ingress}, in and out")));
+        lines.push(framed(&halves("    ▼", "    │")));
+        lines.push(framed(&format!(
+            "  1 instance, UDP port {} both ways, health on port {}",
+            listen.ingress_port, plan.proxy.admin.port
+        )));
+    } else {
+        let check = &plan.network.health_check;
+        lines.push(framed(&halves("    │", "    │")));
+        lines.push(framed(&halves(
+            &format!("  NLB {ingress}, UDP {}", listen.ingress_port),
+            &format!("  NAT gateway {egress}"),
+        )));
+        lines.push(framed(&halves(&format!("    │ by {}", spreading(plan)), "    ▲")));
+        lines.push(framed(&halves(
+            &format!("    ▼ health :{}{} every {}", check.port, check.path, millis(check.interval_ms)),
+            &format!("    │ from port {}", listen.egress_port),
+        )));
+        lines.push(framed(&format!(
+            "  {} to {} instances, requests in on {}, out on {}",
+            plan.scaling.min, plan.scaling.max, listen.ingress_port, listen.egress_port
+        )));
+    }
+    let width = zones.iter().map(|zone| zone.chars().count()).max().unwrap_or(0);
+    // As many zones on a line as fit, each with its separator.
+    for row in zones.chunks((WIDTH / (width + 4)).max(1)) {
+        let cells: Vec<String> = row.iter().map(|zone| format!("{zone:<width$}")).collect();
+        lines.push(framed(&format!("    {}", cells.join(" │ "))));
+    }
+    lines.push(format!("└{}┘", "─".repeat(WIDTH)));
+    lines.iter().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+fn place(plan: &Plan) -> &'static str {
+    match plan.target {
+        TargetKind::Aws => "AWS",
+        TargetKind::Lab => "this machine (lab)",
+    }
+}
+
+fn spreading(plan: &Plan) -> &'static str {
+    match plan.network.spreading {
+        super::Spreading::SourceIp => "source address",
+        super::Spreading::FiveTuple => "five-tuple",
+    }
+}
+
+fn millis(millis: u32) -> crate::spec::Duration {
+    crate::spec::Duration::from_millis(millis)
+}
+
+/// Two lines per trunk that calls come from, or go to.
+fn peers(plan: &Plan, sources: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    for trunk in &plan.proxy.trunks {
+        let named = plan
+            .proxy
+            .routes
+            .iter()
+            .any(|route| if sources { route.from == trunk.name } else { route.to == trunk.name });
+        if !named {
+            continue;
+        }
+        let carrier = plan.carriers.iter().find(|carrier| carrier.trunks.contains(&trunk.name));
+        let title = carrier.map(|carrier| carrier.name.as_str()).filter(|name| *name != trunk.name);
+        lines.push(title.map_or_else(|| trunk.name.clone(), |title| format!("{} ({title})", trunk.name)));
+        lines.push(if sources { some_of(&trunk.from) } else { trunk.targets.first().cloned().unwrap_or_default() });
+    }
+    lines
+}
+
+fn some_of<T: Display>(items: &[T]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.to_string(),
+        [one, two] => format!("{one}, {two}"),
+        [one, rest @ ..] => format!("{one} and {} more", rest.len()),
+    }
+}
+
+fn addresses(known: &[IpAddr]) -> String {
+    match known {
+        [] => "(known after apply)".into(),
+        known => some_of(known),
+    }
+}
+
+fn carriers(plan: &Plan) -> String {
+    let mut rows: Vec<[String; 3]> = Vec::new();
+    for carrier in &plan.carriers {
+        for (index, range) in carrier.ranges.iter().enumerate() {
+            let name = if index == 0 { heading(carrier) } else { String::new() };
+            let stands_in = if range.real == range.used { String::new() } else { format!("in the lab {}", range.used) };
+            rows.push([name, range.real.to_string(), stands_in]);
+        }
+        for domain in &carrier.domains {
+            let answer = if domain.addresses.is_empty() {
+                String::new()
+            } else {
+                format!("in the lab {}", some_of(&domain.addresses))
+            };
+            rows.push([String::new(), domain.name.clone(), answer]);
+        }
+    }
+    table(&rows)
+}
+
+fn heading(carrier: &Carrier) -> String {
+    let others: Vec<&str> = carrier.trunks.iter().map(String::as_str).filter(|trunk| *trunk != carrier.name).collect();
+    if others.is_empty() { carrier.name.clone() } else { format!("{} ({})", carrier.name, others.join(", ")) }
+}
+
+fn calls(plan: &Plan) -> String {
+    let rows: Vec<[String; 3]> = plan
+        .verify
+        .calls
+        .iter()
+        .map(|call| {
+            let uri = format!("sip:{}@{}", call.number, call.request_uri_host);
+            [format!("{} → {}", call.from, call.to), uri, format!("set up within {}", millis(plan.verify.max_setup_ms))]
+        })
+        .collect();
+    table(&rows)
+}
+
+fn section(text: &mut String, title: &str, body: &str) {
+    if body.is_empty() {
+        return;
+    }
+    text.push_str(&format!("\n{title}\n"));
+    for line in body.lines() {
+        let line = format!("  {line}");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+}
+
+fn bullets(items: &[String]) -> String {
+    items.iter().map(|item| format!("- {item}\n")).collect()
+}
+
+fn table(rows: &[[String; 3]]) -> String {
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let (first, second) = (width(0), width(1));
+    rows.iter().map(|[a, b, c]| format!("{a:<first$}  {b:<second$}  {c}").trim_end().to_owned() + "\n").collect()
+}
+
+fn halves(left: &str, right: &str) -> String {
+    format!("{left:<HALF$}{right}")
+}
+
+fn framed(content: &str) -> String {
+    format!("│{content:<WIDTH$}│")
+}

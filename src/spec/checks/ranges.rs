@@ -1,0 +1,192 @@
+//! Checks of source ranges.
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::{Checks, trunk};
+use crate::spec::peers::{Peer, peers};
+use crate::spec::report::What;
+use crate::spec::tree::Path;
+
+/// Shortest prefix of a range by hand. A carrier's signalling range is a handful of addresses; a /16 already admits 65,536 strangers.
+const SHORTEST_PREFIX: u8 = 16;
+
+/// Ranges that no packet from the Internet comes from (IANA IPv4 Special-Purpose Address Registry, RFC 6890), with what they are.
+/// The documentation ranges are not among them: they stand in for carriers in the lab.
+const NEVER: [(&str, &str); 9] = [
+    ("0.0.0.0/8", "this network"),
+    ("10.0.0.0/8", "private"),
+    ("100.64.0.0/10", "shared with carrier-grade NAT"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local"),
+    ("172.16.0.0/12", "private"),
+    ("192.168.0.0/16", "private"),
+    ("224.0.0.0/4", "multicast"),
+    ("240.0.0.0/4", "reserved"),
+];
+
+/// What `range` is, when no packet from the Internet comes from it.
+pub(super) fn never_arrives(range: &IpNet) -> Option<&'static str> {
+    let IpNet::V4(range) = range else { return None };
+    NEVER
+        .iter()
+        .filter_map(|(never, what)| Some((never.parse::<Ipv4Net>().ok()?, *what)))
+        .find(|(never, _)| never.contains(&range.network()) || range.contains(&never.network()))
+        .map(|(_, what)| what)
+}
+
+pub(super) fn each(checks: &mut Checks<'_>) {
+    for (name, settings) in &checks.spec.trunks {
+        for (index, range) in settings.from.iter().flatten().enumerate() {
+            let path = trunk(name, "from").index(index);
+            if let Some(what) = fault(range) {
+                checks.report(path.clone(), what);
+            } else if let Some(data) =
+                settings.data().filter(|data| !data.ranges.iter().any(|known| known.range.contains(range)))
+            {
+                let message = format!(
+                    "{range} is not among the ranges that {} publishes ({}, {})",
+                    data.title, data.source, data.as_of
+                );
+                checks.report(
+                    path,
+                    What::warning(
+                        "spec::range",
+                        message,
+                        "compare with the carrier's page; `from` replaces the ranges that sipedge knows",
+                    ),
+                );
+            }
+        }
+    }
+}
+
+fn fault(range: &IpNet) -> Option<What> {
+    let error = |message: String, help: String| Some(What::error("spec::range", message, help));
+    if range.addr().is_ipv6() {
+        return error(
+            format!("{range}: sources with an IPv6 address are not there yet"),
+            "write the carrier's IPv4 ranges".into(),
+        );
+    }
+    if range.prefix_len() == 0 {
+        return error(format!("{range} lets everyone in"), "write the carrier's signalling ranges alone".into());
+    }
+    if range.addr() != range.network() {
+        let message = format!("{range} has bits set behind its prefix");
+        let single = IpNet::from(range.addr());
+        return error(
+            message,
+            format!("write {} for the whole range, or {single} for the address alone", range.trunc()),
+        );
+    }
+    if let Some(what) = never_arrives(range) {
+        let message = format!("{range} is {what}: no packet from a carrier comes from there");
+        return error(message, "write the carrier's public addresses, as its documentation lists them".into());
+    }
+    if range.prefix_len() < SHORTEST_PREFIX {
+        let count = 1_u64 << (32 - u32::from(range.prefix_len()));
+        let message = format!("{range} lets {count} addresses in; no carrier signals from so many");
+        return error(message, format!("write ranges of /{SHORTEST_PREFIX} or longer prefix"));
+    }
+    None
+}
+
+pub(super) fn within_trunks(checks: &mut Checks<'_>) {
+    for (name, settings) in &checks.spec.trunks {
+        let ranges: Vec<&IpNet> = settings.from.iter().flatten().collect();
+        for (index, range) in ranges.iter().enumerate() {
+            let Some((other, wide)) = ranges
+                .iter()
+                .enumerate()
+                .find(|(other, wide)| *other != index && wide.contains(*range) && (*wide != range || *other < index))
+            else {
+                continue;
+            };
+            let message = match wide == range {
+                true => format!("{range} stands twice"),
+                false => format!("{range} is within {wide}, which stands in the same list (item {})", other + 1),
+            };
+            checks.report(trunk(name, "from").index(index), What::error("spec::range-twice", message, "take it out"));
+        }
+    }
+}
+
+pub(super) fn between_trunks(checks: &mut Checks<'_>) {
+    let peers = peers(checks.spec);
+    for (index, peer) in peers.iter().enumerate() {
+        for earlier in peers.iter().take(index) {
+            overlap(checks, earlier, peer);
+        }
+        ambiguous_source(checks, peer);
+    }
+}
+
+/// Two networks that are not the same one share addresses.
+fn overlap(checks: &mut Checks<'_>, first: &Peer, second: &Peer) {
+    let shared = |range: &IpNet, others: &[IpNet]| {
+        others.iter().find(|other| other.contains(range) || range.contains(*other)).copied()
+    };
+    for range in &second.ranges {
+        let Some(other) = shared(range, &first.ranges).filter(|other| fault(range).is_none() && fault(other).is_none())
+        else {
+            continue;
+        };
+        let (Some((name, path)), Some((earlier, other_path))) =
+            (owner(checks, second, range), owner(checks, first, &other))
+        else {
+            continue;
+        };
+        if !checks.is_sound(&other_path) {
+            continue;
+        }
+        let message = match *range == other {
+            true => format!("{range} belongs to the trunks `{earlier}` and `{name}`"),
+            false => format!("{range} of the trunk `{name}` overlaps {other} of the trunk `{earlier}`"),
+        };
+        let help = "an address belongs to one peer: use one trunk in several routes, or give both trunks the same list, or the same `carrier`";
+        checks.report(path, What::error("spec::overlap", message, help));
+    }
+}
+
+/// Two trunks of one network from which routes lead: nobody can tell whose call it is.
+fn ambiguous_source(checks: &mut Checks<'_>, peer: &Peer) {
+    let spec = checks.spec;
+    let sources: Vec<&String> = peer.trunks.iter().filter(|name| spec.is_source(name)).collect();
+    for (index, name) in sources.iter().enumerate() {
+        let ranges = spec.trunks.get(*name).map(|trunk| trunk.ranges()).unwrap_or_default();
+        let twin = sources.iter().take(index).find(|earlier| {
+            let others = spec.trunks.get(**earlier).map(|trunk| trunk.ranges()).unwrap_or_default();
+            ranges.iter().any(|range| others.iter().any(|other| other.contains(range) || range.contains(other)))
+        });
+        let Some(twin) = twin else { continue };
+        let Some(path) = ranges.first().and_then(|range| owner(checks, peer, range)).map(|(_, path)| path) else {
+            continue;
+        };
+        let path = if checks.document.at(&trunk(name, "carrier")).is_some() { trunk(name, "carrier") } else { path };
+        let message =
+            format!("calls from these addresses belong to the trunks `{twin}` and `{name}`, and routes lead from both");
+        let help = "let routes lead from one of the two, or give each the ranges of its own with `from`";
+        checks.report(path, What::error("spec::ambiguous-source", message, help));
+    }
+}
+
+/// The trunk of `peer` that has `range`, and where the file says so.
+fn owner(checks: &Checks<'_>, peer: &Peer, range: &IpNet) -> Option<(String, Path)> {
+    let name = peer
+        .trunks
+        .iter()
+        .find(|name| checks.spec.trunks.get(*name).is_some_and(|trunk| trunk.ranges().contains(range)))?;
+    let settings = checks.spec.trunks.get(name)?;
+    let by_hand = settings.from.iter().flatten().position(|from| from.trunc() == *range);
+    let by_target = settings
+        .targets
+        .iter()
+        .flatten()
+        .position(|target| target.address().is_some_and(|address| range.contains(&address)));
+    let path = match (by_hand, by_target) {
+        (Some(index), _) => trunk(name, "from").index(index),
+        (None, Some(index)) if settings.carrier.is_none() => trunk(name, "targets").index(index),
+        _ => trunk(name, "carrier"),
+    };
+    Some((name.clone(), path))
+}

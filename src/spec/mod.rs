@@ -1,0 +1,184 @@
+//! The spec: one YAML file → checked settings, or everything that is wrong with it at once.
+//!
+//! [`Spec`] and its schema are the single source of truth. A file is read into a tree with positions, the tree is checked against
+//! the schema, and what is sound of it against what SIP, the carriers and AWS demand.
+
+pub mod carriers;
+mod checks;
+pub(crate) mod peers;
+mod report;
+mod schema;
+mod structure;
+mod tree;
+mod types;
+mod values;
+
+use std::path::Path;
+
+use structure::Structure;
+use tree::{Node, TreeError};
+
+pub use checks::stale_carriers;
+pub use report::{Finding, Severity, SpecErrors};
+pub use schema::{Defaulted, schema};
+pub use types::{
+    Aws, Drain, Egress, Limits, Listen, LoadBalancer, Refuse, Route, Scaling, Spec, Spreading, Timers, Trunk, VERSION,
+    Verify,
+};
+pub use values::{Duration, Fault, Target};
+
+use report::What;
+
+/// Bytes that a spec may have. A large one has a few kilobytes; more is some other file.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// Findings that one report has at most: who has more has the wrong file.
+const MAX_FINDINGS: usize = 200;
+
+/// A spec that can be planned.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub spec: Spec,
+    /// What is doubtful.
+    pub warnings: Vec<Finding>,
+    /// The settings that the file leaves out.
+    pub defaults: Vec<Defaulted>,
+}
+
+impl Loaded {
+    /// The warnings as a report on `text`, the file's content.
+    pub fn report(&self, text: &str) -> SpecErrors {
+        let file = self.warnings.first().map(|warning| warning.file.clone()).unwrap_or_default();
+        SpecErrors::new(&file, text.strip_prefix('\u{feff}').unwrap_or(text), self.warnings.clone())
+    }
+}
+
+impl Spec {
+    /// Reads and checks the file at `path`. Errors: all that is wrong with it.
+    pub fn load(path: &Path) -> Result<Loaded, SpecErrors> {
+        let name = path.display().to_string();
+        let fail = |code, message: String, help: &str| {
+            let what = What::error(code, message, help);
+            Err(SpecErrors::new(&name, "", vec![Finding::new(&name, "", (0..0, String::new()), what)]))
+        };
+        let metadata = match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return fail(
+                    "spec::no-file",
+                    format!("there is no file {name}"),
+                    "`sipedge init` writes one; `--spec FILE` names another",
+                );
+            }
+            Err(error) => {
+                return fail("spec::read", format!("{name} cannot be read: {error}"), "check its permissions");
+            }
+        };
+        if !metadata.is_file() {
+            let kind = if metadata.is_dir() { "a directory" } else { "no regular file" };
+            return fail("spec::no-file", format!("{name} is {kind}"), "name the YAML file");
+        }
+        if metadata.len() > MAX_BYTES {
+            let message = format!("{name} has {} bytes; a spec has at most {MAX_BYTES}", metadata.len());
+            return fail("spec::size", message, "is it the right file?");
+        }
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                return fail("spec::read", format!("{name} cannot be read: {error}"), "check its permissions");
+            }
+        };
+        match String::from_utf8(bytes) {
+            Ok(text) => Self::parse(&name, &text),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let line = error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count() + 1;
+                let message = format!("{name} is not UTF-8: line {line} has other bytes (byte {valid} of the file)");
+                fail("spec::encoding", message, "save it as UTF-8")
+            }
+        }
+    }
+
+    /// Checks `text`; `name` is what reports call it. Errors: all that is wrong with it.
+    pub fn parse(name: &str, text: &str) -> Result<Loaded, SpecErrors> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if text.len() as u64 > MAX_BYTES {
+            let what =
+                What::error("spec::size", format!("the spec has more than {MAX_BYTES} bytes"), "is it the right file?");
+            return Err(SpecErrors::new(name, "", vec![Finding::new(name, "", (0..0, String::new()), what)]));
+        }
+        let finding = |error: TreeError| {
+            Finding::new(name, text, (error.span, String::new()), What::error(error.code, error.message, error.help))
+        };
+        let (document, duplicates) =
+            tree::read(text).map_err(|error| SpecErrors::new(name, text, vec![finding(error)]))?;
+        let mut findings: Vec<Finding> = duplicates.into_iter().map(finding).collect();
+
+        let mut structure = Structure::default();
+        let sound = structure.check(&document, schema::root(), &tree::Path::default());
+        let spec = serde_json::from_value::<Self>(sound);
+        for (path, at_key, what) in std::mem::take(&mut structure.findings).into_iter().take(MAX_FINDINGS) {
+            findings.push(Finding::new(name, text, (place(&document, &path, at_key), path.to_string()), what));
+        }
+        if let Ok(spec) = &spec {
+            for (path, at_key, what) in checks::all(spec, &document, &structure).into_iter().take(MAX_FINDINGS) {
+                findings.push(Finding::new(name, text, (place(&document, &path, at_key), path.to_string()), what));
+            }
+        }
+
+        let report = SpecErrors::new(name, text, findings);
+        match spec {
+            Ok(spec) if report.errors().next().is_none() => {
+                Ok(Loaded { spec, warnings: report.findings, defaults: schema::defaults(&document) })
+            }
+            Ok(_) => Err(report),
+            Err(_) if report.errors().next().is_some() => Err(report),
+            Err(error) => {
+                let what = What::error(
+                    "spec::read",
+                    format!("the spec cannot be read: {error}"),
+                    "compare it with docs/spec.md",
+                );
+                Err(SpecErrors::new(name, text, vec![Finding::new(name, text, (0..1, String::new()), what)]))
+            }
+        }
+    }
+}
+
+/// The spec that `sipedge init` writes: the carrier bridge, commented.
+pub fn init_text(name: &str) -> String {
+    include_str!("../../examples/carrier-bridge.yaml").replacen("name: twilio-bridge", &format!("name: {name}"), 1)
+}
+
+fn place(document: &Node, path: &tree::Path, at_key: bool) -> std::ops::Range<usize> {
+    let mark = if at_key { document.key_mark(path) } else { document.mark(path) };
+    // What is about the whole file points to its first key.
+    if mark.is_empty() { document.span.start..document.span.start + 1 } else { mark }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever is wrong with single values, the rest is read, so that one report names structural and other mistakes.
+    #[test]
+    fn what_is_not_sound_does_not_hide_the_rest() {
+        let text = include_str!("../../examples/by-hand.yaml");
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(':') && !line.starts_with('#'))
+        {
+            let at = line.find(':').unwrap();
+            for junk in ["", " [1]", " { a: b }", " 7", " \"?\"", " true", " -1.5"] {
+                let changed = format!("{}:{junk}", &line[..at]);
+                let mut all = lines.clone();
+                all[number] = &changed;
+                let Ok((document, _)) = tree::read(&all.join("\n")) else { continue };
+                let mut structure = Structure::default();
+                let sound = structure.check(&document, schema::root(), &tree::Path::default());
+                let read = serde_json::from_value::<Spec>(sound.clone());
+                assert!(read.is_ok(), "line {}: {changed}: {read:?}\n{sound}", number + 1);
+            }
+        }
+    }
+}

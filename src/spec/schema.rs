@@ -1,0 +1,60 @@
+//! The JSON Schema of a spec, generated from its types. It drives the check of a file's structure and the list of defaults, and is
+//! published for editors.
+
+use std::sync::LazyLock;
+
+use schemars::generate::SchemaSettings;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::tree::{Node, Path};
+use super::types::Spec;
+
+/// A setting that the spec left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Defaulted {
+    /// Its path in the spec, such as `timers.invite`.
+    pub setting: String,
+    /// Its value, as one would write it in the spec.
+    pub value: String,
+    /// Why this value.
+    pub reason: String,
+}
+
+static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
+    let generator = SchemaSettings::draft2020_12()
+        .for_deserialize()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator();
+    generator.into_root_schema_for::<Spec>().to_value()
+});
+
+/// The JSON Schema (draft 2020-12) of `sipedge.yaml`.
+pub fn schema() -> Json {
+    SCHEMA.clone()
+}
+
+/// The schema, without a copy.
+pub(crate) fn root() -> &'static Json {
+    &SCHEMA
+}
+
+/// The settings that have a default with a reason and do not stand in `document`, in the order of the schema.
+pub(crate) fn defaults(document: &Node) -> Vec<Defaulted> {
+    let mut found = Vec::new();
+    collect_defaults(root(), Some(document), document, &Path::default(), &mut found);
+    found
+}
+
+fn collect_defaults(schema: &Json, node: Option<&Node>, document: &Node, path: &Path, found: &mut Vec<Defaulted>) {
+    if let (None, Some(reason), Some(default)) =
+        (node, schema.get("x-reason").and_then(Json::as_str), schema.get("default"))
+    {
+        let value = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+        found.push(Defaulted { setting: path.to_string(), value, reason: reason.to_owned() });
+    }
+    for (key, property) in schema.get("properties").and_then(Json::as_object).into_iter().flatten() {
+        let path = path.key(key);
+        collect_defaults(property, document.at(&path), document, &path, found);
+    }
+}

@@ -1,0 +1,291 @@
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::values::{Duration, Target};
+
+/// The format that this build reads.
+pub const VERSION: u32 = 1;
+
+/// A SIP edge: who calls, where the calls go, and on what it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "sipedge.yaml")]
+pub struct Spec {
+    /// Format of this file. This build reads version 1.
+    #[schemars(range(min = 1), example = 1)]
+    pub version: u32,
+    /// Name of the edge: 1 to 32 characters of a-z, 0-9 and hyphen, the first a letter. AWS resources bear it.
+    #[schemars(with = "String", extend("format" = "edge-name", "pattern" = "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"), example = &"my-edge")]
+    pub name: String,
+    /// The AWS account and region.
+    #[schemars(example = serde_json::json!({"region": "us-east-1"}))]
+    pub aws: Aws,
+    /// The peers, by name: carriers, PBXes, customers.
+    #[schemars(
+        extend("minProperties" = 1, "propertyNames" = {"format": "trunk-name", "pattern": "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"}),
+        example = serde_json::json!({})
+    )]
+    pub trunks: BTreeMap<String, Trunk>,
+    /// Which trunk's calls go to which trunk.
+    #[schemars(length(min = 1), example = serde_json::json!([]))]
+    pub routes: Vec<Route>,
+    /// Where SIP is received.
+    #[serde(default)]
+    pub listen: Listen,
+    /// Where requests of the edge leave.
+    #[serde(default)]
+    pub egress: Egress,
+    /// What a request from an unknown source gets: `answer` (403 Forbidden) or `silence` (nothing).
+    #[serde(default)]
+    #[schemars(extend("x-reason" = "a misconfigured carrier sees 403 and not a timeout; silence hides the edge from scanners"))]
+    pub refuse: Refuse,
+    /// How long the edge waits.
+    #[serde(default)]
+    pub timers: Timers,
+    /// How many instances the load-balanced topology has. A single-ec2 edge has one.
+    #[serde(default)]
+    pub scaling: Scaling,
+    /// The network load balancer of the load-balanced topology.
+    #[serde(default)]
+    pub load_balancer: LoadBalancer,
+    /// How an instance leaves.
+    #[serde(default)]
+    pub drain: Drain,
+    /// The smoke call.
+    #[serde(default)]
+    pub verify: Verify,
+}
+
+/// The AWS account and region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Aws {
+    /// Region, such as `us-east-1`.
+    #[schemars(with = "String", extend("format" = "aws-region", "pattern" = "^[a-z]{2}(-[a-z]+)+-[0-9]$"), example = &"us-east-1")]
+    pub region: String,
+    /// Profile of the AWS configuration files.
+    #[serde(default = "default_profile")]
+    #[schemars(length(min = 1), extend("x-reason" = "the profile that AWS's own tools take when none is named"))]
+    pub profile: String,
+    /// Availability zones, such as `us-east-1a`. single-ec2 takes the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 6), extend("items" = {"type": "string", "format": "aws-zone", "examples": ["us-east-1a"]}))]
+    pub zones: Option<Vec<String>>,
+}
+
+/// A peer: where its calls come from, and where calls to it go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trunk {
+    /// A carrier whose signalling ranges sipedge knows: `twilio`, `telnyx`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1))]
+    pub carrier: Option<String>,
+    /// Host name that calls to this trunk go to; it becomes the host of the Request-URI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "host-name"))]
+    pub domain: Option<String>,
+    /// Source ranges, by hand; they replace the carrier's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>", length(min = 1), extend("items" = {"type": "string", "format": "cidr", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$", "examples": ["192.0.2.0/24"]}))]
+    pub from: Option<Vec<IpNet>>,
+    /// SIP URIs that calls to this trunk go to, by hand, in place of `domain`. In this version the first is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<Target>", length(min = 1))]
+    pub targets: Option<Vec<Target>>,
+    /// Admission limits of each instance, for calls from this trunk and for calls to it.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Admission limits. Absent: no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// New calls per second and instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(min = 1, max = 100_000))]
+    pub cps: Option<u32>,
+    /// Calls in set-up or in progress at the same time, per instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(min = 1, max = 100_000))]
+    pub calls: Option<u32>,
+}
+
+/// Calls from one trunk go to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(example = serde_json::json!({"from": "source", "to": "destination"}))]
+pub struct Route {
+    /// Trunk that calls come from.
+    #[schemars(length(min = 1), example = &"source")]
+    pub from: String,
+    /// Trunk that they go to.
+    #[schemars(length(min = 1), example = &"destination")]
+    pub to: String,
+}
+
+/// Where SIP is received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// UDP port on which requests arrive.
+    #[schemars(range(min = 1, max = 65_535), extend("x-reason" = "SIP's registered port (RFC 3261 §19.1.2)"))]
+    pub port: u16,
+}
+
+/// Where requests of the edge leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Egress {
+    /// UDP port from which every request of the edge leaves in the load-balanced topology. A single-ec2 edge has one port for both.
+    #[schemars(
+        range(min = 1, max = 65_535),
+        extend("x-reason" = "not the ingress port: behind NLB and NAT gateway one port for both loses calls when a carrier is both source and destination")
+    )]
+    pub port: u16,
+}
+
+/// What a request from an unknown source gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refuse {
+    /// 403 Forbidden.
+    #[default]
+    Answer,
+    /// Nothing.
+    Silence,
+}
+
+/// How long the edge waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timers {
+    /// For the first response to a request that it sent on; then 408.
+    #[schemars(extend("x-minimum" = "500ms", "x-maximum" = "60s", "x-reason" = "a carrier answers 100 Trying within milliseconds; 5 s leave time for three retransmissions"))]
+    pub response: Duration,
+    /// For the final response to an INVITE after a provisional one; then CANCEL and 408.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "10m", "x-reason" = "five rings, about when carriers give up"))]
+    pub invite: Duration,
+    /// T1, the estimate of the round-trip time.
+    #[schemars(extend("x-minimum" = "50ms", "x-maximum" = "10s", "x-reason" = "RFC 3261 §17, Table 4"))]
+    pub t1: Duration,
+    /// T2, the longest retransmission interval.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "60s", "x-reason" = "RFC 3261 §17, Table 4"))]
+    pub t2: Duration,
+    /// T4, how long a message may stay in the network.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "60s", "x-reason" = "RFC 3261 §17, Table 4"))]
+    pub t4: Duration,
+    /// How long a call that a limit counts is counted when its BYE is never seen.
+    #[schemars(extend("x-minimum" = "1m", "x-maximum" = "48h", "x-reason" = "Twilio ends a call after 4 h unless told otherwise"))]
+    pub call: Duration,
+}
+
+/// How many instances the load-balanced topology has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scaling {
+    /// Fewest instances; a deploy starts with as many.
+    #[schemars(range(min = 1, max = 100), extend("x-reason" = "one instance may be lost or replaced while the other takes the calls"))]
+    pub min: u32,
+    /// Most instances.
+    #[schemars(range(min = 1, max = 100), extend("x-reason" = "bounds the cost; at 20-30 CPS per t3.small ten carry 200-300 CPS"))]
+    pub max: u32,
+}
+
+/// The network load balancer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoadBalancer {
+    /// How it chooses the instance of a new flow: `source-ip` or `five-tuple`.
+    #[schemars(extend("x-reason" = "messages of one carrier address reach one instance, so retransmissions and CANCEL find their transaction"))]
+    pub spreading: Spreading,
+    /// DNS name to advertise in Via and Record-Route in place of the ingress address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "host-name"))]
+    pub advertise: Option<String>,
+}
+
+/// How the load balancer chooses the instance of a new flow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Spreading {
+    /// By source address.
+    #[default]
+    SourceIp,
+    /// By protocol, addresses and ports.
+    FiveTuple,
+}
+
+/// How an instance leaves. What is absent follows from topology and target; `sipedge plan` prints it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// New calls are still taken for this long, since the load balancer goes on sending them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Duration", extend("x-minimum" = "0s", "x-maximum" = "10m"))]
+    pub accept: Option<Duration>,
+    /// The process ends after this long even if transactions are in progress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Duration", extend("x-minimum" = "1s", "x-maximum" = "1h"))]
+    pub grace: Option<Duration>,
+}
+
+/// The smoke call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Verify {
+    /// The number that it calls.
+    #[schemars(
+        with = "String",
+        extend("format" = "number", "pattern" = "^[+]?[0-9]{3,15}$", "x-reason" = "555-01xx is reserved for examples and reaches nobody")
+    )]
+    pub number: String,
+    /// Longest set-up delay (INVITE sent to 200 received) that passes.
+    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "60s", "x-reason" = "a caller takes more for a fault"))]
+    pub max_setup: Duration,
+}
+
+fn default_profile() -> String {
+    "default".into()
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { port: 5060 }
+    }
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self { port: 5080 }
+    }
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            response: Duration::from_secs(5),
+            invite: Duration::from_secs(30),
+            t1: Duration::from_millis(500),
+            t2: Duration::from_secs(4),
+            t4: Duration::from_secs(5),
+            call: Duration::from_secs(4 * 3_600),
+        }
+    }
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Self { min: 2, max: 10 }
+    }
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self { number: "+12025550143".into(), max_setup: Duration::from_secs(2) }
+    }
+}

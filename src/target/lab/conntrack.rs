@@ -1,0 +1,75 @@
+//! The table of tracked flows (ctnetlink): forget those of one address, or all.
+
+use std::net::Ipv4Addr;
+
+use netlink_packet_core::NlasIterator;
+use nix::libc;
+
+use super::LabError;
+use super::netlink::{Attrs, Message, Netfilter, SUBSYSTEM_CONNTRACK};
+
+/// Message types (linux/netfilter/nfnetlink_conntrack.h).
+const GET: u16 = SUBSYSTEM_CONNTRACK << 8 | 1;
+const DELETE: u16 = SUBSYSTEM_CONNTRACK << 8 | 2;
+/// Attributes of a flow: its two tuples, and its id, which tells it from a later flow with the same tuple.
+const TUPLE_ORIG: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ID: u16 = 12;
+/// Attributes of a tuple: its addresses; and of those, source and destination.
+const TUPLE_IP: u16 = 1;
+const IP_V4: [u16; 2] = [1, 2];
+
+/// Forgets every flow.
+pub(super) fn flush(netfilter: &mut Netfilter) -> Result<(), LabError> {
+    let what = "forget all tracked flows".to_owned();
+    netfilter.request(&Message { what, kind: DELETE, flags: 0, attrs: Attrs::default() })
+}
+
+/// Forgets every flow from or to `address`, in either direction, translated or not.
+pub(super) fn forget(netfilter: &mut Netfilter, address: Ipv4Addr) -> Result<(), LabError> {
+    let what = format!("list the tracked flows of {address}");
+    let mut found = Vec::new();
+    netfilter.dump(&Message { what, kind: GET, flags: 0, attrs: Attrs::default() }, |attrs| {
+        if let Some(key) = key_if_of(attrs, address) {
+            found.push(key);
+        }
+    })?;
+    for key in found {
+        let what = format!("forget a tracked flow of {address}");
+        match netfilter.request(&Message { what, kind: DELETE, flags: 0, attrs: key }) {
+            // It ended by itself in between.
+            Err(LabError::Kernel { reason, .. }) if reason == not_found() => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn not_found() -> String {
+    std::io::Error::from_raw_os_error(libc::ENOENT).to_string()
+}
+
+/// The attributes that name the flow, when one of its tuples has the address.
+fn key_if_of(flow: &[u8], address: Ipv4Addr) -> Option<Attrs> {
+    let mut key = Attrs::default();
+    let mut matches = false;
+    for attr in NlasIterator::new(flow).flatten() {
+        match attr.kind() {
+            TUPLE_ORIG => {
+                matches |= tuple_has(attr.value(), address);
+                key = key.nested_bytes(TUPLE_ORIG, attr.value());
+            }
+            TUPLE_REPLY => matches |= tuple_has(attr.value(), address),
+            ID => key = key.bytes(ID, attr.value()),
+            _ => {}
+        }
+    }
+    matches.then_some(key)
+}
+
+fn tuple_has(tuple: &[u8], address: Ipv4Addr) -> bool {
+    NlasIterator::new(tuple).flatten().filter(|attr| attr.kind() == TUPLE_IP).any(|ip| {
+        let mut addresses = NlasIterator::new(ip.value()).flatten();
+        addresses.any(|attr| IP_V4.contains(&attr.kind()) && attr.value() == address.octets())
+    })
+}

@@ -1,0 +1,321 @@
+//! Instances: boot, health checks, load balancer membership, end.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::task::spawn_local;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::network::{Namespace, Place};
+use super::supervisor::Supervisor;
+use super::{InstanceId, InstanceStatus, LabError, http, state, sys};
+use crate::plan::Topology;
+
+/// How long a target may take to answer a health check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an instance's admin port may take to answer a client's request.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the kernel may take to end a killed process.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+/// Lines of an instance's log that an error shows.
+const LOG_LINES: usize = 20;
+/// Variables of the supervisor's environment that instances get.
+const PASSED_ON: [&str; 2] = ["PATH", "RUST_LOG"];
+/// States of `autoscaling/target-lifecycle-state`.
+const IN_SERVICE: &str = "InService";
+const TERMINATED: &str = "Terminated";
+
+/// One instance.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) id: InstanceId,
+    pub(super) place: Place,
+    pub(super) pid: Option<i32>,
+    pub(super) exit_code: Option<i32>,
+    pub(super) registered: bool,
+    pub(super) healthy: bool,
+    pub(super) lifecycle: &'static str,
+    /// Its machine: none once it was killed or terminated.
+    pub(super) namespace: Option<Namespace>,
+}
+
+impl Instance {
+    pub(super) fn status(&self) -> InstanceStatus {
+        InstanceStatus {
+            id: self.id.clone(),
+            address: self.place.address.into(),
+            zone: self.place.zone.clone(),
+            pid: self.pid,
+            exit_code: self.exit_code,
+            registered: self.registered,
+            healthy: self.healthy,
+        }
+    }
+}
+
+impl Supervisor {
+    /// Boots one more instance.
+    pub(super) async fn add_instance(self: &Rc<Self>) -> Result<InstanceId, LabError> {
+        if self.plan.topology == Topology::SingleEc2
+            && let Some(other) = self.instances.borrow().iter().find(|instance| instance.namespace.is_some())
+        {
+            let text = format!("single-ec2 has one instance, and {} is there; kill or terminate it first", other.id);
+            return Err(LabError::Topology(text));
+        }
+        let number = self.last.get() + 1;
+        self.last.set(number);
+        let id = InstanceId(format!("i-{number}"));
+        let place = self.network.place(number)?;
+        let namespace = self.network.attach_instance(number, &place).await?;
+        // Known before it boots: the first thing it does is to ask for its metadata.
+        self.instances.borrow_mut().push(Instance {
+            id: id.clone(),
+            place,
+            pid: None,
+            exit_code: None,
+            registered: true,
+            healthy: false,
+            lifecycle: IN_SERVICE,
+            namespace: Some(namespace),
+        });
+        let mut child = match self.spawn(&id) {
+            Ok(child) => child,
+            Err(error) => {
+                let removed = self.with(&id, |instance| instance.namespace.take())?;
+                self.instances.borrow_mut().retain(|instance| instance.id != id);
+                if let Some(namespace) = removed {
+                    self.network.detach(namespace).await;
+                }
+                return Err(error);
+            }
+        };
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        self.with(&id, |instance| instance.pid = pid)?;
+        self.update_targets()?;
+        tracing::info!(instance = %id, ?pid, "booted");
+
+        let supervisor = Rc::clone(self);
+        let reaped = id.clone();
+        spawn_local(async move {
+            let code = child.wait().await.ok().and_then(exit_code);
+            tracing::info!(instance = %reaped, ?code, "process ended");
+            // The instance stays in the list for ever.
+            let _ = supervisor.with(&reaped, |instance| (instance.pid, instance.exit_code) = (None, code));
+            supervisor.changed.send_replace(());
+        });
+        spawn_local(Rc::clone(self).check_health(id.clone()));
+        Ok(id)
+    }
+
+    /// Kills an instance's processes, takes it out of the load balancer and forgets its flows.
+    pub(super) async fn kill_instance(&self, id: &InstanceId) -> Result<(), LabError> {
+        let address = self.leave(id)?;
+        self.signal(id, Signal::SIGKILL);
+        self.ended(id, KILL_WAIT).await;
+        self.remove(id).await?;
+        self.network.forget_flows(Some(address))
+    }
+
+    /// Ends an instance as AWS does; returns its exit code.
+    pub(super) async fn terminate_instance(&self, id: &InstanceId, grace: Duration) -> Result<Option<i32>, LabError> {
+        self.leave(id)?;
+        self.signal(id, Signal::SIGTERM);
+        if !self.ended(id, grace).await {
+            self.signal(id, Signal::SIGKILL);
+            self.ended(id, KILL_WAIT).await;
+        }
+        self.remove(id).await?;
+        self.with(id, |instance| instance.exit_code)
+    }
+
+    /// Puts an instance behind the load balancer, or takes it out.
+    pub(super) fn set_registered(&self, id: &InstanceId, registered: bool) -> Result<(), LabError> {
+        if self.plan.topology == Topology::SingleEc2 {
+            let text = "single-ec2 has no load balancer: its instance holds the Elastic IP".to_owned();
+            return Err(LabError::Topology(text));
+        }
+        self.present(id)?;
+        self.with(id, |instance| instance.registered = registered)?;
+        self.update_targets()
+    }
+
+    /// Waits until an instance is healthy, has ended, or the deadline has passed.
+    pub(super) async fn wait_healthy(&self, id: &InstanceId, deadline: Duration) -> Result<(), LabError> {
+        let mut changed = self.changed.subscribe();
+        let not_healthy = |reason: String| LabError::NotHealthy {
+            id: id.clone(),
+            reason,
+            log: state::tail(&state::log_path(&self.folder, id), LOG_LINES),
+        };
+        let wait = async {
+            loop {
+                let status = self.with(id, |instance| instance.status())?;
+                match status.exit_code {
+                    Some(code) => return Err(not_healthy(format!("its process ended with exit code {code}"))),
+                    None if status.healthy => return Ok(()),
+                    // An error means that the sender is gone, and with it this supervisor.
+                    None => _ = changed.changed().await,
+                }
+            }
+        };
+        let check = &self.plan.network.health_check;
+        let late = || format!("GET :{}{} did not pass within {} s", check.port, check.path, deadline.as_secs_f32());
+        timeout(deadline, wait).await.unwrap_or_else(|_| Err(not_healthy(late())))
+    }
+
+    /// `GET path` from an instance's admin port.
+    pub(super) async fn http_get(&self, id: &InstanceId, path: &str) -> Result<(u16, String), LabError> {
+        self.present(id)?;
+        let address = self.with(id, |instance| instance.place.address)?;
+        let address = SocketAddr::new(IpAddr::V4(address), self.plan.proxy.admin.port);
+        let failed = |reason: String| LabError::Http { id: id.clone(), path: path.to_owned(), reason };
+        match timeout(HTTP_TIMEOUT, http::get(address, path)).await {
+            Ok(answer) => answer.map_err(|error| failed(error.to_string())),
+            Err(_) => Err(failed(format!("no answer from {address} within {} s", HTTP_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// Starts the instance's program in its namespace.
+    fn spawn(&self, id: &InstanceId) -> Result<Child, LabError> {
+        let path = state::log_path(&self.folder, id);
+        let failed = |error: std::io::Error| LabError::io("write", &path, error);
+        let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        let mut command = Command::new(&self.proxy);
+        command
+            .args(["boot", "--secrets"])
+            .arg(self.folder.join(state::SECRETS))
+            .env_clear()
+            .envs(PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(failed)?)
+            .stderr(log)
+            // A group of its own, so that signals reach what it has started.
+            .process_group(0);
+        sys::die_with_parent(&mut command);
+        let instances = self.instances.borrow();
+        let namespace =
+            instances.iter().find(|instance| instance.id == *id).and_then(|instance| instance.namespace.as_ref());
+        let Some(namespace) = namespace else { return Err(self.unknown(id)) };
+        let spawned = sys::inside(namespace.descriptor.as_fd(), self.network.vpc(), || command.spawn());
+        spawned.and_then(|spawned| spawned).map_err(|error| LabError::io("run", &self.proxy, error))
+    }
+
+    /// The load balancer's health checks of one instance, until it is gone.
+    async fn check_health(self: Rc<Self>, id: InstanceId) {
+        let check = &self.plan.network.health_check;
+        let Ok(address) = self.with(&id, |instance| instance.place.address) else { return };
+        let address = SocketAddr::new(IpAddr::V4(address), check.port);
+        let mut ticks = interval(Duration::from_millis(u64::from(check.interval_ms.max(1))));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut passed, mut failed) = (0u32, 0u32);
+        loop {
+            ticks.tick().await;
+            let answer = timeout(CHECK_TIMEOUT, http::get(address, &check.path)).await;
+            // What a target group takes as success unless told otherwise.
+            let success = matches!(answer, Ok(Ok((200..=399, _))));
+            (passed, failed) = if success { (passed.saturating_add(1), 0) } else { (0, failed.saturating_add(1)) };
+            let verdict = self.with(&id, |instance| {
+                instance.namespace.as_ref()?;
+                let was = instance.healthy;
+                instance.healthy = if was { failed < check.unhealthy } else { success && passed >= check.healthy };
+                Some(instance.healthy != was)
+            });
+            match verdict {
+                Ok(Some(false)) => {}
+                Ok(Some(true)) => {
+                    tracing::info!(instance = %id, healthy = success, "health changed");
+                    if let Err(error) = self.update_targets() {
+                        tracing::error!(%error, "cannot change the targets");
+                    }
+                }
+                // It was killed or terminated.
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Brings the rules in line with the instances, in one transaction, and tells those who wait.
+    fn update_targets(&self) -> Result<(), LabError> {
+        let single = self.plan.topology == Topology::SingleEc2;
+        let instances = self.instances.borrow();
+        let present = instances.iter().filter(|instance| instance.namespace.is_some());
+        // An Elastic IP belongs to its instance, healthy or not.
+        let serving = present.filter(|instance| single || (instance.registered && instance.healthy));
+        let targets: Vec<_> = serving.map(|instance| instance.place.address).collect();
+        if *self.targets.borrow() != targets {
+            self.network.set_targets(&targets)?;
+            self.targets.replace(targets);
+        }
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    /// Takes an instance that is present out of the load balancer, for good.
+    fn leave(&self, id: &InstanceId) -> Result<std::net::Ipv4Addr, LabError> {
+        self.present(id)?;
+        let address = self.with(id, |instance| {
+            (instance.registered, instance.healthy, instance.lifecycle) = (false, false, TERMINATED);
+            instance.place.address
+        })?;
+        self.update_targets()?;
+        Ok(address)
+    }
+
+    /// Takes an instance's machine away.
+    async fn remove(&self, id: &InstanceId) -> Result<(), LabError> {
+        if let Some(namespace) = self.with(id, |instance| instance.namespace.take())? {
+            self.end_visitors(&[namespace.descriptor.as_fd()]).await;
+            self.network.detach(namespace).await;
+        }
+        self.update_targets()
+    }
+
+    fn signal(&self, id: &InstanceId, signal: Signal) {
+        // The process id is there until the process is reaped, on this thread, so it is no one else's.
+        if let Ok(Some(pid)) = self.with(id, |instance| instance.pid) {
+            let _ = killpg(Pid::from_raw(pid), signal);
+        }
+    }
+
+    /// Waits until an instance's process has ended; false when it has not in time.
+    async fn ended(&self, id: &InstanceId, within: Duration) -> bool {
+        let mut changed = self.changed.subscribe();
+        let wait = async {
+            while self.with(id, |instance| instance.pid).is_ok_and(|pid| pid.is_some())
+                && changed.changed().await.is_ok()
+            {}
+        };
+        timeout(within, wait).await.is_ok()
+    }
+
+    fn present(&self, id: &InstanceId) -> Result<(), LabError> {
+        if self.with(id, |instance| instance.namespace.is_some())? {
+            return Ok(());
+        }
+        Err(LabError::InstanceGone { id: id.clone(), reason: "it was killed or terminated".to_owned() })
+    }
+
+    fn with<T>(&self, id: &InstanceId, work: impl FnOnce(&mut Instance) -> T) -> Result<T, LabError> {
+        let found = self.instances.borrow_mut().iter_mut().find(|instance| instance.id == *id).map(work);
+        found.ok_or_else(|| self.unknown(id))
+    }
+
+    fn unknown(&self, id: &InstanceId) -> LabError {
+        let known = self.instances.borrow().iter().map(|instance| instance.id.0.clone()).collect();
+        LabError::NoSuchInstance { id: id.clone(), known }
+    }
+}
+
+/// The exit code, or 128 and the number of the signal.
+fn exit_code(status: ExitStatus) -> Option<i32> {
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal))
+}

@@ -1,0 +1,46 @@
+//! What client and supervisor say to each other: one JSON line per request and per response over `control.sock`.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{InstanceId, LabError, LabStatus};
+
+/// What a client asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Request {
+    Status,
+    AddInstance,
+    KillInstance { id: InstanceId },
+    TerminateInstance { id: InstanceId, grace_ms: u64 },
+    SetRegistered { id: InstanceId, registered: bool },
+    WaitHealthy { id: InstanceId, deadline_ms: u64 },
+    FlushFlows,
+    UdpSocket { namespace: String, address: SocketAddr },
+    TcpListener { namespace: String, address: SocketAddr },
+    Namespace { name: String },
+    HttpGet { id: InstanceId, path: String },
+    Destroy,
+}
+
+/// What the supervisor answers. File descriptors travel beside `Descriptors`, in that order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Response {
+    Done,
+    Status(LabStatus),
+    Added(InstanceId),
+    Ended { exit_code: Option<i32> },
+    Descriptors { count: usize },
+    Http { status: u16, body: String },
+    Failed(LabError),
+}
+
+/// What the supervisor says on its standard output, once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Started {
+    Ready,
+    Failed(LabError),
+}

@@ -1,0 +1,141 @@
+//! What a lab leaves in its folder, and how to tell from it whether a supervisor is alive.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::{InstanceId, LabError};
+
+/// The supervisor's process: [`Process`] as JSON.
+pub(super) const STATE: &str = "lab.json";
+/// The control socket.
+pub(super) const SOCKET: &str = "control.sock";
+/// The plan, as the supervisor reads it.
+pub(super) const PLAN: &str = "plan.json";
+/// What the metadata service serves as user-data; read at each boot.
+pub(super) const USER_DATA: &str = "user-data";
+/// Secrets of the instances, written by the deploy step.
+pub(super) const SECRETS: &str = "secrets";
+/// Logs of the instances.
+pub(super) const LOGS: &str = "logs";
+/// Log of the supervisor.
+pub(super) const SUPERVISOR_LOG: &str = "supervisor.log";
+/// Longest path of a Unix socket that every system takes (unix(7): 108 with the ending zero).
+const MAX_SOCKET_PATH: usize = 100;
+/// How much of a log's end is read to show its last lines.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// A process, told from a later one with the same id by its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    /// Clock ticks since boot (proc_pid_stat(5), field 22).
+    pub(super) start: u64,
+}
+
+impl Process {
+    /// The process with this id now; none when there is none, or when it has ended and only waits to be reaped.
+    pub(super) fn now(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold spaces and parentheses; the state follows the last one.
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let state = fields.next()?;
+        // Field 22 is the 19th after the state, field 3.
+        let start = fields.nth(18)?.parse().ok()?;
+        (!matches!(state, "Z" | "X")).then_some(Self { pid, start })
+    }
+
+    pub(super) fn is_alive(self) -> bool {
+        Self::now(self.pid) == Some(self)
+    }
+
+    /// Writes the state file, whole.
+    pub(super) fn write(self, folder: &Path) -> Result<(), LabError> {
+        let path = folder.join(STATE);
+        let failed = |error: &dyn std::fmt::Display| LabError::io("write", &path, error);
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
+        serde_json::to_writer(&mut file, &self).map_err(|error| failed(&error))?;
+        file.flush().map_err(|error| failed(&error))?;
+        file.persist(&path).map_err(|error| failed(&error))?;
+        Ok(())
+    }
+
+    /// The supervisor that the state file names, when it is alive. A missing or damaged file names none.
+    pub(super) fn read_alive(folder: &Path) -> Option<Self> {
+        let text = fs::read(folder.join(STATE)).ok()?;
+        let process: Self = serde_json::from_slice(&text).ok()?;
+        process.is_alive().then_some(process)
+    }
+}
+
+/// Keeps other processes from starting or destroying the lab of this folder, while it lives.
+pub(super) fn lock(folder: &Path) -> Result<Flock<fs::File>, LabError> {
+    let file = fs::File::open(folder).map_err(|error| LabError::io("open", folder, error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LabError::Busy { folder: folder.to_owned() })
+}
+
+/// Connects to the control socket, however long its path.
+pub(super) fn connect(folder: &Path) -> std::io::Result<UnixStream> {
+    let path = folder.join(SOCKET);
+    if path.as_os_str().len() <= MAX_SOCKET_PATH {
+        return UnixStream::connect(path);
+    }
+    let open = fs::File::open(folder)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd()))
+}
+
+/// Creates a folder, and those above it, for this user alone.
+pub(super) fn create_folder(path: &Path) -> Result<(), LabError> {
+    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(|error| LabError::io("create the folder", path, error))
+}
+
+/// Writes a file that only this user can read.
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), LabError> {
+    let failed = |error: std::io::Error| LabError::io("write", path, error);
+    fs::write(path, bytes).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)
+}
+
+/// Removes what an earlier lab left, but for the secrets.
+pub(super) fn clean(folder: &Path) -> Result<(), LabError> {
+    for name in [STATE, SOCKET, PLAN, USER_DATA, SUPERVISOR_LOG, LOGS] {
+        let path = folder.join(name);
+        let is_folder = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+        let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LabError::io("remove", &path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The log of an instance.
+pub(super) fn log_path(folder: &Path, id: &InstanceId) -> PathBuf {
+    folder.join(LOGS).join(format!("{id}.log"))
+}
+
+/// The last lines of a file; none when it cannot be read.
+pub(super) fn tail(path: &Path, lines: usize) -> Vec<String> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut end = Vec::new();
+        file.read_to_end(&mut end)?;
+        Ok(end)
+    };
+    let end = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&end);
+    let all: Vec<&str> = text.lines().collect();
+    all.iter().skip(all.len().saturating_sub(lines)).map(|line| (*line).to_owned()).collect()
+}

@@ -1,0 +1,397 @@
+//! The process that owns a lab: it builds the network, serves instances and clients, and takes everything down again.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Pid, dup2_stdout, setsid};
+use tokio::io::{AsyncBufReadExt, BufReader, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::task::{LocalSet, spawn_local};
+
+use super::imds::{Metadata, Service};
+use super::instance::Instance;
+use super::network::{Layout, Network};
+use super::protocol::{Request, Response, Started};
+use super::resolver::Zone;
+use super::state::{self, Process};
+use super::{InstanceId, LabError, LabStatus, VPC_NAMESPACE, sys, userns};
+use crate::plan::{Plan, Topology};
+
+/// The appliance's binary, when it is not beside this one.
+const PROXY_VARIABLE: &str = "SIPEDGE_PROXY";
+/// Its name beside this one.
+const PROXY_NAME: &str = "sipedge-proxy";
+/// How long instances may take to end when the lab is destroyed.
+const DESTROY_GRACE: Duration = Duration::from_secs(1);
+/// How long the kernel may take to end killed processes: it frees their memory first.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How often the supervisor looks whether its folder is still there.
+const FOLDER_CHECK: Duration = Duration::from_secs(1);
+/// How often it looks whether killed processes that are not its children are gone.
+const GONE_CHECK: Duration = Duration::from_millis(5);
+
+/// The process that owns a lab: what `sipedge lab supervise FOLDER` (hidden) runs. Must be called before the process has a second thread.
+///
+/// Says on standard output, in one line of JSON, that the network stands or why it does not. Ends in order on SIGTERM, on SIGINT, when
+/// a client asks for it, and when its folder is removed.
+pub fn supervise(folder: &Path) -> Result<(), LabError> {
+    // A second subscriber is refused; then the program has set up its own, which is as good.
+    let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).try_init();
+    // Refused when this process leads a session already, which is the aim.
+    let _ = setsid();
+    umask(Mode::from_bits_truncate(0o077));
+    let result = prepare(folder).and_then(|(folder, plan, proxy, layout)| {
+        userns::leave()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| LabError::kernel("start the event loop", error))?;
+        LocalSet::new().block_on(&runtime, run(folder, plan, proxy, layout))
+    });
+    if let Err(error) = &result {
+        announce(&Started::Failed(error.clone()));
+    }
+    result
+}
+
+/// What the tasks of the supervisor share. They all run on its one thread.
+pub(super) struct Supervisor {
+    pub(super) folder: PathBuf,
+    pub(super) plan: Plan,
+    pub(super) proxy: PathBuf,
+    pub(super) network: Network,
+    pub(super) instances: RefCell<Vec<Instance>>,
+    /// Number of the last instance.
+    pub(super) last: Cell<u32>,
+    /// The targets that the rules have.
+    pub(super) targets: RefCell<Vec<Ipv4Addr>>,
+    /// Marked as changed whenever an instance's state is.
+    pub(super) changed: watch::Sender<()>,
+    metadata: Service,
+    ending: Notify,
+}
+
+/// What can be found out before the process leaves the machine's network.
+fn prepare(folder: &Path) -> Result<(PathBuf, Plan, PathBuf, Layout), LabError> {
+    let folder = fs::canonicalize(folder).map_err(|error| LabError::io("open the folder", folder, error))?;
+    let path = folder.join(state::PLAN);
+    let text = fs::read(&path).map_err(|error| LabError::io("read", &path, error))?;
+    let plan: Plan = serde_json::from_slice(&text).map_err(|error| LabError::io("understand", &path, error))?;
+    let layout = Layout::of(&plan)?;
+    let proxy = match std::env::var_os(PROXY_VARIABLE) {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let own =
+                std::env::current_exe().map_err(|error| LabError::io("find", "/proc/self/exe".as_ref(), error))?;
+            own.with_file_name(PROXY_NAME)
+        }
+    };
+    let proxy = fs::canonicalize(&proxy).map_err(|_| LabError::NoProxy { tried: proxy })?;
+    std::env::set_current_dir(&folder).map_err(|error| LabError::io("enter", &folder, error))?;
+    Ok((folder, plan, proxy, layout))
+}
+
+async fn run(folder: PathBuf, plan: Plan, proxy: PathBuf, layout: Layout) -> Result<(), LabError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| LabError::kernel("await SIGTERM", error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| LabError::kernel("await SIGINT", error))?;
+    let network = Network::build(layout).await?;
+    let zone = Rc::new(Zone::of(&plan.carriers));
+    for address in network.resolver_addresses() {
+        spawn_local(Rc::clone(&zone).serve(Zone::listen(address).await?));
+    }
+    let metadata = Service::listen().await?;
+    // The path is relative because the folder's may be longer than a socket's may be.
+    let control = UnixListener::bind(state::SOCKET);
+    let private = |control| fs::set_permissions(state::SOCKET, fs::Permissions::from_mode(0o600)).map(|()| control);
+    let control =
+        control.and_then(private).map_err(|error| LabError::io("listen on", &folder.join(state::SOCKET), error))?;
+    let socket = inode(Path::new(state::SOCKET));
+
+    let supervisor = Rc::new(Supervisor {
+        folder,
+        plan,
+        proxy,
+        network,
+        instances: RefCell::default(),
+        last: Cell::new(0),
+        targets: RefCell::default(),
+        changed: watch::Sender::new(()),
+        metadata: Service::default(),
+        ending: Notify::new(),
+    });
+    spawn_local(serve_metadata(Rc::clone(&supervisor), metadata));
+    spawn_local(serve_control(Rc::clone(&supervisor), control));
+    let own = Process::now(Pid::this().as_raw()).ok_or_else(|| LabError::kernel("read /proc", "own entry missing"))?;
+    own.write(&supervisor.folder)?;
+    if announce(&Started::Ready) {
+        let mut look = tokio::time::interval(FOLDER_CHECK);
+        let folder_gone = async {
+            while inode(Path::new(state::SOCKET)) == socket {
+                look.tick().await;
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("ending: SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("ending: SIGINT"),
+            () = supervisor.ending.notified() => tracing::info!("ending: a client asked for it"),
+            () = folder_gone => tracing::info!("ending: the folder was removed"),
+        }
+    }
+    supervisor.end().await;
+    Ok(())
+}
+
+/// Says how the start went; false when nobody listens. Then lets go of standard output.
+fn announce(started: &Started) -> bool {
+    let Ok(mut line) = serde_json::to_vec(started) else { return false };
+    line.push(b'\n');
+    let mut out = std::io::stdout();
+    let heard = out.write_all(&line).and_then(|()| out.flush()).is_ok();
+    let released = fs::OpenOptions::new().write(true).open("/dev/null").is_ok_and(|null| dup2_stdout(null).is_ok());
+    heard && released
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|metadata| metadata.ino())
+}
+
+async fn serve_metadata(supervisor: Rc<Supervisor>, listener: tokio::net::TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                let supervisor = Rc::clone(&supervisor);
+                spawn_local(async move {
+                    let lookup = |source| supervisor.metadata_of(source);
+                    if let Err(error) = supervisor.metadata.serve(stream, lookup).await {
+                        tracing::warn!(%client, %error, "metadata connection failed");
+                    }
+                });
+            }
+            Err(error) => tracing::warn!(%error, "cannot accept a metadata connection"),
+        }
+    }
+}
+
+async fn serve_control(supervisor: Rc<Supervisor>, listener: UnixListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let supervisor = Rc::clone(&supervisor);
+                spawn_local(async move {
+                    if let Err(error) = supervisor.serve_client(stream).await {
+                        tracing::warn!(%error, "control connection failed");
+                    }
+                });
+            }
+            Err(error) => tracing::warn!(%error, "cannot accept a control connection"),
+        }
+    }
+}
+
+impl Supervisor {
+    async fn serve_client(self: &Rc<Self>, stream: UnixStream) -> std::io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        while stream.read_line(&mut line).await? > 0 {
+            let (response, descriptors) = match serde_json::from_str(&line) {
+                Ok(request) => self.answer(request).await.unwrap_or_else(|error| (Response::Failed(error), Vec::new())),
+                Err(error) => (Response::Failed(LabError::Protocol(error.to_string())), Vec::new()),
+            };
+            let mut bytes = serde_json::to_vec(&response)?;
+            bytes.push(b'\n');
+            send(stream.get_ref(), &bytes, &descriptors).await?;
+            line.clear();
+        }
+        Ok(())
+    }
+
+    async fn answer(self: &Rc<Self>, request: Request) -> Result<(Response, Vec<OwnedFd>), LabError> {
+        let response = match request {
+            Request::Status => Response::Status(self.status()),
+            Request::AddInstance => Response::Added(self.add_instance().await?),
+            Request::KillInstance { id } => {
+                self.kill_instance(&id).await?;
+                Response::Done
+            }
+            Request::TerminateInstance { id, grace_ms } => {
+                let exit_code = self.terminate_instance(&id, Duration::from_millis(grace_ms)).await?;
+                Response::Ended { exit_code }
+            }
+            Request::SetRegistered { id, registered } => {
+                self.set_registered(&id, registered)?;
+                Response::Done
+            }
+            Request::WaitHealthy { id, deadline_ms } => {
+                self.wait_healthy(&id, Duration::from_millis(deadline_ms)).await?;
+                Response::Done
+            }
+            Request::FlushFlows => {
+                self.network.forget_flows(None)?;
+                Response::Done
+            }
+            Request::UdpSocket { namespace, address } => {
+                let bound = self.inside(&namespace, || UdpSocket::bind(address))?;
+                let socket =
+                    bound.map_err(|error| LabError::kernel(format!("bind {address} in {namespace}"), error))?;
+                return Ok((Response::Descriptors { count: 1 }, vec![socket.into()]));
+            }
+            Request::TcpListener { namespace, address } => {
+                let bound = self.inside(&namespace, || TcpListener::bind(address))?;
+                let socket =
+                    bound.map_err(|error| LabError::kernel(format!("listen on {address} in {namespace}"), error))?;
+                return Ok((Response::Descriptors { count: 1 }, vec![socket.into()]));
+            }
+            Request::Namespace { name } => {
+                let failed = |error: std::io::Error| LabError::kernel(format!("open the namespace {name}"), error);
+                let network = self.inside(&name, sys::current_namespace)?.map_err(failed)?;
+                let user = fs::File::open("/proc/self/ns/user").map_err(failed)?;
+                return Ok((Response::Descriptors { count: 2 }, vec![network, user.into()]));
+            }
+            Request::HttpGet { id, path } => {
+                let (status, body) = self.http_get(&id, &path).await?;
+                Response::Http { status, body }
+            }
+            Request::Destroy => {
+                self.ending.notify_one();
+                Response::Done
+            }
+        };
+        Ok((response, Vec::new()))
+    }
+
+    fn status(&self) -> LabStatus {
+        LabStatus {
+            supervisor_pid: Pid::this().as_raw(),
+            instances: self.instances.borrow().iter().map(Instance::status).collect(),
+            ingress_addresses: self.plan.network.ingress_addresses.clone(),
+            egress_addresses: self.plan.network.egress_addresses.clone(),
+            namespaces: self.namespaces(),
+        }
+    }
+
+    fn namespaces(&self) -> Vec<String> {
+        let mut names = vec![VPC_NAMESPACE.to_owned()];
+        names.extend(self.network.internet().iter().map(|namespace| namespace.name.clone()));
+        let instances = self.instances.borrow();
+        names.extend(instances.iter().filter_map(|instance| Some(instance.namespace.as_ref()?.name.clone())));
+        names
+    }
+
+    /// Runs `work` in a namespace of the lab.
+    fn inside<T>(&self, name: &str, work: impl FnOnce() -> T) -> Result<T, LabError> {
+        let instances = self.instances.borrow();
+        let mut all =
+            self.network.internet().iter().chain(instances.iter().filter_map(|instance| instance.namespace.as_ref()));
+        let descriptor: BorrowedFd<'_> = match all.find(|namespace| namespace.name == name) {
+            Some(namespace) => namespace.descriptor.as_fd(),
+            None if name == VPC_NAMESPACE => self.network.vpc(),
+            None => return Err(LabError::NoSuchNamespace { name: name.to_owned(), known: self.namespaces() }),
+        };
+        sys::inside(descriptor, self.network.vpc(), work)
+            .map_err(|error| LabError::kernel(format!("enter the namespace {name}"), error))
+    }
+
+    fn metadata_of(&self, source: Ipv4Addr) -> Option<Metadata> {
+        let instances = self.instances.borrow();
+        let instance =
+            instances.iter().find(|instance| instance.place.address == source && instance.namespace.is_some())?;
+        let path = self.folder.join(state::USER_DATA);
+        // Read anew, so that what is written there reaches the next boot.
+        let user_data = fs::read_to_string(&path).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "cannot read the user-data");
+            String::new()
+        });
+        let public_address = match self.plan.topology {
+            Topology::SingleEc2 => self.plan.network.ingress_addresses.first().copied(),
+            Topology::LoadBalanced => None,
+        };
+        Some(Metadata {
+            instance: instance.id.0.clone(),
+            private_address: source,
+            public_address: public_address.filter(IpAddr::is_ipv4),
+            zone: instance.place.zone.clone(),
+            lifecycle: instance.lifecycle,
+            user_data,
+        })
+    }
+
+    /// Ends everything, in order. What is left ends with this process.
+    async fn end(self: &Rc<Self>) {
+        let ids: Vec<InstanceId> = self.instances.borrow().iter().map(|instance| instance.id.clone()).collect();
+        let ends = ids.into_iter().map(|id| {
+            let supervisor = Rc::clone(self);
+            spawn_local(async move {
+                // An instance that is gone already is what is wanted.
+                let _ = supervisor.terminate_instance(&id, DESTROY_GRACE).await;
+            })
+        });
+        for end in ends.collect::<Vec<_>>() {
+            let _ = end.await;
+        }
+        let internet = self.network.internet().iter().map(|namespace| namespace.descriptor.as_fd());
+        self.end_visitors(&internet.chain([self.network.vpc()]).collect::<Vec<_>>()).await;
+        for name in [state::SOCKET, state::STATE] {
+            // The folder may be gone, which is why we end.
+            let _ = fs::remove_file(name);
+        }
+    }
+
+    /// Kills the processes that are left in these namespaces, such as those that `exec` put there, and waits until they are gone.
+    pub(super) async fn end_visitors(&self, namespaces: &[BorrowedFd<'_>]) {
+        // While a namespace is open here, its number is nobody else's.
+        let own: BTreeSet<u64> = namespaces.iter().copied().filter_map(number).collect();
+        let visitors = || {
+            let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+            let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+            let inside =
+                |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|found| own.contains(&found.ino()));
+            pids.filter(|pid| *pid != Pid::this().as_raw()).filter(inside).filter_map(Process::now).collect::<Vec<_>>()
+        };
+        let gone = async {
+            loop {
+                let left = visitors();
+                if left.is_empty() {
+                    return;
+                }
+                for process in left {
+                    // It may have ended since it was listed.
+                    let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+                }
+                tokio::time::sleep(GONE_CHECK).await;
+            }
+        };
+        if tokio::time::timeout(KILL_WAIT, gone).await.is_err() {
+            tracing::warn!("processes in the lab's namespaces did not end");
+        }
+    }
+}
+
+/// Number of a namespace, as `/proc/PID/ns/net` shows it.
+fn number(namespace: BorrowedFd<'_>) -> Option<u64> {
+    fs::metadata(format!("/proc/self/fd/{}", namespace.as_raw_fd())).ok().map(|metadata| metadata.ino())
+}
+
+async fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[OwnedFd]) -> std::io::Result<()> {
+    let mut sent = 0;
+    while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+        stream.writable().await?;
+        // The descriptors go with the first byte.
+        let descriptors = if sent == 0 { descriptors } else { &[] };
+        match stream.try_io(Interest::WRITABLE, || sys::send_with_descriptors(stream.as_fd(), rest, descriptors)) {
+            Ok(length) => sent += length,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
