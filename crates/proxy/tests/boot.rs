@@ -60,6 +60,16 @@ fn metadata_that_comes_late_is_waited_for() {
 }
 
 #[test]
+fn one_port_serves_both_roles() {
+    let mut config = config(address(23), address(200), "198.51.100.7:5060".parse().unwrap());
+    config.listen.egress_port = INGRESS;
+    let (mut process, _folder) = Process::run(&config);
+    wait_for_readyz(address(23), 200, &mut process);
+    let egress = Agent::bind(address(23), EGRESS);
+    assert_eq!(egress.address.port(), EGRESS, "no other port is taken");
+}
+
+#[test]
 fn metadata_that_never_comes_is_an_error_after_the_deadline() {
     let config = instance(11);
     let trouble = (0..100).map(|_| Trouble::Status(503)).collect();

@@ -42,6 +42,14 @@ fn a_good_file_and_good_user_data_are_summed_up() {
 }
 
 #[test]
+fn the_manual_s_example_is_a_good_one() {
+    let manual = include_str!("../../../docs/proxy.md");
+    let example = manual.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let (code, _, error) = check(example, &[]);
+    assert_eq!((code, error.as_str()), (0, ""));
+}
+
+#[test]
 fn json_says_the_same() {
     let (code, out, _) = check(&user_data(&good()), &["--json"]);
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
@@ -106,6 +114,7 @@ fn settings_that_make_no_sense_are_all_shown_at_once() {
     ] {
         assert!(error.contains(line), "no {line:?} in:\n{error}");
     }
+    assert_eq!(error.lines().count(), 4, "each once:\n{error}");
 }
 
 #[test]

@@ -121,7 +121,14 @@ pub fn check(config: &Config, origin: &str) -> Result<(), DocumentError> {
     let mut reasons = refusals(config);
     let keys =
         TokenKeys { branch: STAND_IN_KEY.repeat(32), tokens: vec![TokenKey { id: 0, key: STAND_IN_KEY.repeat(32) }] };
-    if let Some(place) = place(config, &Instance { private, public: Some(STAND_IN) })
+    let mut place = place(config, &Instance { private, public: Some(STAND_IN) });
+    if let Some(place) = &mut place
+        && is_template(&place.advertised)
+    {
+        // Said already, and better.
+        place.advertised = STAND_IN.to_string();
+    }
+    if let Some(place) = place
         && let Err(error) = Setup::new(config.clone(), &place, &keys)
     {
         reasons.extend(error.reasons);
@@ -223,7 +230,7 @@ pub enum SecretsError {
 fn refusals(config: &Config) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Advertise::Host(host) = &config.advertise
-        && host.contains("${")
+        && is_template(host)
     {
         reasons.push(format!(
             "advertise: !host {host:?}: the template's place was not filled in with the ingress address"
@@ -244,6 +251,11 @@ fn refusals(config: &Config) -> Vec<String> {
         ));
     }
     reasons
+}
+
+/// Whether a host name still has a place of Terraform's `templatefile` in it.
+fn is_template(host: &str) -> bool {
+    host.contains("${")
 }
 
 fn marker_version(text: &str) -> Option<&str> {
