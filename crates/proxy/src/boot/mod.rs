@@ -232,7 +232,10 @@ async fn serve_until_told(proxy: &Proxy, admin: &Admin, signals: &mut Signals) -
     }
     admin.set(Readiness::Draining);
     proxy.drain();
-    tracing::info!(transactions = proxy.numbers().gauges.transactions, "draining; a second signal ends at once");
+    tracing::info!(
+        transactions = proxy.numbers().gauges.pending_transactions,
+        "draining; a second signal ends at once"
+    );
     tokio::select! {
         drained = drained(proxy) => match drained {
             Drained::Finished => tracing::info!("drained: nothing is in progress"),

@@ -129,7 +129,11 @@ impl Engine {
     pub fn handle_control(&mut self, now: Time, control: Control) {
         self.gate = match control {
             Control::SelfCall { caller, callee } => Gate::SelfCall { caller, callee },
-            Control::Open => Gate::Open,
+            Control::Open => {
+                // The test call is nobody's traffic.
+                self.counters = Counters::default();
+                Gate::Open
+            }
             Control::Drain => {
                 let accept = Duration::from_millis(u64::from(self.setup.config.drain.accept_ms));
                 Gate::Draining { refuse_from: now + accept }
@@ -163,6 +167,7 @@ impl Engine {
     pub fn gauges(&self) -> Gauges {
         Gauges {
             transactions: self.transactions.len() as u64,
+            pending_transactions: self.transactions.pending() as u64,
             message_bytes: self.transactions.pool.held(),
             counted_calls: self.calls.len() as u64,
         }

@@ -89,6 +89,8 @@ numbers! {
     Gauges {
         /// Server and client transactions.
         transactions,
+        /// Those of them that wait for a final response.
+        pending_transactions,
         /// Bytes of messages kept for retransmission.
         message_bytes,
         /// Calls that limits count.

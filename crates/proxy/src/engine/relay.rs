@@ -98,7 +98,7 @@ impl Engine {
         {
             self.send_cancel(now, client);
         }
-        self.transactions.set_timer(client);
+        self.transactions.settle(client);
     }
 
     /// Sends the CANCEL of a branch, in a transaction of its own that has the branch's key.

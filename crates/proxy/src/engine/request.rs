@@ -99,7 +99,7 @@ impl Engine {
         if !machine.may_repeat() {
             self.transactions.forget(id);
         }
-        self.transactions.set_timer(id);
+        self.transactions.settle(id);
         true
     }
 

@@ -28,7 +28,7 @@ impl Engine {
             }
             Machine::InviteServer(_) | Machine::NonInviteServer(_) => return,
         };
-        self.transactions.set_timer(client);
+        self.transactions.settle(client);
         match reaction {
             ClientReaction::Absorb => {}
             ClientReaction::Acknowledge { first } => {
@@ -78,7 +78,7 @@ impl Engine {
         self.transactions.put_kept(client, kept);
         if sends_cancel {
             self.send_cancel(now, client);
-            self.transactions.set_timer(client);
+            self.transactions.settle(client);
         }
     }
 
@@ -145,7 +145,7 @@ impl Engine {
         } else {
             self.transactions.forget(server);
         }
-        self.transactions.set_timer(server);
+        self.transactions.settle(server);
     }
 
     /// Whether this INVITE opens a call, and is not one within a dialog.

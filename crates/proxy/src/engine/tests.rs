@@ -187,6 +187,7 @@ fn an_invite_goes_on_with_five_edits_and_nothing_else() {
 fn a_call_from_invite_to_bye() {
     let mut bench = Bench::new(config());
     let invite = bench.invite("z9hG4bKone");
+    assert_eq!(bench.engine.gauges().pending_transactions, 2);
     let ringing = Bench::one(bench.answer(&invite, "180 Ringing"));
     assert_eq!((ringing.port, ringing.to.as_str()), (Port::Ingress, CALLER));
     assert_eq!(ringing.text.matches("Via:").count(), 1);
@@ -200,6 +201,7 @@ fn a_call_from_invite_to_bye() {
     let bye = Bench::one(bench.receive(Port::Ingress, CALLER, &bye));
     let ok = Bench::one(bench.answer(&bye, "200 OK"));
     assert_eq!(ok.to, CALLER);
+    assert_eq!((bench.engine.gauges().pending_transactions, bench.engine.gauges().transactions), (0, 4));
     let counters = bench.engine.counters();
     assert_eq!((counters.calls_started, counters.calls_answered, counters.calls_failed), (1, 1, 0));
     assert!(bench.pass(40_000).is_empty());
@@ -394,6 +396,8 @@ fn before_it_is_open_only_the_self_call_passes() {
     let sent = bench.receive(Port::Ingress, caller, &invite);
     assert_eq!((sent[1].to.as_str(), sent[1].start()), (callee, "INVITE sip:self@edge SIP/2.0"));
     assert_eq!(bench.engine.counters().dropped_closed, 1);
+    bench.engine.handle_control(bench.now, Control::Open);
+    assert_eq!(*bench.engine.counters(), Counters::default());
 }
 
 #[test]

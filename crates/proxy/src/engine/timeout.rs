@@ -38,7 +38,7 @@ impl Engine {
             }
             Expiry::Server(ServerExpiry::Wait) | Expiry::Client(ClientExpiry::Wait) => {}
         }
-        self.transactions.set_timer(id);
+        self.transactions.settle(id);
     }
 
     /// No answer came: an INVITE's sender gets 408; others get nothing, their own Timer F ends them (RFC 4320 §4.2).
@@ -81,7 +81,7 @@ impl Engine {
         }
         self.transactions.put_kept(client, request);
         self.spare_layout = layout;
-        self.transactions.set_timer(server);
+        self.transactions.settle(server);
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) struct Transactions {
     free: Vec<u32>,
     servers: Table,
     clients: Table,
+    pending: usize,
     pub(super) timers: TimerWheel,
     pub(super) pool: Pool,
 }
@@ -37,6 +38,8 @@ pub(super) struct Transaction {
     /// What may have to be sent again: of a server transaction the last response, of a client transaction the request, and after a
     /// refusal of an INVITE its ACK.
     pub(super) kept: Kept,
+    /// Whether it is counted among those without a final response.
+    pending: bool,
     /// Whether it is the client half of an INVITE from outside a dialog.
     pub(super) opens_call: bool,
     /// Key of the call in the counted calls, when a limit counts it.
@@ -59,6 +62,15 @@ impl Machine {
             Self::InviteClient(machine) => machine.poll_timeout(),
             Self::NonInviteServer(machine) => machine.poll_timeout(),
             Self::NonInviteClient(machine) => machine.poll_timeout(),
+        }
+    }
+
+    fn is_pending(&self) -> bool {
+        match self {
+            Self::InviteServer(machine) => machine.is_proceeding(),
+            Self::InviteClient(machine) => machine.is_pending(),
+            Self::NonInviteServer(machine) => machine.is_pending(),
+            Self::NonInviteClient(machine) => machine.is_pending(),
         }
     }
 
@@ -118,6 +130,7 @@ impl Transactions {
             free: Vec::new(),
             servers: Table::default(),
             clients: Table::default(),
+            pending: 0,
             timers: TimerWheel::new(now),
             pool: Pool::default(),
         }
@@ -149,10 +162,19 @@ impl Transactions {
         table.insert(key, slot);
         let kept = Kept::default();
         if let Some(entry) = self.entries.get_mut(slot as usize) {
-            *entry =
-                Some(Transaction { key, machine, peer: None, port, remote, kept, opens_call: false, counted: None });
+            *entry = Some(Transaction {
+                key,
+                machine,
+                peer: None,
+                port,
+                remote,
+                kept,
+                pending: false,
+                opens_call: false,
+                counted: None,
+            });
         }
-        self.set_timer(Id(slot));
+        self.settle(Id(slot));
         Id(slot)
     }
 
@@ -199,9 +221,15 @@ impl Transactions {
         }
     }
 
-    /// Sets the timer to what the machine asks for. Call after every step of a machine.
-    pub(super) fn set_timer(&mut self, id: Id) {
-        match self.get(id).and_then(|transaction| transaction.machine.poll_timeout()) {
+    /// Takes note of a machine's step: what it waits for, and whether a final response is still to come. Call after every step.
+    pub(super) fn settle(&mut self, id: Id) {
+        let Some(transaction) = self.get_mut(id) else { return };
+        let at = transaction.machine.poll_timeout();
+        let is_pending = transaction.machine.is_pending();
+        let was_pending = std::mem::replace(&mut transaction.pending, is_pending);
+        self.pending += usize::from(is_pending);
+        self.pending -= usize::from(was_pending);
+        match at {
             Some(at) => self.timers.set(id.0, at),
             None => self.timers.cancel(id.0),
         }
@@ -213,6 +241,7 @@ impl Transactions {
         let table = if transaction.machine.is_server() { &mut self.servers } else { &mut self.clients };
         table.remove(&transaction.key);
         self.timers.cancel(id.0);
+        self.pending -= usize::from(transaction.pending);
         self.free.push(id.0);
         self.pool.release(std::mem::take(&mut transaction.kept));
         if let Some(peer) = transaction.peer.and_then(|peer| self.get_mut(peer)) {
@@ -223,6 +252,11 @@ impl Transactions {
 
     pub(super) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
+    }
+
+    /// How many wait for a final response.
+    pub(super) fn pending(&self) -> usize {
+        self.pending
     }
 
     pub(super) fn key(&self, id: Id) -> Option<Key> {

@@ -201,7 +201,7 @@ impl Proxy {
     pub fn drained(&self) -> Option<Drained> {
         let since = (*self.draining_since.lock().unwrap_or_else(PoisonError::into_inner))?;
         let elapsed = since.elapsed();
-        let in_progress = self.numbers().gauges.transactions;
+        let in_progress = self.numbers().gauges.pending_transactions;
         if elapsed >= Duration::from_millis(self.drain.accept_ms.into()) && in_progress == 0 {
             return Some(Drained::Finished);
         }

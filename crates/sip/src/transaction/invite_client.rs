@@ -107,16 +107,6 @@ impl InviteClient {
     pub fn is_pending(&self) -> bool {
         matches!(self.state, State::Calling { .. } | State::Proceeding { .. } | State::Cancelling { .. })
     }
-
-    /// Whether a provisional response has come, and no final one: the request itself is not sent again any more.
-    pub fn is_proceeding(&self) -> bool {
-        matches!(self.state, State::Proceeding { .. } | State::Cancelling { .. })
-    }
-
-    /// Whether a 2xx has come.
-    pub fn is_accepted(&self) -> bool {
-        matches!(self.state, State::Accepted { .. })
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
