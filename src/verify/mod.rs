@@ -1,0 +1,3 @@
+//! w
+pub mod agent;
+pub mod trace;
