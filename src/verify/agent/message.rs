@@ -146,6 +146,11 @@ pub(crate) fn host_port(uri: &Uri) -> (String, u16) {
     (host, uri.port().map_or(SIP_PORT, |port| *port.value()))
 }
 
+/// The host of a Route or Record-Route value.
+pub(crate) fn route_host(route: &str) -> Result<String, AgentError> {
+    Ok(host_port(&uri(uri_text(route))?).0)
+}
+
 /// Whether a route is a loose router (RFC 3261 §16.12): its URI has `lr`, with or without a value.
 pub(crate) fn is_loose(uri: &Uri) -> bool {
     uri.params.iter().any(|parameter| matches!(parameter, Param::Lr) || is_other(parameter, "lr"))

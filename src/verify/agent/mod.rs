@@ -33,7 +33,7 @@ use tokio::task::AbortHandle;
 
 pub use call::{Call, Dialling, End, Expected, Invite, Ringing, RingingCall};
 pub use dialog::{Dialog, RouteForgery};
-pub(crate) use message::{Via, start_line, uri_text, value, values};
+pub(crate) use message::{Via, route_host, start_line, value, values};
 
 use super::trace::{Side, Trace, TracedMessage};
 use message::{cseq, tag};
