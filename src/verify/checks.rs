@@ -273,7 +273,7 @@ impl Scene {
         if !self.silent {
             tokio::time::sleep(SILENCE / 3).await;
         }
-        if let Some(relayed) = callee.arrived() {
+        if let Some(relayed) = callee.refuse_arrived().map_err(explain)? {
             let came = format!("the callee got {} from {}", super::agent::start_line(&relayed.message.to_string()), relayed.source);
             let cause = "the edge does not check the token in Route against key and call: it is an open relay";
             return Err(Failure::new(EXPECTED, came, cause));

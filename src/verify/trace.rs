@@ -51,13 +51,17 @@ impl Trace {
 
     /// All messages of the call with this Call-ID, in the order they were seen.
     pub fn of(&self, call_id: &str) -> Vec<TracedMessage> {
-        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        messages.iter().filter(|message| message.call_id == call_id).cloned().collect()
+        let mut messages = self.all();
+        messages.retain(|message| message.call_id == call_id);
+        messages
     }
 
     /// All messages, in the order they were seen.
     pub fn all(&self) -> Vec<TracedMessage> {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // What a message brings about is sent before the message itself is written down.
+        messages.sort_by_key(|message| message.at);
+        messages
     }
 
     pub(crate) fn now(&self) -> Duration {

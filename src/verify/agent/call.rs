@@ -31,9 +31,10 @@ pub enum End {
 }
 
 impl Call {
-    /// Calls from `caller` through `invite.edge`, rings and answers at whichever of `callees` the edge chooses, and acknowledges.
+    /// Calls from `caller` through `invite.edge`, rings and answers at whichever of `callees` the edge chooses, and acknowledges. The
+    /// 180 may get lost; [`RingingCall`] waits for it.
     pub async fn place(caller: &Agent, callees: &[Agent], invite: &Invite) -> Result<Self, AgentError> {
-        RingingCall::place(caller, callees, invite).await?.answer().await
+        RingingCall::begin(caller, callees, invite).await?.answer().await
     }
 
     /// BYE from `end`: it must arrive at the other end, and its 200 must come back.
@@ -61,11 +62,17 @@ pub struct RingingCall {
 impl RingingCall {
     /// Calls from `caller` through `invite.edge` and rings at whichever of `callees` the edge chooses.
     pub async fn place(caller: &Agent, callees: &[Agent], invite: &Invite) -> Result<Self, AgentError> {
+        let mut call = Self::begin(caller, callees, invite).await?;
+        call.caller.provisional(180).await?;
+        Ok(call)
+    }
+
+    /// INVITE to the callee, and its 180 on the way.
+    async fn begin(caller: &Agent, callees: &[Agent], invite: &Invite) -> Result<Self, AgentError> {
         let mut expected = Expected::at(callees, &invite.call_id);
         let mut caller = Dialling::start(caller, invite)?;
         let callee = caller.reach(&mut expected).await?;
         callee.ring()?;
-        caller.provisional(180).await?;
         Ok(Self { caller, callee })
     }
 

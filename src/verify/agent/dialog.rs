@@ -154,13 +154,16 @@ impl Dialog {
         Ok(Some(Forged { transaction: self.start(request, to)? }))
     }
 
-    /// The next request that has come already, whatever it is, but for ACKs.
-    pub fn arrived(&mut self) -> Option<Received<Request>> {
-        let next = self.waiting.pop_front().or_else(|| self.requests.try_recv().ok())?;
-        match next.received.message.method {
-            Method::Ack => self.arrived(),
-            _ => Some(next.received),
+    /// Answers 481 to every request that has come already, and returns the first. ACKs are left out.
+    pub fn refuse_arrived(&mut self) -> Result<Option<Received<Request>>, AgentError> {
+        let mut first = None;
+        while let Some(next) = self.waiting.pop_front().or_else(|| self.requests.try_recv().ok()) {
+            if next.received.message.method != Method::Ack {
+                next.reply(481)?;
+                first.get_or_insert(next.received);
+            }
         }
+        Ok(first)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the components of a dialog in RFC 3261 §12.1")]
