@@ -2,16 +2,16 @@
 
 #[path = "faulty_edge/edge.rs"]
 mod edge;
-mod support;
+#[path = "support/loopback.rs"]
+mod loopback;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use edge::{Edge, EdgeConfig, EdgeRoute};
+use loopback::{Block, DOMAIN, NUMBER};
 use sipedge::verify::agent::{Agent, AgentError, Call, Dialling, End, Expected, Invite, RingingCall, Settings};
 use sipedge::verify::trace::Trace;
-use support::loopback::Block;
-use support::plans::{DOMAIN, NUMBER};
 use tokio::task::JoinSet;
 
 /// An edge without fault, and user agents around it.
@@ -80,7 +80,10 @@ impl Wire {
 
 fn header<'a>(message: &'a str, name: &str) -> &'a str {
     let prefix = format!("{name}: ");
-    message.lines().find_map(|line| line.strip_prefix(prefix.as_str())).unwrap_or_else(|| panic!("no {name} in\n{message}"))
+    message
+        .lines()
+        .find_map(|line| line.strip_prefix(prefix.as_str()))
+        .unwrap_or_else(|| panic!("no {name} in\n{message}"))
 }
 
 #[tokio::test]
@@ -199,7 +202,10 @@ async fn a_callee_repeats_its_200_until_the_ack_and_answers_where_via_says() {
             }
         }
     };
-    assert_eq!(status(request("BYE", "one@test", "z9hG4bKc", &tag, 1, block)).await, "SIP/2.0 500 Server Internal Error");
+    assert_eq!(
+        status(request("BYE", "one@test", "z9hG4bKc", &tag, 1, block)).await,
+        "SIP/2.0 500 Server Internal Error"
+    );
     assert_eq!(
         status(request("BYE", "one@test", "z9hG4bKd", "wrong", 2, block)).await,
         "SIP/2.0 481 Call/Transaction Does Not Exist"

@@ -2,33 +2,49 @@
 
 #[path = "faulty_edge/edge.rs"]
 mod edge;
-mod support;
+#[path = "support/loopback.rs"]
+mod loopback;
+#[path = "support/plans.rs"]
+mod plans;
 
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use edge::{Edge, EdgeConfig, EdgeRoute};
-use sipedge::verify::{Addresses, Check, Report, report, run};
+use loopback::{Block, DOMAIN};
+use plans::one_call;
+use sipedge::plan::{Endpoint, VerifyCall};
+use sipedge::verify::{Addresses, Bench, Check, Report, report, run};
 use sipedge_proxy::config::Refuse;
-use support::loopback::Block;
-use support::plans::{self, DOMAIN};
+
+/// When the runs say that they started.
+const STARTED: &str = "2026-11-20T12:00:00Z";
 
 /// The smoke call on an edge with these faults.
 fn smoke(faults: &[&str], refuse: Refuse) -> Report {
     let block = Block::take();
+    let _edge = start(block, block.callee(), faults, refuse);
+    let plan = one_call(block.ingress(), block.caller(), block.callee(), refuse);
+    run(&plan, &addresses(block), &block, STARTED)
+}
+
+fn start(block: Block, callee: SocketAddr, faults: &[&str], refuse: Refuse) -> Edge {
     let config = EdgeConfig {
         ingress: block.ingress(),
         egress: block.egress(),
         advertised: block.address(2).to_string(),
         private: block.address(77).to_string(),
-        routes: vec![EdgeRoute { allow: vec![block.address(10).into()], callee: block.callee(), domain: DOMAIN.to_owned() }],
+        routes: vec![EdgeRoute { allow: vec![block.address(10).into()], callee, domain: DOMAIN.to_owned() }],
         silent: refuse == Refuse::Silence,
         secret: 42,
         faults: faults.iter().map(ToString::to_string).collect(),
     };
-    let _edge = Edge::start(config).expect("the edge's addresses are free");
-    let plan = plans::one_call(block.ingress(), block.caller(), block.callee(), refuse);
-    let addresses = Addresses { ingress: block.ingress(), egress: vec![block.address(3)] };
-    run(&plan, &addresses, &block, "2026-11-20T12:00:00Z")
+    Edge::start(config).expect("the edge's addresses are free")
+}
+
+fn addresses(block: Block) -> Addresses {
+    Addresses { ingress: block.ingress(), egress: vec![block.address(3)] }
 }
 
 /// The checks that failed after being tried.
@@ -64,6 +80,76 @@ fn every_check_passes_on_an_edge_without_fault() {
 fn every_check_passes_on_an_edge_that_refuses_in_silence() {
     let report = smoke(&[], Refuse::Silence);
     assert!(report.passed, "{}", report::terminal(&report));
+}
+
+#[test]
+fn every_check_passes_when_one_carrier_is_source_and_destination() {
+    let block = Block::take();
+    let _edge = start(block, block.caller(), &[], Refuse::Answer);
+    let mut plan = one_call(block.ingress(), block.caller(), block.caller(), Refuse::Answer);
+    plan.verify.calls[0].callee = vec![plan.verify.calls[0].caller.clone()];
+    let report = run(&plan, &addresses(block), &block, STARTED);
+    assert!(report.passed, "{}", report::terminal(&report));
+}
+
+#[test]
+fn every_route_is_called_at_whichever_address_the_edge_chooses() {
+    let block = Block::take();
+    let _edge = start(block, block.callee(), &[], Refuse::Answer);
+    let mut plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
+    let other = Endpoint { namespace: "destination".to_owned(), address: SocketAddr::new(block.address(21), 5060) };
+    plan.verify.calls[0].callee.insert(0, other);
+    plan.verify.calls.push(VerifyCall { to: "again".to_owned(), ..plan.verify.calls[0].clone() });
+    let report = run(&plan, &addresses(block), &block, STARTED);
+    assert!(report.passed, "{}", report::terminal(&report));
+    assert_eq!(report.calls.iter().map(|call| call.to.as_str()).collect::<Vec<_>>(), ["destination", "again"]);
+}
+
+#[test]
+fn calls_go_one_after_another_when_a_trunk_admits_one() {
+    let block = Block::take();
+    let _edge = start(block, block.callee(), &[], Refuse::Answer);
+    let mut plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
+    plan.proxy.trunks[0].limits.calls = Some(1);
+    plan.proxy.trunks[1].limits.cps = Some(3);
+    let report = run(&plan, &addresses(block), &block, STARTED);
+    assert!(report.passed, "{}", report::terminal(&report));
+    assert!(report.took_ms >= 1_000.0, "four calls at three per second took {} ms", report.took_ms);
+}
+
+#[test]
+fn an_edge_that_is_not_there_fails_every_check_in_bounded_time() {
+    let block = Block::take();
+    let plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
+    let report = run(&plan, &addresses(block), &block, STARTED);
+    let text = report::terminal(&report);
+    assert!(!report.passed && report.calls[0].checks.iter().all(|check| !check.passed), "{text}");
+    assert!(text.contains("no instance is healthy"), "{text}");
+    assert!(report.took_ms < 10_000.0, "{text}");
+}
+
+#[test]
+fn user_agents_without_sockets_are_reported() {
+    struct NoSockets;
+    impl Bench for NoSockets {
+        fn udp_socket(&self, _: &str, _: SocketAddr) -> io::Result<UdpSocket> {
+            Err(io::Error::other("no such namespace"))
+        }
+    }
+    let block = Block::take();
+    let plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
+    let report = run(&plan, &addresses(block), &NoSockets, STARTED);
+    assert!(!report.passed);
+    assert!(report::terminal(&report).contains("in the namespace source: no such namespace"));
+}
+
+#[test]
+fn a_plan_without_routes_does_not_pass() {
+    let block = Block::take();
+    let mut plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
+    plan.verify.calls.clear();
+    let report = run(&plan, &addresses(block), &block, STARTED);
+    assert!(!report.passed && report::terminal(&report).contains("no route"));
 }
 
 #[test]

@@ -6,7 +6,15 @@ use sipedge::verify::{CallReport, Check, LadderMessage, Report};
 
 /// A report with a check of each kind, and text that is dangerous in HTML and XML.
 fn sample() -> Report {
-    let check = |id: &str, passed, tried| Check { id: id.to_owned(), title: format!("title of {id}"), passed, tried, took_ms: 1.5, ..Check::default() };
+    let check = |id: &str, passed, tried| Check {
+        id: id.to_owned(),
+        title: format!("title of {id}"),
+        part: "main call".to_owned(),
+        passed,
+        tried,
+        took_ms: 1.5,
+        ..Check::default()
+    };
     let message = |at_ms, end, sent, start_line: &str, method: &str| LadderMessage {
         part: "main call".to_owned(),
         at_ms,
@@ -59,10 +67,10 @@ fn the_terminal_has_a_line_per_check_and_the_ladder() {
         "  ✓ reached                title of reached                                1.5 ms",
         "      cause:    narrow `from`",
         "  ✗ cancel                 title of cancel                              not tried",
-        "      0.0 ms │─ INVITE ─────────────────▶│                           │",
-        "      0.4 ms │                           │─ INVITE ─────────────────▶│",
-        "      0.9 ms │                           │◀──────── 200 OK (INVITE) ─│",
-        "      1.3 ms │◀──────── 200 OK (INVITE) ─│                           │",
+        "      0.0 ms │─ INVITE ─────────────────────▶│                               │",
+        "      0.4 ms │                               │─ INVITE ─────────────────────▶│",
+        "      0.9 ms │                               │◀──────────── 200 OK (INVITE) ─│",
+        "      1.3 ms │◀──────────── 200 OK (INVITE) ─│                               │",
         "FAILED: 1 of 3 checks in 410 ms",
     ] {
         assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");

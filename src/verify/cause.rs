@@ -44,7 +44,10 @@ impl Clues<'_> {
         };
         let ingress = self.addresses.ingress.ip();
         if !self.is_ingress(&via.host) {
-            return Some(format!("the edge advertises {} in Via: set `advertise` to its public address {ingress}", via.host));
+            return Some(format!(
+                "the edge advertises {} in Via: set `advertise` to its public address {ingress}",
+                via.host
+            ));
         }
         (!via.rport).then(|| {
             format!(
@@ -78,7 +81,8 @@ impl Clues<'_> {
     /// Why a response did not come back, judged by the INVITE that the callee got.
     pub(super) fn response_lost(&self, invite: &Request) -> String {
         self.via(invite).unwrap_or_else(|| {
-            "the edge does not relay it to the caller, or by a socket other than the one that the INVITE came in by".to_owned()
+            "the edge does not relay it to the caller, or by a socket other than the one that the INVITE came in by"
+                .to_owned()
         })
     }
 
@@ -89,10 +93,15 @@ impl Clues<'_> {
             return Ok(());
         }
         Err(match source == addresses.ingress.ip() {
-            true => "requests leave by the ingress socket: they have to leave by the egress port, through the NAT gateway".to_owned(),
-            false => "requests leave from an address that no carrier was told to admit, or go past the edge for want of a \
+            true => {
+                "requests leave by the ingress socket: they have to leave by the egress port, through the NAT gateway"
+                    .to_owned()
+            }
+            false => {
+                "requests leave from an address that no carrier was told to admit, or go past the edge for want of a \
                       Record-Route"
-                .to_owned(),
+                    .to_owned()
+            }
         })
     }
 

@@ -9,7 +9,9 @@ use rsip::Request;
 use tokio::sync::oneshot;
 
 use super::Addresses;
-use super::agent::{Agent, AgentError, Call, Dialling, Dialog, Expected, Invite, Received, Ringing, RingingCall, RouteForgery};
+use super::agent::{
+    Agent, AgentError, Call, Dialling, Dialog, Expected, Invite, Received, Ringing, RingingCall, RouteForgery,
+};
 use super::cause::Clues;
 use super::pace::Pace;
 use super::report::{CallReport, Check, LadderMessage};
@@ -39,28 +41,35 @@ const CANCEL: &str = "cancel";
 const MAX_FORWARDS: &str = "max-forwards";
 const STRANGER: &str = "stranger-refused";
 
-/// Every check, in the order of the report.
-const CHECKS: [(&str, &str); 15] = [
-    (REACHED, "INVITE reaches the destination"),
-    (REQUEST_URI, "Request-URI: user kept, host rewritten"),
-    (FORWARDED_FROM, "INVITE comes from an address to whitelist"),
-    (VIA, "Via has the public address and rport"),
-    (PROVISIONAL, "100 and 180 come back to the caller"),
-    (ANSWERED, "200 comes back by the path of the INVITE"),
-    (SET_UP_DELAY, "set-up delay within its limit"),
-    (ACK, "ACK end to end through the edge"),
-    (REINVITE, "re-INVITE and its ACK through the edge"),
-    (FORGED, "requests with a forged route refused"),
-    (BYE_CALLER, "BYE from the caller, 200 back"),
-    (BYE_CALLEE, "BYE from the callee, 200 back"),
-    (CANCEL, "CANCEL reaches the callee, 487 comes back"),
-    (MAX_FORWARDS, "Max-Forwards 0 answered 483"),
-    (STRANGER, "stranger refused"),
+/// The parts of the smoke call, as the ladder names them.
+const MAIN_PART: &str = "main call";
+const BYE_PART: &str = "BYE from the callee";
+const CANCEL_PART: &str = "CANCEL";
+const HOPS_PART: &str = "Max-Forwards";
+const STRANGER_PART: &str = "stranger";
+
+/// Every check with its title and its part, in the order of the report.
+const CHECKS: [(&str, &str, &str); 15] = [
+    (REACHED, "INVITE reaches the destination", MAIN_PART),
+    (REQUEST_URI, "Request-URI: user kept, host rewritten", MAIN_PART),
+    (FORWARDED_FROM, "INVITE comes from an address to whitelist", MAIN_PART),
+    (VIA, "Via has the public address and rport", MAIN_PART),
+    (PROVISIONAL, "100 and 180 come back to the caller", MAIN_PART),
+    (ANSWERED, "200 comes back by the path of the INVITE", MAIN_PART),
+    (SET_UP_DELAY, "set-up delay within its limit", MAIN_PART),
+    (ACK, "ACK end to end through the edge", MAIN_PART),
+    (REINVITE, "re-INVITE and its ACK through the edge", MAIN_PART),
+    (FORGED, "requests with a forged route refused", MAIN_PART),
+    (BYE_CALLER, "BYE from the caller, 200 back", MAIN_PART),
+    (BYE_CALLEE, "BYE from the callee, 200 back", BYE_PART),
+    (CANCEL, "CANCEL reaches the callee, 487 comes back", CANCEL_PART),
+    (MAX_FORWARDS, "Max-Forwards 0 answered 483", HOPS_PART),
+    (STRANGER, "stranger refused", STRANGER_PART),
 ];
 
 /// The checks of a finished call, in the order of the report.
 pub(super) fn conclude(sheet: &Sheet) -> Vec<Check> {
-    CHECKS.iter().map(|(id, title)| sheet.line(id, title)).collect()
+    CHECKS.iter().map(|(id, title, part)| sheet.line(id, title, part)).collect()
 }
 
 /// One route with its user agents.
@@ -82,14 +91,15 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) async fn play(self) -> CallReport {
-        let [main, second, cancelled, hops, stranger] = std::array::from_fn(|_| Invite::new(self.addresses.ingress, &self.call.number));
+        let [main, second, cancelled, hops, stranger] =
+            std::array::from_fn(|_| Invite::new(self.addresses.ingress, &self.call.number));
         let hops = Invite { max_forwards: 0, ..hops };
         let parts = [
-            ("main call", main.call_id.clone()),
-            ("BYE from the callee", second.call_id.clone()),
-            ("CANCEL", cancelled.call_id.clone()),
-            ("Max-Forwards", hops.call_id.clone()),
-            ("stranger", stranger.call_id.clone()),
+            (MAIN_PART, main.call_id.clone()),
+            (BYE_PART, second.call_id.clone()),
+            (CANCEL_PART, cancelled.call_id.clone()),
+            (HOPS_PART, hops.call_id.clone()),
+            (STRANGER_PART, stranger.call_id.clone()),
         ];
         let (lend, borrow) = oneshot::channel();
         // The second call goes first, since the main call borrows its route: with a limit of one call they run in this order.
@@ -102,7 +112,9 @@ impl Scene {
         );
         let ladder = parts
             .iter()
-            .flat_map(|(part, call_id)| self.trace.of(call_id).into_iter().map(|message| LadderMessage::new(part, message)))
+            .flat_map(|(part, call_id)| {
+                self.trace.of(call_id).into_iter().map(|message| LadderMessage::new(part, message))
+            })
             .collect();
         CallReport::new(&self.call, &self.addresses, conclude(&self.sheet), ladder)
     }
@@ -163,7 +175,9 @@ impl Scene {
 
     fn source(&self, what: &str, source: IpAddr) -> Result<(), Failure> {
         let clues = self.clues();
-        clues.egress(source).map_err(|cause| Failure::new(format!("{what} from {}", clues.egress_words()), format!("it came from {source}"), cause))
+        clues.egress(source).map_err(|cause| {
+            Failure::new(format!("{what} from {}", clues.egress_words()), format!("it came from {source}"), cause)
+        })
     }
 
     fn via(&self, invite: &Request) -> Result<(), Failure> {
@@ -174,9 +188,14 @@ impl Scene {
 
     async fn provisional(&self, caller: &mut Dialling, ringing: &Ringing) -> Result<(), Failure> {
         let invite = &ringing.invite().message;
-        let explain = |error: AgentError, cause: String| Failure::new("100 from the edge and 180 from the callee", came(&error), cause);
+        let explain = |error: AgentError, cause: String| {
+            Failure::new("100 from the edge and 180 from the callee", came(&error), cause)
+        };
         caller.provisional(100).await.map_err(|error| {
-            explain(error, "the edge does not answer 100 at once: the caller's carrier sends the INVITE again".to_owned())
+            explain(
+                error,
+                "the edge does not answer 100 at once: the caller's carrier sends the INVITE again".to_owned(),
+            )
         })?;
         ringing.ring().map_err(|error| explain(error, self.clues().response_lost(invite)))?;
         caller.provisional(180).await.map_err(|error| explain(error, self.clues().response_lost(invite)))?;
@@ -217,7 +236,8 @@ impl Scene {
         let clues = self.clues();
         let expected = "the ACK at the callee, from the edge";
         let lost = || "the edge does not forward the ACK of a 2xx, or refuses the token in its Route".to_owned();
-        let explain = |error: AgentError| Failure::new(expected, came(&error), clues.routes_of(invite).unwrap_or_else(lost));
+        let explain =
+            |error: AgentError| Failure::new(expected, came(&error), clues.routes_of(invite).unwrap_or_else(lost));
         let caller = caller.confirm().map_err(explain)?;
         let ack = callee.ack().await.map_err(explain)?;
         match clues.egress(ack.source.ip()) {
@@ -234,7 +254,11 @@ impl Scene {
         let (sent, arrived) = tokio::join!(caller.reinvite(), callee.expect_reinvite());
         let explain = |error: AgentError| {
             let lost = || "the edge does not relay INVITE within a dialog".to_owned();
-            Failure::new("the re-INVITE at the callee, its 200 and ACK", came(&error), self.clues().routes(&routes).unwrap_or_else(lost))
+            Failure::new(
+                "the re-INVITE at the callee, its 200 and ACK",
+                came(&error),
+                self.clues().routes(&routes).unwrap_or_else(lost),
+            )
         };
         let arrived = arrived.map_err(explain)?;
         sent.map_err(explain)?;
@@ -242,9 +266,16 @@ impl Scene {
     }
 
     /// Requests whose route the edge never issued for this call: an edge that relays them is an open relay.
-    async fn forged(&self, caller: &mut Dialog, callee: &mut Dialog, borrowed: oneshot::Receiver<Vec<String>>) -> Result<(), Failure> {
-        const EXPECTED: &str = "BYE with an altered token, with none, and with another call's: refused, and none at the callee";
-        let explain = |error: AgentError| Failure::new(EXPECTED, came(&error), "the route set of the call cannot be used");
+    async fn forged(
+        &self,
+        caller: &mut Dialog,
+        callee: &mut Dialog,
+        borrowed: oneshot::Receiver<Vec<String>>,
+    ) -> Result<(), Failure> {
+        const EXPECTED: &str =
+            "BYE with an altered token, with none, and with another call's: refused, and none at the callee";
+        let explain =
+            |error: AgentError| Failure::new(EXPECTED, came(&error), "the route set of the call cannot be used");
         let patience = self.caller.settings().patience;
         let Ok(Ok(other)) = tokio::time::timeout(patience, borrowed).await else {
             let cause = "the call whose token is borrowed was not set up: see bye-from-callee";
@@ -274,7 +305,11 @@ impl Scene {
             tokio::time::sleep(SILENCE / 3).await;
         }
         if let Some(relayed) = callee.refuse_arrived().map_err(explain)? {
-            let came = format!("the callee got {} from {}", super::agent::start_line(&relayed.message.to_string()), relayed.source);
+            let came = format!(
+                "the callee got {} from {}",
+                super::agent::start_line(&relayed.message.to_string()),
+                relayed.source
+            );
             let cause = "the edge does not check the token in Route against key and call: it is an open relay";
             return Err(Failure::new(EXPECTED, came, cause));
         }
@@ -282,7 +317,9 @@ impl Scene {
             let (came, cause) = match outcome.map(|response| response.message.status_code) {
                 Some(status) if status.code() >= 300 => continue,
                 None if self.silent => continue,
-                Some(status) => (format!("{status} to the BYE with {what}"), "the edge answers it as if the call were its own"),
+                Some(status) => {
+                    (format!("{status} to the BYE with {what}"), "the edge answers it as if the call were its own")
+                }
                 None => (
                     format!("no answer to the BYE with {what}"),
                     "the edge drops it in silence though `refuse` says answer, or has sent it elsewhere",
@@ -299,7 +336,11 @@ impl Scene {
         let (sent, arrived) = tokio::join!(from.bye(), to.expect_bye());
         let explain = |error: AgentError| {
             let lost = || format!("the edge does not relay the BYE of {who}, or refuses the token in its Route");
-            Failure::new("BYE at the other end, 200 back", came(&error), self.clues().routes(&routes).unwrap_or_else(lost))
+            Failure::new(
+                "BYE at the other end, 200 back",
+                came(&error),
+                self.clues().routes(&routes).unwrap_or_else(lost),
+            )
         };
         // When the BYE was refused, that says more than its absence at the other end.
         if let Err(error @ AgentError::Instead { .. }) = sent {
@@ -316,9 +357,14 @@ impl Scene {
     async fn bye_from_callee(&self, invite: Invite, lend: oneshot::Sender<Vec<String>>) -> Option<()> {
         let _permit = self.pace.enter().await;
         let trial = async {
-            let Call { mut caller, mut callee } = Call::place(&self.caller, &self.callees, &invite).await.map_err(|error| {
-                Failure::new("a second call, for the callee to end", came(&error), "the checks of the main call show the cause")
-            })?;
+            let Call { mut caller, mut callee } =
+                Call::place(&self.caller, &self.callees, &invite).await.map_err(|error| {
+                    Failure::new(
+                        "a second call, for the callee to end",
+                        came(&error),
+                        "the checks of the main call show the cause",
+                    )
+                })?;
             let _ = lend.send(caller.routes().to_vec());
             self.bye(&mut callee, &mut caller, "the callee").await
         };
@@ -342,7 +388,8 @@ impl Scene {
                         "the edge does not send CANCEL on, or on another branch than the INVITE's".to_owned()
                     }
                     AgentError::Missing { what, .. } if what.contains("ACK") => {
-                        "the edge does not acknowledge the callee's 487, or on another branch than the INVITE's".to_owned()
+                        "the edge does not acknowledge the callee's 487, or on another branch than the INVITE's"
+                            .to_owned()
                     }
                     _ => self.clues().response_lost(&invite),
                 };
@@ -385,7 +432,9 @@ impl Scene {
                 Some(Ok(())) => Err(Failure::new(
                     expected,
                     "the INVITE arrived at the callee",
-                    format!("the edge takes calls from {stranger}, which is in no carrier's range: narrow the trunks' `from`"),
+                    format!(
+                        "the edge takes calls from {stranger}, which is in no carrier's range: narrow the trunks' `from`"
+                    ),
                 )),
                 Some(Err(error)) => {
                     let cause = "the edge does not do what `refuse` in its configuration says";
@@ -419,7 +468,9 @@ impl Scene {
 /// What came, in words.
 fn came(error: &AgentError) -> String {
     match error {
-        AgentError::Missing { what, waited } => format!("nothing: {what} did not come within {} ms", waited.as_millis()),
+        AgentError::Missing { what, waited } => {
+            format!("nothing: {what} did not come within {} ms", waited.as_millis())
+        }
         AgentError::Instead { came, .. } => came.clone(),
         other => other.to_string(),
     }

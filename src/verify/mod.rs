@@ -32,7 +32,7 @@ pub use report::{CallReport, Check, LadderMessage, Report};
 
 /// Address of the user agent that no trunk admits, in the namespace [`STRANGER_NAMESPACE`]. 198.18.0.0/15 is set aside for
 /// benchmarks (RFC 2544): no carrier signals from it.
-pub const STRANGER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 10)), 5060);
+pub const STRANGER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), 5060);
 
 /// Shortest wait for what should come: an INVITE is sent again after 500 ms and 1.5 s meanwhile.
 const PATIENCE_MIN: Duration = Duration::from_secs(2);
@@ -123,7 +123,13 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn scene(&mut self, plan: &Plan, addresses: &Addresses, call: &VerifyCall, pace: Arc<Pace>) -> std::io::Result<Scene> {
+    fn scene(
+        &mut self,
+        plan: &Plan,
+        addresses: &Addresses,
+        call: &VerifyCall,
+        pace: Arc<Pace>,
+    ) -> std::io::Result<Scene> {
         let caller = self.agent(&call.caller)?;
         let callees = call.callee.iter().map(|endpoint| self.agent(endpoint)).collect::<Result<Vec<_>, _>>()?;
         let stranger = Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS };
@@ -149,7 +155,8 @@ impl Stage<'_> {
             return Ok(agent.clone());
         }
         let Endpoint { namespace, address } = endpoint;
-        let place = |error| std::io::Error::other(format!("no socket on {address} in the namespace {namespace}: {error}"));
+        let place =
+            |error| std::io::Error::other(format!("no socket on {address} in the namespace {namespace}: {error}"));
         let socket = self.bench.udp_socket(namespace, *address).map_err(place)?;
         let agent = Agent::new(socket, self.settings.clone(), &self.trace).map_err(place)?;
         self.agents.insert(key, agent.clone());

@@ -22,7 +22,8 @@ impl Pace {
     pub(super) fn new(plan: &Plan) -> Self {
         let wanted = plan.verify.calls.len().max(1) * CALLS_PER_ROUTE;
         let used = |name: &str| plan.verify.calls.iter().any(|call| call.from == name || call.to == name);
-        let limits: Vec<_> = plan.proxy.trunks.iter().filter(|trunk| used(&trunk.name)).map(|trunk| trunk.limits).collect();
+        let limits: Vec<_> =
+            plan.proxy.trunks.iter().filter(|trunk| used(&trunk.name)).map(|trunk| trunk.limits).collect();
         let calls = limits.iter().filter_map(|limits| limits.calls).min().map_or(wanted, |calls| calls.max(1) as usize);
         let cps = limits.iter().filter_map(|limits| limits.cps).min();
         let interval = match cps {

@@ -9,8 +9,11 @@ use super::report::{Check, milliseconds};
 /// Results by check id.
 #[derive(Debug, Default)]
 pub(super) struct Sheet {
-    results: Mutex<BTreeMap<&'static str, (Duration, Result<(), Failure>)>>,
+    results: Mutex<BTreeMap<&'static str, Outcome>>,
 }
+
+/// How long a check took, and what came of it.
+type Outcome = (Duration, Result<(), Failure>);
 
 /// Why a check failed.
 #[derive(Debug, Clone)]
@@ -28,7 +31,11 @@ impl Failure {
 
 impl Sheet {
     /// Tries one check and writes down its time and result. `None` when it failed.
-    pub(super) async fn check<T>(&self, id: &'static str, trial: impl Future<Output = Result<T, Failure>>) -> Option<T> {
+    pub(super) async fn check<T>(
+        &self,
+        id: &'static str,
+        trial: impl Future<Output = Result<T, Failure>>,
+    ) -> Option<T> {
         let began = Instant::now();
         match trial.await {
             Ok(value) => {
@@ -52,9 +59,9 @@ impl Sheet {
     }
 
     /// The line of a check; one that has no result was not tried, which counts as failed.
-    pub(super) fn line(&self, id: &'static str, title: &str) -> Check {
+    pub(super) fn line(&self, id: &'static str, title: &str, part: &str) -> Check {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-        let base = Check { id: id.to_owned(), title: title.to_owned(), ..Check::default() };
+        let base = Check { id: id.to_owned(), title: title.to_owned(), part: part.to_owned(), ..Check::default() };
         match results.get(id) {
             Some((took, Ok(()))) => Check { passed: true, tried: true, took_ms: milliseconds(*took), ..base },
             Some((took, Err(failure))) => Check {

@@ -18,11 +18,12 @@ const METADATA: &str = "169.254.169.254:80";
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The setup that metadata, user-data and secrets folder give. Faults are the words of the file `faults` in `secrets`.
-pub fn from_metadata(secrets: &Path) -> Result<(EdgeConfig, Config), Box<dyn Error>> {
+pub(crate) fn from_metadata(secrets: &Path) -> Result<(EdgeConfig, Config), Box<dyn Error>> {
     let token = http("PUT", "/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 60")?;
     let get = |path: &str| http("GET", path, &format!("X-aws-ec2-metadata-token: {token}"));
     let address: IpAddr = get("/latest/meta-data/local-ipv4")?.trim().parse()?;
-    let config = find_config(&serde_yaml::from_str(&get("/latest/user-data")?)?).ok_or("user-data holds no proxy configuration")?;
+    let config = find_config(&serde_yaml::from_str(&get("/latest/user-data")?)?)
+        .ok_or("user-data holds no proxy configuration")?;
     let advertised = match &config.advertise {
         Advertise::Host(host) => host.clone(),
         Advertise::Listen => address.to_string(),
@@ -44,12 +45,12 @@ pub fn from_metadata(secrets: &Path) -> Result<(EdgeConfig, Config), Box<dyn Err
 }
 
 /// Words of a list of faults.
-pub fn split_faults(text: &str) -> BTreeSet<String> {
+pub(crate) fn split_faults(text: &str) -> BTreeSet<String> {
     text.split([',', ' ', '\n']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// Answers every request on the admin port with 200. Never returns.
-pub fn serve_admin(address: SocketAddr) -> std::io::Result<()> {
+pub(crate) fn serve_admin(address: SocketAddr) -> std::io::Result<()> {
     let listener = TcpListener::bind(address)?;
     for stream in listener.incoming() {
         let mut stream = stream?;
@@ -76,7 +77,11 @@ fn routes(config: &Config) -> Result<Vec<EdgeRoute>, Box<dyn Error>> {
             Ok(address) => address,
             Err(_) => resolve(host, *config.dns.servers.first().ok_or("no name server")?)?,
         };
-        routes.push(EdgeRoute { allow: trunk(&route.from)?.from.clone(), callee: SocketAddr::new(address, port), domain });
+        routes.push(EdgeRoute {
+            allow: trunk(&route.from)?.from.clone(),
+            callee: SocketAddr::new(address, port),
+            domain,
+        });
     }
     Ok(routes)
 }
@@ -98,7 +103,9 @@ fn http(method: &str, path: &str, header: &str) -> Result<String, Box<dyn Error>
     let address = METADATA.to_socket_addrs()?.next().ok_or("no metadata address")?;
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: 169.254.169.254\r\n{header}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: 169.254.169.254\r\n{header}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes())?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;

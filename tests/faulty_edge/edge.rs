@@ -17,7 +17,7 @@ use rsip::headers::{self, UntypedHeader};
 use rsip::{Header, Headers, Method, Request, Response, SipMessage, Uri};
 
 /// What can be wrong with it.
-pub const FAULTS: [&str; 24] = [
+pub(crate) const FAULTS: [&str; 24] = [
     "no-advertise",
     "no-rport",
     "wrong-domain",
@@ -45,55 +45,56 @@ pub const FAULTS: [&str; 24] = [
 ];
 
 /// Delay of the fault `slow`.
-pub const SLOWNESS: Duration = Duration::from_millis(400);
+pub(crate) const SLOWNESS: Duration = Duration::from_millis(400);
 
 /// How the edge is set up.
 #[derive(Debug, Clone)]
-pub struct EdgeConfig {
+pub(crate) struct EdgeConfig {
     /// Where requests arrive.
-    pub ingress: SocketAddr,
+    pub(crate) ingress: SocketAddr,
     /// Where requests leave from; may equal `ingress`.
-    pub egress: SocketAddr,
+    pub(crate) egress: SocketAddr,
     /// Host that Via and Record-Route carry.
-    pub advertised: String,
+    pub(crate) advertised: String,
     /// Host that they carry with the fault `no-advertise`.
-    pub private: String,
+    pub(crate) private: String,
     /// Who may call whom.
-    pub routes: Vec<EdgeRoute>,
+    pub(crate) routes: Vec<EdgeRoute>,
     /// Whether strangers get nothing instead of 403.
-    pub silent: bool,
+    pub(crate) silent: bool,
     /// Key of branches and tokens.
-    pub secret: u64,
+    pub(crate) secret: u64,
     /// Of [`FAULTS`].
-    pub faults: BTreeSet<String>,
+    pub(crate) faults: BTreeSet<String>,
 }
 
 /// Calls from these sources go to this destination.
 #[derive(Debug, Clone)]
-pub struct EdgeRoute {
+pub(crate) struct EdgeRoute {
     /// Sources.
-    pub allow: Vec<IpNet>,
+    pub(crate) allow: Vec<IpNet>,
     /// Destination.
-    pub callee: SocketAddr,
+    pub(crate) callee: SocketAddr,
     /// Host of the Request-URI there.
-    pub domain: String,
+    pub(crate) domain: String,
 }
 
 /// An edge that runs until it is dropped.
 #[derive(Debug)]
-pub struct Edge {
+pub(crate) struct Edge {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Edge {
     /// Binds the sockets and starts one thread for each.
-    pub fn start(config: EdgeConfig) -> io::Result<Self> {
+    pub(crate) fn start(config: EdgeConfig) -> io::Result<Self> {
         if let Some(unknown) = config.faults.iter().find(|fault| !FAULTS.contains(&fault.as_str())) {
             return Err(io::Error::other(format!("no such fault: {unknown}; known: {}", FAULTS.join(", "))));
         }
         let ingress = UdpSocket::bind(config.ingress)?;
-        let egress = if config.egress == config.ingress { ingress.try_clone()? } else { UdpSocket::bind(config.egress)? };
+        let egress =
+            if config.egress == config.ingress { ingress.try_clone()? } else { UdpSocket::bind(config.egress)? };
         let shared = Arc::new(Shared { config, ingress, egress, ended: AtomicBool::new(false) });
         let both = [&shared.ingress, &shared.egress];
         let sockets = both.iter().take(if shared.config.egress == shared.config.ingress { 1 } else { 2 });

@@ -5,20 +5,17 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use sipedge::plan::{
-    Endpoint, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading, TargetKind, Topology, VerifyCall, VerifyPlan,
+    Endpoint, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading, TargetKind, Topology, VerifyCall,
+    VerifyPlan,
 };
 use sipedge_proxy::config::{
     Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Timers, Trunk,
 };
 
-/// Number that the smoke call dials.
-pub const NUMBER: &str = "+15550100";
-
-/// Domain of the destination.
-pub const DOMAIN: &str = "destination.pstn.example";
+use crate::loopback::{DOMAIN, NUMBER};
 
 /// A plan with one call from `caller` to `callee`, on the edge at `ingress`.
-pub fn one_call(ingress: SocketAddr, caller: SocketAddr, callee: SocketAddr, refuse: Refuse) -> Plan {
+pub(crate) fn one_call(ingress: SocketAddr, caller: SocketAddr, callee: SocketAddr, refuse: Refuse) -> Plan {
     let endpoint = |namespace: &str, address| Endpoint { namespace: namespace.to_owned(), address };
     Plan {
         name: "bridge".to_owned(),
@@ -47,7 +44,8 @@ pub fn one_call(ingress: SocketAddr, caller: SocketAddr, callee: SocketAddr, ref
 }
 
 fn config(ingress: SocketAddr, caller: SocketAddr, refuse: Refuse) -> Config {
-    let trunk = |name: &str| Trunk { name: name.to_owned(), from: Vec::new(), targets: Vec::new(), limits: Limits::default() };
+    let trunk =
+        |name: &str| Trunk { name: name.to_owned(), from: Vec::new(), targets: Vec::new(), limits: Limits::default() };
     Config {
         version: 1,
         edge: "bridge".to_owned(),
@@ -62,7 +60,14 @@ fn config(ingress: SocketAddr, caller: SocketAddr, refuse: Refuse) -> Config {
         ],
         routes: vec![Route { from: "source".to_owned(), to: "destination".to_owned() }],
         refuse,
-        timers: Timers { t1_ms: 500, t2_ms: 4_000, t4_ms: 5_000, response_ms: 5_000, invite_ms: 30_000, call_ms: 60_000 },
+        timers: Timers {
+            t1_ms: 500,
+            t2_ms: 4_000,
+            t4_ms: 5_000,
+            response_ms: 5_000,
+            invite_ms: 30_000,
+            call_ms: 60_000,
+        },
         budgets: Budgets { transactions: 1_000, message_bytes: 1_000_000, counted_calls: 1_000 },
         drain: Drain { accept_ms: 1_000, grace_ms: 10_000, retry_after_s: 5 },
     }
@@ -75,7 +80,13 @@ fn network(ingress: SocketAddr) -> Network {
         ingress_addresses: vec![ingress.ip()],
         egress_addresses: vec![ingress.ip()],
         spreading: Spreading::SourceIp,
-        health_check: HealthCheck { port: 8080, path: "/readyz".to_owned(), interval_ms: 30_000, healthy: 2, unhealthy: 2 },
+        health_check: HealthCheck {
+            port: 8080,
+            path: "/readyz".to_owned(),
+            interval_ms: 30_000,
+            healthy: 2,
+            unhealthy: 2,
+        },
         flow_timeouts: FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350 },
     }
 }

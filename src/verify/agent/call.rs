@@ -148,7 +148,8 @@ impl Dialling {
             Header::ContentType(header::ContentType::new("application/sdp")),
             Header::ContentLength(header::ContentLength::new(body.len().to_string())),
         ];
-        let request = Request { method: Method::Invite, uri, version: rsip::Version::V2, headers: headers.into(), body };
+        let request =
+            Request { method: Method::Invite, uri, version: rsip::Version::V2, headers: headers.into(), body };
         let branch = format!("z9hG4bK{}", unique());
         let transaction = ClientTransaction::start(agent, request, branch, invite.edge, Side::Caller)?;
         Ok(Self { transaction, seen: Vec::new() })
@@ -212,7 +213,10 @@ impl Dialling {
     pub fn confirm(self) -> Result<Dialog, AgentError> {
         let answer = self.seen.iter().find(|response| (200..300).contains(&response.message.status_code.code()));
         let Some(answer) = answer else {
-            return Err(AgentError::Missing { what: "the 200 response to the INVITE".to_owned(), waited: Duration::ZERO });
+            return Err(AgentError::Missing {
+                what: "the 200 response to the INVITE".to_owned(),
+                waited: Duration::ZERO,
+            });
         };
         Dialog::of_caller(&self.transaction, &answer.message)
     }
@@ -223,7 +227,13 @@ impl Dialling {
         let invite = &self.transaction.request;
         let (number, _) = message::cseq(&invite.headers)?;
         let mut headers: Vec<Header> = vec![Header::MaxForwards(header::MaxForwards::new("70"))];
-        headers.extend(invite.headers.iter().filter(|header| matches!(header, Header::From(_) | Header::To(_) | Header::CallId(_))).cloned());
+        headers.extend(
+            invite
+                .headers
+                .iter()
+                .filter(|header| matches!(header, Header::From(_) | Header::To(_) | Header::CallId(_)))
+                .cloned(),
+        );
         headers.push(Header::CSeq(header::CSeq::new(format!("{number} CANCEL"))));
         headers.push(Header::ContentLength(header::ContentLength::new("0")));
         let request = Request {
@@ -306,7 +316,10 @@ pub struct Ringing {
 }
 
 impl Ringing {
-    pub(super) fn new(transaction: ServerTransaction, events: mpsc::UnboundedReceiver<InviteEvent>) -> Result<Self, AgentError> {
+    pub(super) fn new(
+        transaction: ServerTransaction,
+        events: mpsc::UnboundedReceiver<InviteEvent>,
+    ) -> Result<Self, AgentError> {
         for name in ["Contact", "From", "To", "Call-ID"] {
             value(&transaction.received.message.headers, name)?;
         }
@@ -364,7 +377,8 @@ impl Ringing {
     /// What a response carries that creates a dialog (§12.1.1).
     fn dialog_headers(&self) -> Vec<Header> {
         let routes = values(&self.invite().message.headers, "Record-Route");
-        let mut headers: Vec<Header> = routes.into_iter().map(|route| Header::RecordRoute(header::RecordRoute::new(route))).collect();
+        let mut headers: Vec<Header> =
+            routes.into_iter().map(|route| Header::RecordRoute(header::RecordRoute::new(route))).collect();
         headers.push(Header::Contact(header::Contact::new(format!("<sip:callee@{}>", self.agent().address()))));
         headers
     }

@@ -54,7 +54,8 @@ impl Dialog {
         routes.reverse();
         let (number, _) = message::cseq(&request.headers)?;
         let (local, remote) = (value(&request.headers, "From")?, value(&answer.headers, "To")?);
-        let dialog = Self::register(&transaction.agent, Side::Caller, &answer.headers, local, remote, routes, number, None)?;
+        let dialog =
+            Self::register(&transaction.agent, Side::Caller, &answer.headers, local, remote, routes, number, None)?;
         dialog.acknowledge(transaction, number)?;
         Ok(dialog)
     }
@@ -180,7 +181,12 @@ impl Dialog {
         let call_id = value(peer, "Call-ID")?;
         let remote_target = uri_text(&value(peer, "Contact")?).to_owned();
         let (sender, requests) = mpsc::unbounded_channel();
-        let entry = DialogEntry { side, remote_tag: message::tag(&remote).unwrap_or_default(), remote_number, requests: sender };
+        let entry = DialogEntry {
+            side,
+            remote_tag: message::tag(&remote).unwrap_or_default(),
+            remote_number,
+            requests: sender,
+        };
         let local_tag = message::tag(&local).unwrap_or_default();
         agent.state().dialogs.insert((call_id.clone(), local_tag), entry);
         Ok(Self {
@@ -236,7 +242,13 @@ impl Dialog {
     }
 
     /// §12.2.1.1: Request-URI and Route of the request, and where it goes (§8.1.2).
-    fn compose(&self, method: Method, number: u32, routes: &[String], body: Vec<u8>) -> Result<(Request, SocketAddr), AgentError> {
+    fn compose(
+        &self,
+        method: Method,
+        number: u32,
+        routes: &[String],
+        body: Vec<u8>,
+    ) -> Result<(Request, SocketAddr), AgentError> {
         let target = message::uri(&self.remote_target)?;
         let mut carried = routes.to_vec();
         let (uri, next_hop) = match routes.first() {
@@ -254,7 +266,8 @@ impl Dialog {
             }
         };
         let to = self.agent.resolve(&next_hop)?;
-        let mut headers: Vec<Header> = carried.into_iter().map(|route| Header::Route(header::Route::new(route))).collect();
+        let mut headers: Vec<Header> =
+            carried.into_iter().map(|route| Header::Route(header::Route::new(route))).collect();
         headers.extend([
             Header::MaxForwards(header::MaxForwards::new("70")),
             Header::From(header::From::new(self.local.clone())),
@@ -296,7 +309,8 @@ impl Forged {
 pub(super) fn offer(address: SocketAddr) -> Vec<u8> {
     let family = if address.is_ipv4() { "IP4" } else { "IP6" };
     let host = address.ip();
-    format!("v=0\r\no=- 1 1 IN {family} {host}\r\ns=-\r\nc=IN {family} {host}\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n").into_bytes()
+    format!("v=0\r\no=- 1 1 IN {family} {host}\r\ns=-\r\nc=IN {family} {host}\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n")
+        .into_bytes()
 }
 
 /// `route` with the character in the middle of its token changed; `None` when it has none.

@@ -220,7 +220,9 @@ mod tests {
 
     #[test]
     fn lists_and_compact_names_are_read_in_order() {
-        let message = request("v: SIP/2.0/UDP a:1;branch=z9hG4bK1, SIP/2.0/UDP b;branch=z9hG4bK2\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK3");
+        let message = request(
+            "v: SIP/2.0/UDP a:1;branch=z9hG4bK1, SIP/2.0/UDP b;branch=z9hG4bK2\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK3",
+        );
         let vias = values(headers(&message), "Via");
         assert_eq!(vias.len(), 3, "{vias:?}");
         assert!(vias[1].starts_with("SIP/2.0/UDP b") && vias[2].starts_with("SIP/2.0/UDP c"), "{vias:?}");

@@ -200,7 +200,17 @@ impl Agent {
         };
         let from = self.inner.address;
         let raw = raw.to_owned();
-        self.inner.trace.push(TracedMessage { at, from, to, agent: from, sent: true, side, call_id, start_line: noted, raw });
+        self.inner.trace.push(TracedMessage {
+            at,
+            from,
+            to,
+            agent: from,
+            sent: true,
+            side,
+            call_id,
+            start_line: noted,
+            raw,
+        });
         sent.map(|_| ()).map_err(|error| AgentError::Send { what: start_line, to, error })
     }
 
@@ -254,6 +264,9 @@ impl Agent {
         let side = entry.side();
         if vias != 1 {
             return (side, Some("dropped: more than one Via (RFC 3261 §8.1.3.3)".to_owned()));
+        }
+        if let Some(mismatch) = entry.mismatch(&received.message) {
+            return (side, Some(format!("dropped: {mismatch}")));
         }
         let again = entry.handle(received);
         drop(state);
@@ -429,7 +442,11 @@ fn unique() -> String {
 }
 
 /// Waits for the next item of `receiver` for as long as the agent's patience.
-async fn wait<T>(receiver: &mut mpsc::UnboundedReceiver<T>, patience: Duration, what: impl FnOnce() -> String) -> Result<T, AgentError> {
+async fn wait<T>(
+    receiver: &mut mpsc::UnboundedReceiver<T>,
+    patience: Duration,
+    what: impl FnOnce() -> String,
+) -> Result<T, AgentError> {
     match tokio::time::timeout(patience, receiver.recv()).await {
         Ok(Some(item)) => Ok(item),
         Ok(None) | Err(_) => Err(AgentError::Missing { what: what(), waited: patience }),

@@ -26,14 +26,21 @@ pub(super) struct ClientTransaction {
 
 impl ClientTransaction {
     /// Puts a Via with `branch` on top of `request`, sends it, and goes on sending it until a response comes (timers A and E).
-    pub(super) fn start(agent: &Agent, mut request: Request, branch: String, to: SocketAddr, side: Side) -> Result<Self, AgentError> {
+    pub(super) fn start(
+        agent: &Agent,
+        mut request: Request,
+        branch: String,
+        to: SocketAddr,
+        side: Side,
+    ) -> Result<Self, AgentError> {
         push_via(agent, &mut request, &branch);
         let key = (branch, request.method.to_string());
         let (sender, responses) = mpsc::unbounded_channel();
         let raw = request.to_string();
         let proceeding = Arc::new(AtomicBool::new(false));
         let retransmission = tokio::spawn({
-            let (weak, settings, raw, proceeding) = (agent.downgrade(), agent.settings().clone(), raw.clone(), proceeding.clone());
+            let (weak, settings, raw, proceeding) =
+                (agent.downgrade(), agent.settings().clone(), raw.clone(), proceeding.clone());
             let invite = request.method == Method::Invite;
             async move {
                 let mut interval = settings.t1;
@@ -52,7 +59,15 @@ impl ClientTransaction {
             }
         })
         .abort_handle();
-        let entry = ClientEntry { side, request: request.clone(), to, responses: sender, retransmission, proceeding, ack: None };
+        let entry = ClientEntry {
+            side,
+            request: request.clone(),
+            to,
+            responses: sender,
+            retransmission,
+            proceeding,
+            ack: None,
+        };
         agent.state().clients.insert(key.clone(), entry);
         let transaction = Self { agent: agent.clone(), request, to, sent: Instant::now(), key, responses };
         agent.transmit(&raw, to, side)?;
@@ -114,6 +129,24 @@ impl ClientEntry {
         self.side
     }
 
+    /// Why the response is not one to this request, though branch and method are the same (§8.2.6.2 demands that these are copied).
+    pub(super) fn mismatch(&self, response: &Response) -> Option<&'static str> {
+        let (ours, theirs) = (&self.request.headers, &response.headers);
+        let same = |name: &'static str| matches!((value(ours, name), value(theirs, name)), (Ok(a), Ok(b)) if a == b);
+        let tag = |headers, name| value(headers, name).ok().and_then(|value| message::tag(&value));
+        if !same("Call-ID") {
+            return Some("Call-ID of another call");
+        }
+        if !same("CSeq") {
+            return Some("CSeq of another request");
+        }
+        if tag(ours, "From") != tag(theirs, "From") {
+            return Some("From tag changed");
+        }
+        let to = tag(ours, "To");
+        (to.is_some() && to != tag(theirs, "To")).then_some("To tag changed")
+    }
+
     /// Takes a response; returns the ACK that answers it, if it is one that the transaction answers itself.
     pub(super) fn handle(&mut self, received: Received<Response>) -> Option<(String, SocketAddr)> {
         let (code, invite) = (received.message.status_code.code(), self.request.method == Method::Invite);
@@ -133,7 +166,12 @@ impl ClientEntry {
         let headers = &self.request.headers;
         let (number, _) = message::cseq(headers).ok()?;
         let mut kept = vec![Header::Via(header::Via::new(values(headers, "Via").into_iter().next()?))];
-        kept.extend(headers.iter().filter(|header| matches!(header, Header::Route(_) | Header::From(_) | Header::CallId(_))).cloned());
+        kept.extend(
+            headers
+                .iter()
+                .filter(|header| matches!(header, Header::Route(_) | Header::From(_) | Header::CallId(_)))
+                .cloned(),
+        );
         kept.push(Header::To(header::To::new(value(&response.headers, "To").ok()?)));
         kept.push(Header::CSeq(header::CSeq::new(format!("{number} ACK"))));
         kept.push(Header::MaxForwards(header::MaxForwards::new("70")));

@@ -21,7 +21,16 @@ const ARROW_HEAD: usize = 4;
 pub fn html(report: &Report) -> Result<String, askama::Error> {
     let (passed, all) = report.tally();
     let calls = report.calls.iter().map(|call| Call { call, drawings: drawings(call) }).collect();
-    Page { report, topology: report.topology_name(), target: report.target_name(), passed, all, columns: COLUMNS, calls }.render()
+    Page {
+        report,
+        topology: report.topology_name(),
+        target: report.target_name(),
+        passed,
+        all,
+        columns: COLUMNS,
+        calls,
+    }
+    .render()
 }
 
 #[derive(Template)]

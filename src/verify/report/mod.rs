@@ -64,6 +64,8 @@ pub struct Check {
     pub id: String,
     /// What it proves.
     pub title: String,
+    /// The part of the smoke call that it belongs to; the ladder has its messages under this name.
+    pub part: String,
     /// Whether it holds.
     pub passed: bool,
     /// Whether it could be tried. What was not tried counts as failed.
@@ -121,7 +123,12 @@ pub fn json(report: &Report) -> String {
 }
 
 impl CallReport {
-    pub(super) fn new(call: &VerifyCall, addresses: &Addresses, checks: Vec<Check>, ladder: Vec<LadderMessage>) -> Self {
+    pub(super) fn new(
+        call: &VerifyCall,
+        addresses: &Addresses,
+        checks: Vec<Check>,
+        ladder: Vec<LadderMessage>,
+    ) -> Self {
         Self {
             from: call.from.clone(),
             to: call.to.clone(),

@@ -1,4 +1,4 @@
-//! The report for a terminal: a line per check, then the ladder of the first call.
+//! The report for a terminal: a line per check, then ladders.
 
 use std::fmt::Write;
 
@@ -6,12 +6,13 @@ use super::ladder::{self, Lane, Rung};
 use super::{CallReport, Check, Report};
 
 /// Characters between two columns of the ladder, without the columns themselves.
-const GAP: usize = 27;
+const GAP: usize = 31;
 
 /// Characters before the first column: the time and a space.
 const MARGIN: usize = 13;
 
-/// A line per check with its time, and the ladder of the first call. Without colours.
+/// A line per check with its time; then the ladder of the main call of the first route, or of the first route that failed, where
+/// every other part with a failed check has its ladder too. Without colours.
 pub fn terminal(report: &Report) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "Smoke call: {}, {} on {}", report.edge, report.topology_name(), report.target_name());
@@ -21,8 +22,16 @@ pub fn terminal(report: &Report) -> String {
             write_check(&mut text, check);
         }
     }
-    if let Some(call) = report.calls.first() {
-        write_ladder(&mut text, call);
+    if report.calls.is_empty() {
+        let _ = writeln!(text, "\nThe plan has no route, so there is nothing to call.");
+    }
+    if let Some(call) = report.calls.iter().find(|call| !call.passed).or(report.calls.first()) {
+        for (index, (part, rungs)) in ladder::parts(call).iter().enumerate() {
+            let failed = call.checks.iter().any(|check| check.part == *part && check.tried && !check.passed);
+            if index == 0 || failed {
+                write_ladder(&mut text, call, part, rungs);
+            }
+        }
     }
     let (passed, all) = report.tally();
     let verdict = if report.passed { "passed" } else { "FAILED" };
@@ -47,9 +56,8 @@ fn write_check(text: &mut String, check: &Check) {
     }
 }
 
-fn write_ladder(text: &mut String, call: &CallReport) {
-    let Some((part, rungs)) = ladder::parts(call).into_iter().next() else { return };
-    let _ = writeln!(text, "\nLadder of the {part}, {} → {}\n", call.from, call.to);
+fn write_ladder(text: &mut String, call: &CallReport, part: &str, rungs: &[Rung<'_>]) {
+    let _ = writeln!(text, "\nLadder ({part}), {} → {}\n", call.from, call.to);
     let callee = rungs
         .iter()
         .find(|rung| rung.lane == Lane::Right)
@@ -67,7 +75,7 @@ fn write_ladder(text: &mut String, call: &CallReport) {
         let _ = writeln!(text, "{row}");
     }
     let blank = " ".repeat(GAP);
-    for rung in &rungs {
+    for rung in rungs {
         let (arrow, overflow) = arrow(rung);
         let time = format!("{:.1} ms", rung.after_ms);
         let (left, right) = match rung.lane {
@@ -82,7 +90,9 @@ fn write_ladder(text: &mut String, call: &CallReport) {
 fn arrow(rung: &Rung<'_>) -> (String, String) {
     let fits = GAP - 6;
     let (label, overflow) = match rung.label.char_indices().nth(fits) {
-        Some((at, _)) => (format!("{}…", rung.label.get(..at).unwrap_or_default().trim_end()), format!("  {}", rung.label)),
+        Some((at, _)) => {
+            (format!("{}…", rung.label.get(..at).unwrap_or_default().trim_end()), format!("  {}", rung.label))
+        }
         None => (rung.label.clone(), String::new()),
     };
     let dashes = "─".repeat((GAP - 4).saturating_sub(label.chars().count()));
