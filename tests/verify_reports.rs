@@ -94,7 +94,7 @@ fn junit_has_a_case_per_check_and_tells_failed_from_not_tried() {
 #[test]
 fn html_draws_the_ladder_needs_nothing_from_outside_and_escapes_everything() {
     let page = report::html(&sample()).expect("the page renders");
-    assert_eq!(page.matches("marker-end").count(), 4, "an arrow per message");
+    assert_eq!(page.matches("<line class=\"arrow").count(), 4, "an arrow per message");
     assert!(page.contains("prefers-color-scheme: dark"));
     for outside in ["<script", "src=", "href=", "@import", "http://", "https://"] {
         assert!(!page.contains(outside), "{outside:?} in the page");

@@ -111,7 +111,7 @@ impl Clues<'_> {
     }
 
     fn is_ingress(&self, host: &str) -> bool {
-        let address = host.parse().ok().or_else(|| self.names.get(host).copied());
+        let address = host.parse().ok().or_else(|| self.names.get(&host.to_ascii_lowercase()).copied());
         address == Some(self.addresses.ingress.ip())
     }
 }

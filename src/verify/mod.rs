@@ -130,6 +130,9 @@ impl Stage<'_> {
         call: &VerifyCall,
         pace: Arc<Pace>,
     ) -> std::io::Result<Scene> {
+        if call.callee.is_empty() {
+            return Err(std::io::Error::other(format!("the plan has no address where calls to {} arrive", call.to)));
+        }
         let caller = self.agent(&call.caller)?;
         let callees = call.callee.iter().map(|endpoint| self.agent(endpoint)).collect::<Result<Vec<_>, _>>()?;
         let stranger = Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS };
@@ -174,12 +177,12 @@ fn patience(plan: &Plan) -> Duration {
 fn names(plan: &Plan, addresses: &Addresses) -> BTreeMap<String, IpAddr> {
     let domains = plan.carriers.iter().flat_map(|carrier| &carrier.domains);
     let mut names: BTreeMap<String, IpAddr> =
-        domains.filter_map(|domain| Some((domain.name.clone(), *domain.addresses.first()?))).collect();
+        domains.filter_map(|domain| Some((domain.name.to_ascii_lowercase(), *domain.addresses.first()?))).collect();
     if let Advertise::Host(host) = &plan.proxy.advertise
         && host != INGRESS_ADDRESS
         && host.parse::<IpAddr>().is_err()
     {
-        names.insert(host.clone(), addresses.ingress.ip());
+        names.insert(host.to_ascii_lowercase(), addresses.ingress.ip());
     }
     names
 }

@@ -13,6 +13,9 @@ use super::message::{self, uri_text, value, values};
 use super::transaction::{ClientTransaction, ServerTransaction};
 use super::{Agent, AgentError, DialogEntry, Received, Side, unique, wait};
 
+/// Subject of requests with a falsified route set, so that they are known as such in ladders, captures and logs.
+pub(crate) const FORGED_SUBJECT: &str = "forged route";
+
 /// One end of a call that is up. When it is dropped, requests to it get 481.
 #[derive(Debug)]
 pub struct Dialog {
@@ -151,7 +154,8 @@ impl Dialog {
             RouteForgery::Borrowed(routes) => Some(routes.clone()),
         };
         let Some(routes) = routes.filter(|routes| !routes.is_empty()) else { return Ok(None) };
-        let (request, to) = self.build(Method::Bye, &routes, Vec::new())?;
+        let (mut request, to) = self.build(Method::Bye, &routes, Vec::new())?;
+        request.headers.push(Header::Subject(header::Subject::new(FORGED_SUBJECT)));
         Ok(Some(Forged { transaction: self.start(request, to)? }))
     }
 

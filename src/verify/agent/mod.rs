@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 pub use call::{Call, Dialling, End, Expected, Invite, Ringing, RingingCall};
+pub(crate) use dialog::FORGED_SUBJECT;
 pub use dialog::{Dialog, RouteForgery};
 pub(crate) use message::{Via, route_host, start_line, value, values};
 
@@ -57,7 +58,7 @@ pub struct Settings {
     pub t2: Duration,
     /// How long each wait lasts before it ends in [`AgentError::Missing`].
     pub patience: Duration,
-    /// Addresses of the host names that may stand in Contact, Route and Via.
+    /// Addresses of the host names that may stand in Contact and Route; the names in lower case.
     pub names: BTreeMap<String, IpAddr>,
 }
 
@@ -174,7 +175,7 @@ impl Agent {
     /// The address of a URI: an IP literal, or a name of [`Settings::names`].
     fn resolve(&self, uri: &rsip::Uri) -> Result<SocketAddr, AgentError> {
         let (host, port) = message::host_port(uri);
-        let address = host.parse().ok().or_else(|| self.inner.settings.names.get(&host).copied());
+        let address = host.parse().ok().or_else(|| self.inner.settings.names.get(&host.to_ascii_lowercase()).copied());
         match address {
             Some(address) => Ok(SocketAddr::new(address, port)),
             None => Err(AgentError::Unresolved { host, uri: uri.to_string() }),

@@ -14,8 +14,8 @@ const HEAD_HEIGHT: usize = 64;
 /// Positions of the columns in pixels.
 const COLUMNS: [usize; 3] = [160, 470, 780];
 
-/// Room for an arrow's head, in pixels.
-const ARROW_HEAD: usize = 4;
+/// Pixels between an arrow's tip and the column that it points to.
+const TIP_GAP: usize = 2;
 
 /// The report as a self-contained HTML page. Everything that came from outside is escaped.
 pub fn html(report: &Report) -> Result<String, askama::Error> {
@@ -94,8 +94,8 @@ fn arrow(rung: Rung<'_>, index: usize) -> Arrow<'_> {
         Lane::Right => (edge, callee),
     };
     let (from_x, to_x) = match rung.rightward {
-        true => (left, right - ARROW_HEAD),
-        false => (right, left + ARROW_HEAD),
+        true => (left, right - TIP_GAP),
+        false => (right, left + TIP_GAP),
     };
     let kind = match rung.message.start_line.strip_prefix("SIP/2.0 ").and_then(|status| status.chars().next()) {
         None => "request",

@@ -1,5 +1,6 @@
 //! A call as a ladder of arrows between caller, edge and callee.
 
+use super::super::agent::FORGED_SUBJECT;
 use super::{CallReport, LadderEnd, LadderMessage};
 
 /// One arrow.
@@ -55,7 +56,7 @@ impl<'a> Rung<'a> {
     }
 }
 
-/// `INVITE`, `200 OK (BYE)`, and the note of what was dropped or not sent.
+/// `INVITE`, `200 OK (BYE)`, `BYE, forged route`, and the note of what was dropped or not sent.
 fn label(message: &LadderMessage) -> String {
     let line = &message.start_line;
     let note = line.find(" (").and_then(|at| line.get(at..)).unwrap_or_default();
@@ -64,6 +65,10 @@ fn label(message: &LadderMessage) -> String {
             let status = status.strip_suffix(note).unwrap_or(status);
             format!("{status} ({}){note}", message.method)
         }
-        None => format!("{}{note}", line.split(' ').next().unwrap_or_default()),
+        None => {
+            let forged = message.raw.lines().any(|line| line.strip_prefix("Subject: ") == Some(FORGED_SUBJECT));
+            let forged = if forged { ", forged route" } else { "" };
+            format!("{}{forged}{note}", line.split(' ').next().unwrap_or_default())
+        }
     }
 }
