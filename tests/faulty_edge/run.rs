@@ -1,7 +1,7 @@
 //! The faulty edge as a program, in place of an instance's proxy or on loopback:
 //!
 //! ```text
-//! faulty-edge boot --secrets DIR
+//! faulty-edge boot --secrets DIR [--faults no-rport,slow]
 //! faulty-edge --listen 127.0.0.2:5060 --egress 127.0.0.3:5080 --advertise 127.0.0.2 --allow 127.0.0.10/32 \
 //!             --callee 127.0.0.20:5060 [--domain destination.example] [--faults no-rport,slow]
 //! ```
@@ -18,7 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|verb| verb == "boot") {
         let secrets = option(&arguments, "--secrets").ok_or("boot needs --secrets DIR")?;
-        let (config, proxy) = boot::from_metadata(Path::new(secrets))?;
+        let (mut config, proxy) = boot::from_metadata(Path::new(secrets))?;
+        config.faults.extend(boot::split_faults(option(&arguments, "--faults").unwrap_or_default()));
         let admin = (config.ingress.ip(), proxy.admin.port).into();
         let _edge = Edge::start(config)?;
         return Ok(boot::serve_admin(admin)?);
