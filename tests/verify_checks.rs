@@ -90,6 +90,19 @@ fn every_check_passes_when_one_carrier_is_source_and_destination() {
     plan.verify.calls[0].callee = vec![plan.verify.calls[0].caller.clone()];
     let report = run(&plan, &addresses(block), &block, STARTED);
     assert!(report.passed, "{}", report::terminal(&report));
+    assert!(report.calls[0].checks.iter().any(|check| check.id == "same-carrier"));
+}
+
+#[test]
+fn same_carrier_fails_when_requests_leave_by_the_ingress_socket() {
+    let block = Block::take();
+    let _edge = start(block, block.caller(), &["egress-by-ingress"], Refuse::Answer);
+    let mut plan = one_call(block.ingress(), block.caller(), block.caller(), Refuse::Answer);
+    plan.verify.calls[0].callee = vec![plan.verify.calls[0].caller.clone()];
+    let report = run(&plan, &addresses(block), &block, STARTED);
+    let failed: Vec<_> = failed(&report).into_iter().filter(|check| check.id == "same-carrier").collect();
+    assert_eq!(failed.len(), 1, "{}", report::terminal(&report));
+    assert!(failed[0].cause.as_deref().is_some_and(|cause| cause.contains("ingress socket")), "{failed:?}");
 }
 
 #[test]
@@ -114,7 +127,7 @@ fn calls_go_one_after_another_when_a_trunk_admits_one() {
     plan.proxy.trunks[1].limits.cps = Some(3);
     let report = run(&plan, &addresses(block), &block, STARTED);
     assert!(report.passed, "{}", report::terminal(&report));
-    assert!(report.took_ms >= 1_000.0, "four calls at three per second took {} ms", report.took_ms);
+    assert!(report.took_ms >= 1_000.0, "five calls at three per second took {} ms", report.took_ms);
 }
 
 #[test]

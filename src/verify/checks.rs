@@ -1,4 +1,4 @@
-//! The checks of one route: five calls at once, each of which proves what the others cannot.
+//! The checks of one route: six calls at once, each of which proves what the others cannot.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -37,6 +37,7 @@ const REINVITE: &str = "reinvite";
 const FORGED: &str = "forged-refused";
 const BYE_CALLER: &str = "bye-from-caller";
 const BYE_CALLEE: &str = "bye-from-callee";
+const SAME_CARRIER: &str = "same-carrier";
 const CANCEL: &str = "cancel";
 const MAX_FORWARDS: &str = "max-forwards";
 const STRANGER: &str = "stranger-refused";
@@ -44,12 +45,13 @@ const STRANGER: &str = "stranger-refused";
 /// The parts of the smoke call, as the ladder names them.
 const MAIN_PART: &str = "main call";
 const BYE_PART: &str = "BYE from the callee";
+const SAME_PART: &str = "source and destination in one";
 const CANCEL_PART: &str = "CANCEL";
 const HOPS_PART: &str = "Max-Forwards";
 const STRANGER_PART: &str = "stranger";
 
 /// Every check with its title and its part, in the order of the report.
-const CHECKS: [(&str, &str, &str); 15] = [
+const CHECKS: [(&str, &str, &str); 16] = [
     (REACHED, "INVITE reaches the destination", MAIN_PART),
     (REQUEST_URI, "Request-URI: user kept, host rewritten", MAIN_PART),
     (FORWARDED_FROM, "INVITE comes from an address to whitelist", MAIN_PART),
@@ -62,14 +64,16 @@ const CHECKS: [(&str, &str, &str); 15] = [
     (FORGED, "requests with a forged route refused", MAIN_PART),
     (BYE_CALLER, "BYE from the caller, 200 back", MAIN_PART),
     (BYE_CALLEE, "BYE from the callee, 200 back", BYE_PART),
+    (SAME_CARRIER, "call from the destination's own address", SAME_PART),
     (CANCEL, "CANCEL reaches the callee, 487 comes back", CANCEL_PART),
     (MAX_FORWARDS, "Max-Forwards 0 answered 483", HOPS_PART),
     (STRANGER, "stranger refused", STRANGER_PART),
 ];
 
-/// The checks of a finished call, in the order of the report.
-pub(super) fn conclude(sheet: &Sheet) -> Vec<Check> {
-    CHECKS.iter().map(|(id, title, part)| sheet.line(id, title, part)).collect()
+/// The checks of a finished call, in the order of the report. `same_carrier` says whether the destination may call, too.
+pub(super) fn conclude(sheet: &Sheet, same_carrier: bool) -> Vec<Check> {
+    let checks = CHECKS.iter().filter(|(id, ..)| same_carrier || *id != SAME_CARRIER);
+    checks.map(|(id, title, part)| sheet.line(id, title, part)).collect()
 }
 
 /// One route with its user agents.
@@ -83,6 +87,8 @@ pub(super) struct Scene {
     pub(super) max_setup: Duration,
     pub(super) caller: Agent,
     pub(super) callees: Vec<Agent>,
+    /// The callee that the source trunk admits as a caller: the carrier is source and destination.
+    pub(super) both: Option<Agent>,
     pub(super) stranger: Agent,
     pub(super) trace: Trace,
     pub(super) pace: Arc<Pace>,
@@ -91,12 +97,13 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) async fn play(self) -> CallReport {
-        let [main, second, cancelled, hops, stranger] =
+        let [main, second, same, cancelled, hops, stranger] =
             std::array::from_fn(|_| Invite::new(self.addresses.ingress, &self.call.number));
         let hops = Invite { max_forwards: 0, ..hops };
         let parts = [
             (MAIN_PART, main.call_id.clone()),
             (BYE_PART, second.call_id.clone()),
+            (SAME_PART, same.call_id.clone()),
             (CANCEL_PART, cancelled.call_id.clone()),
             (HOPS_PART, hops.call_id.clone()),
             (STRANGER_PART, stranger.call_id.clone()),
@@ -106,6 +113,7 @@ impl Scene {
         tokio::join!(
             self.bye_from_callee(second, lend),
             self.main_call(main, borrow),
+            self.same_carrier(same),
             self.cancel(cancelled),
             self.max_forwards(hops),
             self.stranger(stranger),
@@ -116,7 +124,7 @@ impl Scene {
                 self.trace.of(call_id).into_iter().map(|message| LadderMessage::new(part, message))
             })
             .collect();
-        CallReport::new(&self.call, &self.addresses, conclude(&self.sheet), ladder)
+        CallReport::new(&self.call, &self.addresses, conclude(&self.sheet, self.both.is_some()), ladder)
     }
 
     fn clues(&self) -> Clues<'_> {
@@ -369,6 +377,25 @@ impl Scene {
             self.bye(&mut callee, &mut caller, "the callee").await
         };
         self.sheet.check(BYE_CALLEE, trial).await
+    }
+
+    /// A call from the address where it arrives: both flows have the same ends but for the edge's ports, so that an edge which sends
+    /// requests from its ingress port has them taken for responses by NAT, and they leave from the ingress address.
+    async fn same_carrier(&self, invite: Invite) -> Option<()> {
+        let both = self.both.as_ref()?;
+        let _permit = self.pace.enter().await;
+        let trial = async {
+            let explain = |error: AgentError| {
+                let cause = "the flows of the two directions collide: requests have to leave by the egress port";
+                Failure::new("a call that the carrier makes to itself", came(&error), cause)
+            };
+            let ringing = RingingCall::place(both, &self.callees, &invite).await.map_err(explain)?;
+            let source = ringing.callee.invite().source.ip();
+            let call = ringing.answer().await.map_err(explain)?;
+            call.hang_up(End::Caller).await.map_err(explain)?;
+            self.source("the INVITE", source)
+        };
+        self.sheet.check(SAME_CARRIER, trial).await
     }
 
     async fn cancel(&self, invite: Invite) -> Option<()> {

@@ -135,6 +135,11 @@ impl Stage<'_> {
         }
         let caller = self.agent(&call.caller)?;
         let callees = call.callee.iter().map(|endpoint| self.agent(endpoint)).collect::<Result<Vec<_>, _>>()?;
+        let source = plan.proxy.trunks.iter().find(|trunk| trunk.name == call.from);
+        let admitted = |agent: &&Agent| {
+            source.is_some_and(|trunk| trunk.from.iter().any(|range| range.contains(&agent.address().ip())))
+        };
+        let both = callees.iter().find(admitted).cloned();
         let stranger = Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS };
         let stranger = self.agent(&stranger)?;
         Ok(Scene {
@@ -145,6 +150,7 @@ impl Stage<'_> {
             max_setup: Duration::from_millis(plan.verify.max_setup_ms.into()),
             caller,
             callees,
+            both,
             stranger,
             trace: self.trace.clone(),
             pace,
@@ -199,5 +205,5 @@ fn not_tried(call: &VerifyCall, addresses: &Addresses, error: &std::io::Error) -
             "the lab's namespaces or addresses are not those of this plan: deploy it again",
         ),
     );
-    CallReport::new(call, addresses, checks::conclude(&sheet), Vec::new())
+    CallReport::new(call, addresses, checks::conclude(&sheet, false), Vec::new())
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::plan::Plan;
 
 /// Calls that one route is tried with at the same time, by which limits are measured.
-const CALLS_PER_ROUTE: usize = 4;
+const CALLS_PER_ROUTE: usize = 5;
 
 /// Admits calls one by one or at once, as the limits have it.
 #[derive(Debug)]

@@ -51,7 +51,7 @@ pub struct CallReport {
     pub callee: Vec<String>,
     /// Whether every check passed.
     pub passed: bool,
-    /// The checks, always all of them and in the same order.
+    /// The checks in their order: all of them, but for `same-carrier` when the destination's address may not call.
     pub checks: Vec<Check>,
     /// What the user agents sent and received, part by part.
     pub ladder: Vec<LadderMessage>,
