@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Addresses;
 use super::agent::{
-    Agent, AgentError, Call, Dialling, Dialog, Expected, Invite, Received, Ringing, RingingCall, RouteForgery,
+    Agent, AgentError, Call, Dialling, Dialog, End, Expected, Invite, Received, Ringing, RingingCall, RouteForgery,
 };
 use super::cause::Clues;
 use super::pace::Pace;
