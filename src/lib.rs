@@ -5,3 +5,4 @@
 pub mod plan;
 pub mod spec;
 pub mod target;
+pub mod verify;

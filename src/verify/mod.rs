@@ -1,0 +1,209 @@
+//! The smoke call: strict user agents at the carriers call each other through the edge, and each behaviour that a call needs is a
+//! check with its own line. Nothing here shares code with the edge.
+//!
+//! [`run`] tries every route of the plan and returns a [`Report`]; [`report`] renders it. [`agent`] has the user agents for tests that
+//! need other calls.
+
+pub mod agent;
+mod cause;
+mod checks;
+mod pace;
+pub mod report;
+mod sheet;
+pub mod trace;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sipedge_proxy::config::{Advertise, Refuse};
+use tokio::task::JoinSet;
+
+use crate::plan::{Endpoint, INGRESS_ADDRESS, Plan, VerifyCall};
+use crate::target::lab::{Lab, STRANGER_NAMESPACE};
+use agent::{Agent, Settings};
+use checks::Scene;
+use pace::Pace;
+use sheet::{Failure, Sheet};
+use trace::Trace;
+
+pub use report::{CallReport, Check, LadderMessage, Report};
+
+/// Address of the user agent that no trunk admits, in the namespace [`STRANGER_NAMESPACE`]. 198.18.0.0/15 is set aside for
+/// benchmarks (RFC 2544): no carrier signals from it.
+pub const STRANGER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), 5060);
+
+/// Shortest wait for what should come: an INVITE is sent again after 500 ms and 1.5 s meanwhile.
+const PATIENCE_MIN: Duration = Duration::from_secs(2);
+
+/// Longest wait for what should come, so that a failing run ends within ten seconds.
+const PATIENCE_MAX: Duration = Duration::from_secs(4);
+
+/// Where user agents get their sockets.
+pub trait Bench {
+    /// A UDP socket bound to `address` inside `namespace`.
+    fn udp_socket(&self, namespace: &str, address: SocketAddr) -> std::io::Result<UdpSocket>;
+}
+
+impl Bench for Lab {
+    fn udp_socket(&self, namespace: &str, address: SocketAddr) -> std::io::Result<UdpSocket> {
+        Lab::udp_socket(self, namespace, address).map_err(std::io::Error::other)
+    }
+}
+
+/// The edge's addresses as the carriers see them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// Where calls are sent to, and what Via and Record-Route must name.
+    pub ingress: SocketAddr,
+    /// Where the edge's requests come from: what the destination carrier whitelists.
+    pub egress: Vec<IpAddr>,
+}
+
+/// Places the calls of `plan.verify` and returns what came of each check. `started` is the time of day as RFC 3339 has it.
+///
+/// Takes under 1.5 s when all is well, unless the plan's limits make the calls go one after another, and about 10 s at worst. Must
+/// not be called inside a tokio runtime, since it brings its own.
+pub fn run(plan: &Plan, addresses: &Addresses, bench: &dyn Bench, started: &str) -> Report {
+    let began = std::time::Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let calls = match runtime {
+        Ok(runtime) => runtime.block_on(place_all(plan, addresses, bench)),
+        Err(error) => plan.verify.calls.iter().map(|call| not_tried(call, addresses, &error)).collect(),
+    };
+    Report {
+        edge: plan.name.clone(),
+        topology: plan.topology,
+        target: plan.target,
+        started: started.to_owned(),
+        took_ms: report::milliseconds(began.elapsed()),
+        passed: !calls.is_empty() && calls.iter().all(|call| call.passed),
+        calls,
+    }
+}
+
+async fn place_all(plan: &Plan, addresses: &Addresses, bench: &dyn Bench) -> Vec<CallReport> {
+    let pace = Arc::new(Pace::new(plan));
+    let settings = Settings { patience: patience(plan), names: names(plan, addresses), ..Settings::default() };
+    let mut stage = Stage { bench, settings, trace: Trace::new(), agents: BTreeMap::new() };
+    let mut tasks = JoinSet::new();
+    let mut reports: BTreeMap<usize, CallReport> = BTreeMap::new();
+    for (index, call) in plan.verify.calls.iter().enumerate() {
+        match stage.scene(plan, addresses, call, pace.clone()) {
+            Ok(scene) => {
+                tasks.spawn(async move { (index, scene.play().await) });
+            }
+            Err(error) => {
+                reports.insert(index, not_tried(call, addresses, &error));
+            }
+        }
+    }
+    while let Some(finished) = tasks.join_next().await {
+        if let Ok((index, report)) = finished {
+            reports.insert(index, report);
+        }
+    }
+    // A scene that is not there ended in a panic: it counts as not tried.
+    let lost = std::io::Error::other("the call's task ended before its time");
+    plan.verify
+        .calls
+        .iter()
+        .enumerate()
+        .map(|(index, call)| reports.remove(&index).unwrap_or_else(|| not_tried(call, addresses, &lost)))
+        .collect()
+}
+
+/// The user agents of a run: one per namespace and address, however many parts it plays.
+struct Stage<'a> {
+    bench: &'a dyn Bench,
+    settings: Settings,
+    trace: Trace,
+    agents: BTreeMap<(String, SocketAddr), Agent>,
+}
+
+impl Stage<'_> {
+    fn scene(
+        &mut self,
+        plan: &Plan,
+        addresses: &Addresses,
+        call: &VerifyCall,
+        pace: Arc<Pace>,
+    ) -> std::io::Result<Scene> {
+        if call.callee.is_empty() {
+            return Err(std::io::Error::other(format!("the plan has no address where calls to {} arrive", call.to)));
+        }
+        let caller = self.agent(&call.caller)?;
+        let callees = call.callee.iter().map(|endpoint| self.agent(endpoint)).collect::<Result<Vec<_>, _>>()?;
+        let source = plan.proxy.trunks.iter().find(|trunk| trunk.name == call.from);
+        let admitted = |agent: &&Agent| {
+            source.is_some_and(|trunk| trunk.from.iter().any(|range| range.contains(&agent.address().ip())))
+        };
+        let both = callees.iter().find(admitted).cloned();
+        let stranger = Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS };
+        let stranger = self.agent(&stranger)?;
+        Ok(Scene {
+            call: call.clone(),
+            addresses: addresses.clone(),
+            names: self.settings.names.clone(),
+            silent: plan.proxy.refuse == Refuse::Silence,
+            max_setup: Duration::from_millis(plan.verify.max_setup_ms.into()),
+            caller,
+            callees,
+            both,
+            stranger,
+            trace: self.trace.clone(),
+            pace,
+            sheet: Sheet::default(),
+        })
+    }
+
+    fn agent(&mut self, endpoint: &Endpoint) -> std::io::Result<Agent> {
+        let key = (endpoint.namespace.clone(), endpoint.address);
+        if let Some(agent) = self.agents.get(&key) {
+            return Ok(agent.clone());
+        }
+        let Endpoint { namespace, address } = endpoint;
+        let place =
+            |error| std::io::Error::other(format!("no socket on {address} in the namespace {namespace}: {error}"));
+        let socket = self.bench.udp_socket(namespace, *address).map_err(place)?;
+        let agent = Agent::new(socket, self.settings.clone(), &self.trace).map_err(place)?;
+        self.agents.insert(key, agent.clone());
+        Ok(agent)
+    }
+}
+
+/// How long each wait lasts: longer than the set-up delay that the plan allows.
+fn patience(plan: &Plan) -> Duration {
+    let setup = Duration::from_millis(plan.verify.max_setup_ms.into());
+    (setup + Duration::from_millis(500)).clamp(PATIENCE_MIN, PATIENCE_MAX)
+}
+
+/// The host names that the user agents may meet: the carriers' domains, and the one that the edge advertises.
+fn names(plan: &Plan, addresses: &Addresses) -> BTreeMap<String, IpAddr> {
+    let domains = plan.carriers.iter().flat_map(|carrier| &carrier.domains);
+    let mut names: BTreeMap<String, IpAddr> =
+        domains.filter_map(|domain| Some((domain.name.to_ascii_lowercase(), *domain.addresses.first()?))).collect();
+    if let Advertise::Host(host) = &plan.proxy.advertise
+        && host != INGRESS_ADDRESS
+        && host.parse::<IpAddr>().is_err()
+    {
+        names.insert(host.to_ascii_lowercase(), addresses.ingress.ip());
+    }
+    names
+}
+
+/// The report of a call whose user agents could not be started.
+fn not_tried(call: &VerifyCall, addresses: &Addresses, error: &std::io::Error) -> CallReport {
+    let sheet = Sheet::default();
+    sheet.fail(
+        checks::REACHED,
+        Duration::ZERO,
+        Failure::new(
+            "user agents at both carriers",
+            error.to_string(),
+            "the lab's namespaces or addresses are not those of this plan: deploy it again",
+        ),
+    );
+    CallReport::new(call, addresses, checks::conclude(&sheet, false), Vec::new())
+}
