@@ -211,3 +211,27 @@ pub struct Defaulted {
     /// Why this value.
     pub reason: String,
 }
+
+/// Stub.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PlanError(String);
+
+/// Stub.
+#[derive(Debug, Clone, Serialize)]
+pub struct Difference {}
+
+/// Stub.
+pub fn plan(_loaded: &crate::spec::Loaded, _topology: Topology, _target: TargetKind) -> Result<Plan, PlanError> {
+    Err(PlanError("stub".into()))
+}
+
+/// Stub.
+pub fn render(_plan: &Plan, _deployed: Option<&Plan>) -> String {
+    String::new()
+}
+
+/// Stub.
+pub fn difference(_deployed: Option<&Plan>, _planned: &Plan) -> Difference {
+    Difference {}
+}

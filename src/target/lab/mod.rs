@@ -26,13 +26,13 @@ impl Lab {
     /// Writes the plan there first. A folder whose supervisor is gone is cleaned and used again; one that is damaged too.
     pub fn start(plan: &Plan, folder: &Path) -> Result<Self, LabError> {
         let _ = (plan, folder);
-        todo!()
+        unreachable!("stub")
     }
 
     /// The lab of `folder`, when its supervisor is alive.
     pub fn attach(folder: &Path) -> Result<Option<Self>, LabError> {
         let _ = folder;
-        todo!()
+        unreachable!("stub")
     }
 
     /// The state folder.
@@ -42,64 +42,70 @@ impl Lab {
 
     /// Instances, load balancer, addresses.
     pub fn status(&self) -> Result<LabStatus, LabError> {
-        todo!()
+        unreachable!("stub")
     }
 
     /// Boots one more instance. Returns at once; [`Lab::status`] tells when it is healthy.
     pub fn add_instance(&self) -> Result<InstanceId, LabError> {
-        todo!()
+        unreachable!("stub")
     }
 
     /// Kills an instance's processes (SIGKILL), takes it out of the load balancer and forgets its flows.
     pub fn kill_instance(&self, id: &InstanceId) -> Result<(), LabError> {
         let _ = id;
-        todo!()
+        unreachable!("stub")
     }
 
     /// Ends an instance as AWS does: out of the load balancer, SIGTERM, and SIGKILL after `grace`. Returns its exit status.
     pub fn terminate_instance(&self, id: &InstanceId, grace: Duration) -> Result<Option<i32>, LabError> {
         let _ = (id, grace);
-        todo!()
+        unreachable!("stub")
     }
 
     /// Takes an instance out of the load balancer: no new flows; existing ones go on.
     pub fn deregister(&self, id: &InstanceId) -> Result<(), LabError> {
         let _ = id;
-        todo!()
+        unreachable!("stub")
     }
 
     /// Puts an instance back; it gets flows once it is healthy.
     pub fn register(&self, id: &InstanceId) -> Result<(), LabError> {
         let _ = id;
-        todo!()
+        unreachable!("stub")
     }
 
     /// Forgets every tracked flow, as if all had idled out.
     pub fn flush_flows(&self) -> Result<(), LabError> {
-        todo!()
+        unreachable!("stub")
     }
 
     /// A UDP socket bound to `address` inside `namespace`.
     pub fn udp_socket(&self, namespace: &str, address: SocketAddr) -> Result<UdpSocket, LabError> {
         let _ = (namespace, address);
-        todo!()
+        unreachable!("stub")
     }
 
     /// `GET path` from an instance's admin port: status code and body.
     pub fn http_get(&self, id: &InstanceId, path: &str) -> Result<(u16, String), LabError> {
         let _ = (id, path);
-        todo!()
+        unreachable!("stub")
+    }
+
+    /// Stub.
+    pub fn wait_healthy(&self, id: &InstanceId, deadline: Duration) -> Result<(), LabError> {
+        let _ = (id, deadline);
+        unreachable!("stub")
     }
 
     /// The last lines of an instance's log.
     pub fn log(&self, id: &InstanceId, lines: usize) -> Result<Vec<String>, LabError> {
         let _ = (id, lines);
-        todo!()
+        unreachable!("stub")
     }
 
     /// Ends all processes, namespaces and the supervisor, waits until they are gone, and removes the folder.
     pub fn destroy(self) -> Result<(), LabError> {
-        todo!()
+        unreachable!("stub")
     }
 }
 
@@ -108,13 +114,13 @@ impl Lab {
 /// Must be called before the process has a second thread.
 pub fn exec(folder: &Path, namespace: &str, command: &[String]) -> LabError {
     let _ = (folder, namespace, command);
-    todo!()
+    unreachable!("stub")
 }
 
 /// The process that owns a lab: what `sipedge lab supervise FOLDER` (hidden) runs. Must be called before the process has a second thread.
 pub fn supervise(folder: &Path) -> Result<(), LabError> {
     let _ = folder;
-    todo!()
+    unreachable!("stub")
 }
 
 /// Name of an instance, `i-1`, `i-2`, …; also its namespace.
