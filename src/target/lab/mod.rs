@@ -169,3 +169,10 @@ pub enum LabError {
     #[error("{0}")]
     Other(String),
 }
+
+impl LabError {
+    /// Stub: whether this machine cannot have a lab at all.
+    pub fn unavailable(&self) -> bool {
+        false
+    }
+}
