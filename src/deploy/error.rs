@@ -72,6 +72,11 @@ pub enum Cause {
     Verification(Box<Report>),
 }
 
+/// Whether this is about the machine, which cannot have a lab as it is, and not about one lab.
+pub fn lab_unavailable(error: &LabError) -> bool {
+    matches!(error, LabError::UserNamespaces { .. } | LabError::NoProxy { .. })
+}
+
 impl StepFailure {
     /// Asks the target what stands, for the message.
     pub(super) fn new(step: Step, cause: Cause, state: &State, spec_file: &Path) -> Self {

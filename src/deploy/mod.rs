@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use destroy::{Destroyed, destroy};
-pub use error::{Cause, DeployError, StepFailure};
+pub use error::{Cause, DeployError, StepFailure, lab_unavailable};
 pub use journal::{Command, Journal, Outcome, Run, Step, StepRecord, now_unix_ms};
 pub use progress::{Event, Progress, for_output};
 pub use secrets::{TokenKey, TokenKeys};
