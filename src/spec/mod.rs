@@ -17,7 +17,7 @@ pub struct Loaded {
     /// Stub.
     pub spec: Spec,
     /// Stub.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Finding>,
 }
 
 /// Stub.
@@ -43,4 +43,26 @@ pub fn schema() -> serde_json::Value {
 /// Stub.
 pub fn init_text(name: &str) -> String {
     format!("version: 1\nname: {name}\n")
+}
+
+impl SpecErrors {
+    /// Stub.
+    pub fn render(&self, _colour: bool) -> String {
+        self.0.clone()
+    }
+}
+
+/// Stub.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// Stub.
+    pub file: String,
+    /// Stub.
+    pub line: usize,
+    /// Stub.
+    pub column: usize,
+    /// Stub.
+    pub message: String,
+    /// Stub.
+    pub help: String,
 }

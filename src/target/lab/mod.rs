@@ -168,11 +168,18 @@ pub enum LabError {
     /// Placeholder.
     #[error("{0}")]
     Other(String),
-}
-
-impl LabError {
-    /// Stub: whether this machine cannot have a lab at all.
-    pub fn unavailable(&self) -> bool {
-        false
-    }
+    /// Stub.
+    #[error("cannot create a user namespace ({reason}): {setting}")]
+    UserNamespaces {
+        /// Stub.
+        reason: String,
+        /// Stub.
+        setting: String,
+    },
+    /// Stub.
+    #[error("no sipedge-proxy at {}", tried.display())]
+    NoProxy {
+        /// Stub.
+        tried: PathBuf,
+    },
 }
