@@ -21,7 +21,7 @@ pub trait Bench {}
 impl Bench for crate::target::lab::Lab {}
 
 /// Stub.
-pub fn run(_plan: &Plan, _addresses: &Addresses, _bench: &dyn Bench) -> Report {
+pub fn run(_plan: &Plan, _addresses: &Addresses, _bench: &dyn Bench, _started: &str) -> Report {
     Report { passed: true }
 }
 
