@@ -85,7 +85,7 @@ fn completions_are_made_for_each_shell() {
     let project = Project::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = project.run(&["completions", shell]).expect(0).stdout;
-        assert!(script.contains("load-balanced"), "{shell}: the topologies are completed");
+        assert!(script.contains("deploy"), "{shell}: the commands are completed");
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Fa
     };
     let addresses = deploy::addresses(&plan, &lab.status()?)
         .ok_or_else(|| Failure::new(Exit::StepFailed, "the lab has no ingress address to place a call to"))?;
-    let report = verify::run(&plan, &addresses, &lab);
+    let report = verify::run(&plan, &addresses, &lab, &deploy::rfc3339(deploy::now_unix_ms()));
     show_report(&report, &args.reports, global.json, false)?;
     Ok(if report.passed { Exit::Done } else { Exit::VerificationFailed })
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use destroy::{Destroyed, destroy};
 pub use error::{Cause, DeployError, StepFailure, lab_unavailable};
-pub use journal::{Command, Journal, Outcome, Run, Step, StepRecord, now_unix_ms};
+pub use journal::{Command, Journal, Outcome, Run, Step, StepRecord, now_unix_ms, rfc3339};
 pub use progress::{Event, Progress, for_output};
 pub use secrets::{TokenKey, TokenKeys};
 pub use state::{Damage, Project, State, StateError, StateLock, TOPOLOGIES, topology_name, write_json, write_whole};
@@ -276,7 +276,7 @@ fn wait_ready(lab: &Lab, progress: &mut dyn Progress) -> Result<((), String), Ca
 fn place_call(plan: &Plan, lab: &Lab) -> Result<((LabStatus, Report), String), Cause> {
     let status = lab.status()?;
     let addresses = addresses(plan, &status).ok_or(Cause::NoIngress)?;
-    let report = verify::run(plan, &addresses, lab);
+    let report = verify::run(plan, &addresses, lab, &rfc3339(now_unix_ms()));
     if !report.passed {
         return Err(Cause::Verification(Box::new(report)));
     }
