@@ -180,12 +180,16 @@ fn stand_infrastructure(
     progress: &mut dyn Progress,
 ) -> Result<(Infrastructure, String), Cause> {
     let folder = state.lab_folder();
-    let running = Lab::attach(&folder).unwrap_or_else(|error| {
-        progress.event(&Event::Note { text: &format!("the lab's state cannot be used ({error}): it is built anew") });
-        None
-    });
+    let (running, answers) = match Lab::attach(&folder)? {
+        None => (None, Ok(())),
+        Some(lab) => {
+            let answers = lab.status().map(|_| ());
+            (Some(lab), answers)
+        }
+    };
     let reason = match (&running, state.plan()?) {
         (None, _) => None,
+        (Some(_), _) if answers.is_err() => Some("it does not answer"),
         (Some(_), _) if keys.new => Some("its token keys are lost"),
         (Some(_), Some(deployed)) if same_infrastructure(&deployed, plan) => None,
         (Some(_), Some(_)) => Some("the plan has changed"),
@@ -209,7 +213,11 @@ fn stand_infrastructure(
         Some(lab) => lab,
         None => Lab::start(plan, &folder)?,
     };
-    place_secrets(&lab, &keys.keys)?;
+    // The lab hands its `secrets` folder to each instance that boots. A kept lab has none when its deploy was cut off here.
+    let secret = lab.folder().join("secrets").join("token-keys.json");
+    if new || !secret.exists() {
+        write_json(&secret, &keys.keys, SECRET_MODE)?;
+    }
     let what = match (new, replaced) {
         (false, _) => "kept as it is",
         (true, true) => "replaced",
@@ -225,12 +233,6 @@ fn same_infrastructure(deployed: &Plan, planned: &Plan) -> bool {
         && deployed.user_data == planned.user_data
         && deployed.network == planned.network
         && deployed.carriers == planned.carriers
-}
-
-/// The lab hands its `secrets` folder to each instance that boots; what is there already stays.
-fn place_secrets(lab: &Lab, keys: &TokenKeys) -> Result<(), StateError> {
-    let file = lab.folder().join("secrets").join("token-keys.json");
-    if file.exists() { Ok(()) } else { write_json(&file, keys, SECRET_MODE) }
 }
 
 fn start_instances(
