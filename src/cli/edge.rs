@@ -4,8 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use sipedge::deploy::{
-    self, Cause, DeployError, Destroyed, Options, Project, State, StateError, TopologyStatus, topology_name,
-    write_whole,
+    self, Cause, DeployError, Destroyed, Options, Project, State, TopologyStatus, topology_name, write_whole,
 };
 use sipedge::plan::Topology;
 use sipedge::spec::Spec;
@@ -190,9 +189,13 @@ fn show_report(report: &Report, files: &Reports, json: bool, one_line: bool) -> 
     } else {
         exit::print(&report::json(report))?;
     }
-    let write = |path: &Path, text: String| write_whole(path, text.as_bytes(), REPORT_MODE);
-    let junit = files.junit.as_deref().map(|path| write(path, report::junit(report)));
-    let html = files.html.as_deref().map(|path| write(path, report::html(report)));
-    junit.into_iter().chain(html).collect::<Result<(), StateError>>()?;
+    if let Some(path) = &files.junit {
+        write_whole(path, report::junit(report).as_bytes(), REPORT_MODE)?;
+    }
+    if let Some(path) = &files.html {
+        let page = report::html(report)
+            .map_err(|error| Failure::new(Exit::Unexpected, format!("the page cannot be rendered: {error}")))?;
+        write_whole(path, page.as_bytes(), REPORT_MODE)?;
+    }
     Ok(())
 }
