@@ -71,7 +71,7 @@ pub fn deploy(
     runner.step(Step::Artefacts, |_| {
         let folder = state.artefacts_folder();
         write_artefacts(&plan, &folder)?;
-        Ok(((), format!("{} files in {}", plan.artefacts.len(), folder.display())))
+        Ok(((), format!("{} in {}", counted(plan.artefacts.len(), "file"), folder.display())))
     })?;
 
     let keys = runner.step(Step::Secrets, |_| match state.token_keys()? {
@@ -223,7 +223,11 @@ fn stand_infrastructure(
         (true, true) => "replaced",
         (true, false) => "created",
     };
-    let detail = format!("{what}: {} zones, {} carriers", plan.network.zones.len(), plan.carriers.len());
+    let detail = format!(
+        "{what}: {} and {}",
+        counted(plan.network.zones.len(), "zone"),
+        counted(plan.carriers.len(), "carrier")
+    );
     Ok((Infrastructure { lab, new }, detail))
 }
 
@@ -283,6 +287,10 @@ fn place_call(plan: &Plan, lab: &Lab) -> Result<((LabStatus, Report), String), C
         return Err(Cause::Verification(Box::new(report)));
     }
     Ok(((status, report), format!("through {}", addresses.ingress)))
+}
+
+fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 fn in_service(status: &LabStatus) -> Vec<InstanceStatus> {
