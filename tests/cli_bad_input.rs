@@ -1,5 +1,6 @@
 //! Each kind of bad input has its exit code and an answer that says what to do; nothing panics, nothing is created.
 
+#[path = "support/project.rs"]
 mod support;
 
 use std::fs;

@@ -1,5 +1,6 @@
 //! `--help` of every command has examples, and the documents tell of every command and exit code.
 
+#[path = "support/project.rs"]
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! A deploy that is killed in any step is continued by the next one, and can be destroyed as it is.
 
+#[path = "support/project.rs"]
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! A second deploy keeps what is as planned, changes what is not, and never runs beside another of the same topology.
 
+#[path = "support/project.rs"]
 mod support;
 
 use std::fs;

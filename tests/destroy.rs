@@ -1,5 +1,6 @@
 //! Destroy removes one topology or all, twice is fine, and nothing is left.
 
+#[path = "support/project.rs"]
 mod support;
 
 use std::fs;

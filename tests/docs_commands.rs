@@ -4,6 +4,7 @@
 //! `<!-- exit 4 -->`: the exit code of its commands; `<!-- not run: reason -->`: it is for the reader alone; `<!-- first-command -->` and
 //! `<!-- test-command -->`: the README's two commands, of which the building parts are not repeated here.
 
+#[path = "support/project.rs"]
 mod support;
 
 use std::fs;

@@ -1,5 +1,6 @@
 //! A state folder that is damaged is recognised, what is damaged is named, and deploy and destroy go on cleanly.
 
+#[path = "support/project.rs"]
 mod support;
 
 use std::fs;

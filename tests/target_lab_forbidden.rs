@@ -1,5 +1,6 @@
 //! Where user namespaces are forbidden, deploy says which setting forbids them, and leaves nothing.
 
+#[path = "support/project.rs"]
 mod support;
 
 use std::process::Command;
