@@ -243,6 +243,9 @@ struct Lab {
     /// The topology; needed only when both are up.
     #[arg(long, global = true)]
     topology: Option<TopologyName>,
+    /// The lab's folder, for a lab that no spec's state leads to.
+    #[arg(long, global = true, hide = true, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
     #[command(subcommand)]
     action: LabAction,
 }

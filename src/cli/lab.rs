@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sipedge::deploy::State;
 use sipedge::target::lab::{self, InstanceId};
 
 use super::edge::{not_running, one_deployed, require_lab};
@@ -16,13 +15,21 @@ pub(super) fn run(global: &Global, args: Lab) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     require_lab(global.target, "sipedge lab --target lab")?;
-    let state = one_deployed(global, args.topology)?;
+    let (folder, gone) = match args.folder {
+        Some(folder) => {
+            let message = format!("no lab runs in {}", folder.display());
+            (folder, Failure::new(Exit::NothingDeployed, message))
+        }
+        None => {
+            let state = one_deployed(global, args.topology)?;
+            (state.lab_folder(), not_running(&state))
+        }
+    };
+    // Asked before `exec` too, since a lab that is gone is more likely than a failure to enter it.
+    let Some(lab) = lab::Lab::attach(&folder)? else { return Err(gone) };
     if let LabAction::Exec { namespace, command } = &args.action {
-        // Asked first, since a lab that is gone is more likely than a failure to enter it.
-        attach(&state)?;
-        return Err(lab::exec(&state.lab_folder(), namespace, command).into());
+        return Err(lab::exec(&folder, namespace, command).into());
     }
-    let lab = attach(&state)?;
     let changed = match args.action {
         LabAction::Instances => return instances(global, &lab),
         LabAction::Add => {
@@ -53,10 +60,6 @@ pub(super) fn run(global: &Global, args: Lab) -> Result<Exit, Failure> {
 
 /// How long a new instance may take until it is healthy; a boot takes less than a second, and health checks follow.
 const HEALTHY_DEADLINE: Duration = Duration::from_secs(30);
-
-fn attach(state: &State) -> Result<lab::Lab, Failure> {
-    lab::Lab::attach(&state.lab_folder())?.ok_or_else(|| not_running(state))
-}
 
 fn instances(global: &Global, lab: &lab::Lab) -> Result<Exit, Failure> {
     let status = lab.status()?;
