@@ -1,0 +1,346 @@
+//! Arguments, dispatch, exit codes; nothing else. What the commands do is in the library.
+
+mod edge;
+mod exit;
+mod lab;
+mod spec;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use sipedge::plan::{TargetKind, Topology};
+
+use exit::{Exit, Failure};
+
+/// Reads the arguments, does what they say, and returns the exit code.
+pub(crate) fn main() -> ExitCode {
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => return usage(&error),
+    };
+    let json = command_line.global.json;
+    match dispatch(command_line) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print(json);
+            failure.exit.into()
+        }
+    }
+}
+
+// `lab exec` and `lab supervise` enter namespaces, which a process with more than one thread may not: nothing before them starts one.
+fn dispatch(command_line: CommandLine) -> Result<Exit, Failure> {
+    let CommandLine { global, command } = command_line;
+    match command {
+        Command::Lab(args) => lab::run(&global, args),
+        Command::Init(args) => spec::init(&global, &args),
+        Command::Check => spec::check(&global),
+        Command::Plan(args) => spec::plan(&global, &args),
+        Command::Deploy(args) => edge::deploy(&global, &args),
+        Command::Status => edge::status(&global),
+        Command::Verify { what: Verify::Call(args) } => edge::verify_call(&global, &args),
+        Command::Destroy(args) => edge::destroy(&global, &args),
+        Command::Schema => spec::schema(),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut CommandLine::command(), "sipedge", &mut text);
+            exit::print(&String::from_utf8_lossy(&text))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// clap's own answer: help and version are no failure; a mistake on the command line is, and is one JSON object when that was asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that went away has seen what it wanted.
+        let _ = error.print();
+        return Exit::Done.into();
+    }
+    if std::env::args().any(|argument| argument == "--json") {
+        Failure::new(Exit::Usage, error.to_string().trim_end()).print(true);
+    } else {
+        let _ = error.print();
+    }
+    Exit::Usage.into()
+}
+
+/// One YAML spec to a running, verified SIP edge.
+///
+/// sipedge reads a spec (sipedge.yaml), plans one of two topologies from it, deploys it, and ends every deploy in a verified call.
+#[derive(Debug, Parser)]
+#[command(name = "sipedge", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = exit::help())]
+struct CommandLine {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
+struct Global {
+    /// The spec. Its state is kept beside it, in `.sipedge/`.
+    #[arg(long, global = true, value_name = "FILE", default_value = "sipedge.yaml")]
+    spec: PathBuf,
+    /// Where the edge is, or is to be. `plan` and `deploy` take aws when it is left out, the others take what is deployed.
+    #[arg(long, global = true, value_name = "TARGET")]
+    target: Option<Target>,
+    /// Reports as JSON on standard output, errors as one JSON object on standard error.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(after_help = "\
+Examples:
+  sipedge init                            writes sipedge.yaml, a carrier bridge with comments
+  sipedge init --spec edge/sipedge.yaml   writes it elsewhere")]
+    /// Writes a spec to start from.
+    Init(Init),
+    #[command(after_help = "\
+Examples:
+  sipedge check                           checks sipedge.yaml and shows all mistakes at once
+  sipedge check --json                    the same for an editor or a pipeline")]
+    /// Checks the spec, and that both topologies can be planned from it.
+    Check,
+    #[command(after_help = "\
+Examples:
+  sipedge plan                            both topologies on AWS: picture, defaults, what would change
+  sipedge plan load-balanced --target lab one of them, as the lab builds it
+  sipedge plan single-ec2 --out rendered  writes its files to rendered/single-ec2/ as well")]
+    /// Shows what a deploy would do, and changes nothing.
+    Plan(Plan),
+    #[command(after_help = "\
+Examples:
+  sipedge deploy load-balanced --target lab                      builds it on this machine and places the verified call
+  sipedge deploy single-ec2 --target lab --html call.html        writes the call's report as a page as well
+  sipedge deploy load-balanced --target lab --instances 3        starts with three instances
+  sipedge deploy load-balanced --target lab --json               one JSON line per step
+
+A deploy that was cut off or failed is continued by the same command. What runs as planned is kept and verified again.")]
+    /// Brings a topology to what the spec says; ends in a verified call.
+    Deploy(Deploy),
+    #[command(after_help = "\
+Examples:
+  sipedge status                          instances, health, addresses, age, last deploy; of both topologies
+  sipedge status --json                   the same for programs")]
+    /// Shows what is deployed.
+    Status,
+    #[command(after_help = "\
+Examples:
+  sipedge verify call                     places the smoke call through what is deployed")]
+    /// Proves that what is deployed works.
+    Verify {
+        #[command(subcommand)]
+        what: Verify,
+    },
+    #[command(after_help = "\
+Examples:
+  sipedge destroy load-balanced           removes one topology: its processes, networks and state
+  sipedge destroy                         removes all topologies of this spec
+
+A second destroy finds nothing and says so; its exit code is 0.")]
+    /// Removes what is deployed.
+    Destroy(Destroy),
+    #[command(after_help = "\
+Examples:
+  sipedge schema > sipedge.schema.json    for editors that complete and check YAML by schema")]
+    /// Prints the JSON Schema of the spec.
+    Schema,
+    #[command(after_help = "\
+Examples:
+  sipedge completions bash > ~/.local/share/bash-completion/completions/sipedge
+  sipedge completions zsh > ~/.zfunc/_sipedge")]
+    /// Prints the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    #[command(after_help = "\
+Examples:
+  sipedge lab instances                   the instances of the lab that is up
+  sipedge lab exec twilio -- ip address   runs a program in a carrier's network
+  sipedge lab kill i-1                    kills an instance, as a crash would")]
+    /// Does to a running lab what happens to an edge on AWS.
+    Lab(Lab),
+}
+
+#[derive(Debug, Args)]
+struct Init {
+    /// Overwrites a spec that is there.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+struct Plan {
+    /// The topology; both when it is left out.
+    topology: Option<TopologyName>,
+    /// Writes the rendered files into DIR, one folder per topology.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Deploy {
+    /// The topology.
+    topology: TopologyName,
+    /// Does not ask. (In the lab nothing is asked.)
+    #[arg(long, short)]
+    yes: bool,
+    /// Instances to start with, from 1 to `scaling.max`, instead of `scaling.min`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    instances: Option<u32>,
+    #[command(flatten)]
+    reports: Reports,
+}
+
+/// Files that the verified call's report is written to.
+#[derive(Debug, Args)]
+struct Reports {
+    /// Writes the call's report as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Writes the call's report as a self-contained page.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verify {
+    #[command(after_help = "\
+Examples:
+  sipedge verify call                     through the one topology that is up
+  sipedge verify call --topology single-ec2 --html call.html
+  sipedge verify call --json              checks and ladder for programs
+  sipedge verify call --junit call.xml    for a pipeline that shows test results")]
+    /// Places a call from carrier to carrier through the edge, and checks each part of it.
+    Call(VerifyCall),
+}
+
+#[derive(Debug, Args)]
+struct VerifyCall {
+    /// The topology; needed only when both are up.
+    #[arg(long)]
+    topology: Option<TopologyName>,
+    #[command(flatten)]
+    reports: Reports,
+}
+
+#[derive(Debug, Args)]
+struct Destroy {
+    /// The topology; all when it is left out.
+    topology: Option<TopologyName>,
+}
+
+#[derive(Debug, Args)]
+struct Lab {
+    /// The topology; needed only when both are up.
+    #[arg(long, global = true)]
+    topology: Option<TopologyName>,
+    /// The lab's folder, for a lab that no spec's state leads to.
+    #[arg(long, global = true, hide = true, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    #[command(subcommand)]
+    action: LabAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum LabAction {
+    #[command(after_help = "\
+Examples:
+  sipedge lab exec twilio -- sipp -sn uac -m 100 -r 10 198.51.100.10
+  sipedge lab exec stranger -- ip route
+
+The exit code is that of the program.")]
+    /// Runs a program in the network of a carrier, an instance, or the rest of the Internet (`stranger`).
+    Exec {
+        /// The carrier's name, an instance such as `i-1`, or `stranger`.
+        namespace: String,
+        /// The program and its arguments.
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+    #[command(after_help = "Examples:\n  sipedge lab instances --json")]
+    /// Lists the instances.
+    Instances,
+    #[command(after_help = "Examples:\n  sipedge lab add")]
+    /// Boots one more instance and waits until it is healthy.
+    Add,
+    #[command(after_help = "Examples:\n  sipedge lab kill i-1")]
+    /// Kills an instance, as a crash would: no drain, and its flows are forgotten.
+    Kill {
+        /// Its name, such as `i-1`.
+        instance: String,
+    },
+    #[command(alias = "deregister", after_help = "Examples:\n  sipedge lab remove i-1")]
+    /// Takes an instance out of the load balancer: no new flows; existing ones go on. (Also: deregister.)
+    Remove {
+        /// Its name, such as `i-1`.
+        instance: String,
+    },
+    #[command(after_help = "Examples:\n  sipedge lab register i-1")]
+    /// Puts an instance back into the load balancer.
+    Register {
+        /// Its name, such as `i-1`.
+        instance: String,
+    },
+    #[command(after_help = "Examples:\n  sipedge lab flush")]
+    /// Forgets every tracked flow, as if all had idled out.
+    Flush,
+    /// The process that owns a lab.
+    #[command(hide = true)]
+    Supervise {
+        /// The lab's folder.
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TopologyName {
+    /// One instance with an Elastic IP.
+    SingleEc2,
+    /// Instances behind an NLB and a NAT gateway.
+    LoadBalanced,
+}
+
+impl From<TopologyName> for Topology {
+    fn from(name: TopologyName) -> Self {
+        match name {
+            TopologyName::SingleEc2 => Self::SingleEc2,
+            TopologyName::LoadBalanced => Self::LoadBalanced,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// An AWS account.
+    Aws,
+    /// This machine, in network namespaces.
+    Lab,
+}
+
+impl From<Target> for TargetKind {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Aws => Self::Aws,
+            Target::Lab => Self::Lab,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}

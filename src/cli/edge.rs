@@ -1,0 +1,201 @@
+//! Commands on what is deployed: deploy, status, verify, destroy.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sipedge::deploy::{
+    self, Cause, DeployError, Destroyed, Options, Project, State, TopologyStatus, topology_name, write_whole,
+};
+use sipedge::plan::Topology;
+use sipedge::spec::Spec;
+use sipedge::target::lab::Lab;
+use sipedge::verify::{self, Report, report};
+
+use super::exit::{self, Exit, Failure};
+use super::{Deploy, Destroy, Global, Reports, Target, TopologyName, VerifyCall};
+
+pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
+    let topology: Topology = args.topology.into();
+    let typed = format!("sipedge deploy {} --target lab", topology_name(topology));
+    require_lab(Some(global.target.unwrap_or(Target::Aws)), &typed)?;
+    let loaded = Spec::load(&global.spec)?;
+    let state = project(global, &loaded.spec.name)?.state(topology);
+    let options = Options { instances: args.instances, spec_file: global.spec.clone() };
+    let mut progress = deploy::for_output(global.json);
+    let deployed = deploy::deploy(&loaded, &state, &options, progress.as_mut()).map_err(|error| {
+        // The report comes before the error, which says what to do about it.
+        let written = match &error {
+            DeployError::Step(failed) => match &failed.cause {
+                Cause::Verification(report) => show_report(report, &args.reports, global.json, true),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        };
+        written.err().unwrap_or_else(|| error.into())
+    })?;
+    show_report(&deployed.report, &args.reports, global.json, true)?;
+    if !global.json {
+        let ingress: Vec<String> = deployed.status.ingress_addresses.iter().map(ToString::to_string).collect();
+        exit::print(&format!(
+            "{} {} is up: {} instances behind {}",
+            deployed.plan.name,
+            topology_name(topology),
+            deployed.status.instances.len(),
+            ingress.join(", ")
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
+    require_lab(global.target, "sipedge status --target lab")?;
+    let project = deployed_project(global)?;
+    let found: Vec<TopologyStatus> =
+        project.present().into_iter().map(|topology| deploy::status(&project.state(topology))).collect();
+    if found.is_empty() {
+        return Err(nothing_deployed(&project, None));
+    }
+    if global.json {
+        exit::print_json(&json!({ "edge": project.edge(), "topologies": found }))?;
+    } else {
+        let texts: Vec<String> = found.iter().map(TopologyStatus::render).collect();
+        exit::print(&texts.join("\n"))?;
+    }
+    let damaged = found.iter().any(|status| !status.damages.is_empty());
+    let running = found.iter().any(|status| status.running);
+    Ok(match (damaged, running) {
+        (true, _) => Exit::StateDamaged,
+        (false, true) => Exit::Done,
+        (false, false) => Exit::NothingDeployed,
+    })
+}
+
+pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
+    require_lab(global.target, "sipedge verify call --target lab")?;
+    let state = one_deployed(global, args.topology)?;
+    let plan = state.plan()?;
+    let lab = Lab::attach(&state.lab_folder())?;
+    let (Some(plan), Some(lab)) = (plan, lab) else {
+        return Err(not_running(&state));
+    };
+    let addresses = deploy::addresses(&plan, &lab.status()?)
+        .ok_or_else(|| Failure::new(Exit::StepFailed, "the lab has no ingress address to place a call to"))?;
+    let report = verify::run(&plan, &addresses, &lab, &deploy::rfc3339(deploy::now_unix_ms()));
+    show_report(&report, &args.reports, global.json, false)?;
+    Ok(if report.passed { Exit::Done } else { Exit::VerificationFailed })
+}
+
+pub(super) fn destroy(global: &Global, args: &Destroy) -> Result<Exit, Failure> {
+    require_lab(global.target, "sipedge destroy --target lab")?;
+    let project = deployed_project(global)?;
+    let topologies = match args.topology {
+        Some(topology) => vec![topology.into()],
+        None => project.present(),
+    };
+    let mut progress = deploy::for_output(global.json);
+    let mut removed = Vec::new();
+    for topology in topologies {
+        match deploy::destroy(&project.state(topology), &global.spec, progress.as_mut())? {
+            Destroyed::Removed => removed.push(topology_name(topology)),
+            Destroyed::NothingThere => {}
+        }
+    }
+    if global.json {
+        // One line, as the steps before it.
+        exit::print(&json!({ "event": "destroyed", "edge": project.edge(), "topologies": removed }).to_string())?;
+    } else if removed.is_empty() {
+        exit::print(&format!("{}: there is nothing to destroy", project.edge()))?;
+    } else {
+        exit::print(&format!("{}: {} destroyed", project.edge(), removed.join(" and ")))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The state of the topology that is named, or of the only one that there is.
+pub(super) fn one_deployed(global: &Global, named: Option<TopologyName>) -> Result<State, Failure> {
+    let project = deployed_project(global)?;
+    let present = project.present();
+    match (named.map(Topology::from), present.as_slice()) {
+        (Some(topology), _) if present.contains(&topology) => Ok(project.state(topology)),
+        (Some(topology), _) => Err(nothing_deployed(&project, Some(topology))),
+        (None, [topology]) => Ok(project.state(*topology)),
+        (None, []) => Err(nothing_deployed(&project, None)),
+        (None, _) => {
+            let names: Vec<&str> = present.iter().map(|topology| topology_name(*topology)).collect();
+            let message = format!("more than one topology is deployed: say --topology {}", names.join(" or "));
+            Err(Failure::new(Exit::Usage, message))
+        }
+    }
+}
+
+/// Refuses AWS, which is not there yet.
+pub(super) fn require_lab(target: Option<Target>, instead: &str) -> Result<(), Failure> {
+    match target {
+        Some(Target::Aws) => Err(Failure::new(Exit::TargetNotAvailable, "the target aws is not there yet")
+            .next(instead, "does it on this machine, without an AWS account")),
+        Some(Target::Lab) | None => Ok(()),
+    }
+}
+
+/// The failure of a command that needs what is not there.
+pub(super) fn not_running(state: &State) -> Failure {
+    let topology = topology_name(state.topology());
+    let message = format!("{} {topology} was deployed, but no process of it runs", state.edge());
+    Failure::new(Exit::NothingDeployed, message)
+        .next(format!("sipedge deploy {topology} --target lab"), "builds it again")
+        .next(format!("sipedge destroy {topology}"), "removes what is left of it")
+}
+
+/// Files of reports are for everybody.
+const REPORT_MODE: u32 = 0o644;
+
+/// The edge that the spec names. What is deployed can be seen and removed even if the rest of the spec has mistakes by now.
+fn deployed_project(global: &Global) -> Result<Project, Failure> {
+    let name = match edge_name(&global.spec) {
+        Some(name) => name,
+        None => Spec::load(&global.spec)?.spec.name,
+    };
+    project(global, &name)
+}
+
+fn edge_name(spec_file: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(spec_file).ok()?;
+    let value: Value = serde_yaml::from_str(&text).ok()?;
+    let name = value.get("name")?.as_str()?;
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+    (name.starts_with(|letter: char| letter.is_ascii_alphanumeric()) && name.chars().all(plain))
+        .then(|| name.to_owned())
+}
+
+fn project(global: &Global, edge: &str) -> Result<Project, Failure> {
+    Project::new(&global.spec, edge)
+        .map_err(|error| Failure::new(Exit::Unexpected, format!("cannot find the folder of the spec: {error}")))
+}
+
+fn nothing_deployed(project: &Project, topology: Option<Topology>) -> Failure {
+    let what = topology.map(|topology| format!(" {}", topology_name(topology))).unwrap_or_default();
+    let name = topology.map_or("load-balanced", topology_name);
+    Failure::new(Exit::NothingDeployed, format!("{}{what} is not deployed", project.edge()))
+        .next(format!("sipedge deploy {name} --target lab"), "deploys it on this machine")
+}
+
+/// Prints the report and writes its files. As the last line of a deploy's JSON lines it has to be one line.
+fn show_report(report: &Report, files: &Reports, json: bool, one_line: bool) -> Result<(), Failure> {
+    if !json {
+        exit::print(&report::terminal(report))?;
+    } else if one_line {
+        let value: Value = serde_json::from_str(&report::json(report)).unwrap_or(Value::Null);
+        exit::print(&json!({ "event": "report", "report": value }).to_string())?;
+    } else {
+        exit::print(&report::json(report))?;
+    }
+    if let Some(path) = &files.junit {
+        write_whole(path, report::junit(report).as_bytes(), REPORT_MODE)?;
+    }
+    if let Some(path) = &files.html {
+        let page = report::html(report)
+            .map_err(|error| Failure::new(Exit::Unexpected, format!("the page cannot be rendered: {error}")))?;
+        write_whole(path, page.as_bytes(), REPORT_MODE)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! Exit codes, and failures as text or JSON.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use sipedge::deploy::{Cause, DeployError, StateError, lab_unavailable};
+use sipedge::plan::PlanError;
+use sipedge::spec::SpecErrors;
+use sipedge::target::lab::LabError;
+
+/// How a command ended. The numbers are a promise to scripts: a number keeps its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    Done = 0,
+    Unexpected = 1,
+    Usage = 2,
+    SpecRefused = 3,
+    TargetNotAvailable = 4,
+    StepFailed = 5,
+    VerificationFailed = 6,
+    NothingDeployed = 7,
+    StateLocked = 8,
+    StateDamaged = 9,
+}
+
+impl Exit {
+    const ALL: [Self; 10] = [
+        Self::Done,
+        Self::Unexpected,
+        Self::Usage,
+        Self::SpecRefused,
+        Self::TargetNotAvailable,
+        Self::StepFailed,
+        Self::VerificationFailed,
+        Self::NothingDeployed,
+        Self::StateLocked,
+        Self::StateDamaged,
+    ];
+
+    /// Its name in JSON, and what it means.
+    fn describe(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Done => ("done", "done as asked"),
+            Self::Unexpected => ("unexpected", "something unexpected, such as a file that cannot be written"),
+            Self::Usage => ("usage", "the command cannot be carried out as typed"),
+            Self::SpecRefused => ("spec-refused", "the spec cannot be read, has mistakes, or cannot be planned"),
+            Self::TargetNotAvailable => {
+                ("target-not-available", "the target is not there, or this machine cannot have a lab")
+            }
+            Self::StepFailed => {
+                ("step-failed", "a step of deploy or destroy failed, or the lab did not do what was asked")
+            }
+            Self::VerificationFailed => ("verification-failed", "the verified call did not pass"),
+            Self::NothingDeployed => ("nothing-deployed", "nothing is deployed, or what was deployed no longer runs"),
+            Self::StateLocked => ("state-locked", "another sipedge is changing the same topology"),
+            Self::StateDamaged => ("state-damaged", "the state folder is damaged; deploy and destroy repair it"),
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// The end of `sipedge --help`.
+pub(super) fn help() -> String {
+    let mut text = String::from(
+        "Examples:
+  sipedge init                                  a spec to start from
+  sipedge plan load-balanced --target lab       what a deploy would do
+  sipedge deploy load-balanced --target lab     build it on this machine, ending in a verified call
+  sipedge verify call                           place the call again
+  sipedge destroy                               remove everything
+
+Exit codes:",
+    );
+    for exit in Exit::ALL {
+        text.push_str(&format!("\n  {}  {}", exit as u8, exit.describe().1));
+    }
+    text
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) exit: Exit,
+    message: String,
+    /// More lines, for people.
+    text: String,
+    /// More data, for programs.
+    data: Value,
+    /// Commands that lead on, each with what it does.
+    next: Vec<(String, String)>,
+}
+
+impl Failure {
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), text: String::new(), data: Value::Null, next: Vec::new() }
+    }
+
+    /// Adds a command that leads on.
+    pub(super) fn next(mut self, command: impl Into<String>, does: impl Into<String>) -> Self {
+        self.next.push((command.into(), does.into()));
+        self
+    }
+
+    /// Writes it to standard error.
+    pub(super) fn print(&self, json: bool) {
+        let text = if json { format!("{}\n", self.to_json()) } else { self.to_text() };
+        // When standard error is gone, the exit code still tells.
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    fn to_json(&self) -> Value {
+        let next: Vec<Value> =
+            self.next.iter().map(|(command, does)| json!({ "command": command, "does": does })).collect();
+        let mut error = json!({
+            "exit_code": self.exit as u8,
+            "kind": self.exit.describe().0,
+            "message": self.message,
+            "next": next,
+        });
+        if let (Value::Object(error), Value::Object(data)) = (&mut error, &self.data) {
+            error.extend(data.clone());
+        }
+        json!({ "error": error })
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = if self.message.is_empty() { String::new() } else { format!("error: {}\n", self.message) };
+        text.push_str(&self.text);
+        let width = self.next.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
+        for (index, (command, does)) in self.next.iter().enumerate() {
+            let label = if index == 0 { "next:" } else { "" };
+            text.push_str(&format!("  {label:<9} {command:<width$}   {does}\n"));
+        }
+        text
+    }
+}
+
+impl From<SpecErrors> for Failure {
+    fn from(errors: SpecErrors) -> Self {
+        let mut failure = Self::new(Exit::SpecRefused, "the spec is refused");
+        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        failure.text = format!("{}\n", errors.render(colour).trim_end());
+        failure.data = json!({ "spec_errors": errors });
+        failure
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        Self::new(Exit::SpecRefused, error.to_string())
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let exit = match &error {
+            StateError::Locked { .. } => Exit::StateLocked,
+            StateError::Damaged(_) => Exit::StateDamaged,
+            _ => Exit::Unexpected,
+        };
+        let failure = Self::new(exit, error.to_string());
+        match exit {
+            Exit::StateLocked => failure.next("sipedge status", "shows what it is doing; try again when it is done"),
+            Exit::StateDamaged => failure
+                .next("sipedge deploy TOPOLOGY --target lab", "makes what is damaged anew")
+                .next("sipedge destroy", "removes everything"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<LabError> for Failure {
+    fn from(error: LabError) -> Self {
+        let exit = if lab_unavailable(&error) { Exit::TargetNotAvailable } else { Exit::StepFailed };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<DeployError> for Failure {
+    fn from(error: DeployError) -> Self {
+        let failed = match error {
+            DeployError::State(error) => return error.into(),
+            DeployError::Step(failed) => *failed,
+            error => return Self::new(Exit::Unexpected, error.to_string()),
+        };
+        let exit = match &failed.cause {
+            Cause::Plan(_) => Exit::SpecRefused,
+            Cause::Instances { .. } => Exit::Usage,
+            Cause::Lab(error) if lab_unavailable(error) => Exit::TargetNotAvailable,
+            Cause::Verification(_) => Exit::VerificationFailed,
+            _ => Exit::StepFailed,
+        };
+        let mut failure = Self::new(exit, failed.to_string());
+        for (label, lines) in [("stands:", &failed.stands), ("missing:", &failed.missing)] {
+            for (index, line) in lines.iter().enumerate() {
+                let label = if index == 0 { label } else { "" };
+                failure.text.push_str(&format!("  {label:<9} {line}\n"));
+            }
+        }
+        failure.data = json!({ "step": failed.step, "stands": failed.stands, "missing": failed.missing });
+        failure.next = failed.next;
+        failure
+    }
+}
+
+/// Writes a command's result to standard output. A reader that went away (`| head`) is no failure.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let newline = if text.ends_with('\n') { "" } else { "\n" };
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(newline.as_bytes())).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Unexpected, format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// [`print`] of a value as JSON.
+pub(super) fn print_json(value: &Value) -> Result<(), Failure> {
+    print(&format!("{value:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_their_places() {
+        for (number, exit) in Exit::ALL.into_iter().enumerate() {
+            assert_eq!(exit as usize, number);
+        }
+    }
+}

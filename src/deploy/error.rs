@@ -1,0 +1,137 @@
+//! Why a deploy ended early, and what the user does about it.
+
+use std::path::Path;
+
+use super::journal::Step;
+use super::state::{State, StateError, topology_name};
+use crate::plan::PlanError;
+use crate::target::lab::{Lab, LabError};
+use crate::verify::Report;
+
+/// Why a deploy or destroy ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeployError {
+    /// The state could not be locked, read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A step failed.
+    #[error(transparent)]
+    Step(Box<StepFailure>),
+}
+
+impl From<StepFailure> for DeployError {
+    fn from(failure: StepFailure) -> Self {
+        Self::Step(Box::new(failure))
+    }
+}
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("step {} failed: {cause}", step.name())]
+pub struct StepFailure {
+    /// The step.
+    pub step: Step,
+    /// Why.
+    #[source]
+    pub cause: Cause,
+    /// What stands nevertheless.
+    pub stands: Vec<String>,
+    /// What does not.
+    pub missing: Vec<String>,
+    /// Commands that lead on, each with what it does.
+    pub next: Vec<(String, String)>,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The spec cannot be planned for this topology.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A file of the state could not be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The lab did not do what was asked.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// `--instances` is out of the group's bounds.
+    #[error("--instances {wanted} is not within 1 and scaling.max, which is {max} for this topology")]
+    Instances {
+        /// What was asked for.
+        wanted: u32,
+        /// The most that there may be.
+        max: u32,
+    },
+    /// The infrastructure has no address to call.
+    #[error("the infrastructure has no ingress address to place a call to")]
+    NoIngress,
+    /// The smoke call did not pass.
+    #[error("the verified call did not pass")]
+    Verification(Box<Report>),
+}
+
+/// Whether this is about the machine, which cannot have a lab as it is, and not about one lab.
+pub fn lab_unavailable(error: &LabError) -> bool {
+    matches!(error, LabError::UserNamespaces { .. } | LabError::NoProxy { .. })
+}
+
+impl StepFailure {
+    /// Asks the target what stands, for the message.
+    pub(super) fn new(step: Step, cause: Cause, state: &State, spec_file: &Path) -> Self {
+        let mut stands = Vec::new();
+        let mut missing = Vec::new();
+        if step > Step::Artefacts {
+            stands.push(format!("the plan's files in {}", state.artefacts_folder().display()));
+        }
+        match Lab::attach(&state.lab_folder()).ok().flatten().and_then(|lab| lab.status().ok()) {
+            Some(status) => {
+                stands.push(format!("the lab's network (supervisor: process {})", status.supervisor_pid));
+                for instance in &status.instances {
+                    let name = format!("instance {} at {}", instance.id.0, instance.address);
+                    match (instance.pid, instance.healthy) {
+                        (Some(_), true) => stands.push(format!("{name}, healthy")),
+                        (Some(_), false) => missing.push(format!("{name}: runs, but is not healthy")),
+                        (None, _) => missing.push(format!(
+                            "{name}: has ended{}",
+                            instance.exit_code.map(|code| format!(" with exit code {code}")).unwrap_or_default()
+                        )),
+                    }
+                }
+                if status.instances.is_empty() {
+                    missing.push("the instances".to_owned());
+                }
+            }
+            None => missing.push("the lab and its instances".to_owned()),
+        }
+        if step != Step::Remove {
+            missing.push("the verified call".to_owned());
+        }
+        let next = next_commands(step, state, spec_file);
+        Self { step, cause, stands, missing, next }
+    }
+}
+
+fn next_commands(step: Step, state: &State, spec_file: &Path) -> Vec<(String, String)> {
+    let topology = topology_name(state.topology());
+    let spec = spec_argument(spec_file);
+    let mut next = Vec::new();
+    if step == Step::Remove {
+        next.push((format!("sipedge destroy {topology}{spec}"), "goes on with the removal".to_owned()));
+        return next;
+    }
+    if step == Step::VerifiedCall {
+        let command = format!("sipedge verify call --topology {topology}{spec}");
+        next.push((command, "places the call again, with nothing else changed".to_owned()));
+    }
+    let command = format!("sipedge deploy {topology} --target lab{spec}");
+    next.push((command, "goes on from what stands, once the cause is gone".to_owned()));
+    next.push((format!("sipedge destroy {topology}{spec}"), "removes what stands".to_owned()));
+    next
+}
+
+/// ` --spec FILE`, or nothing when it is the default.
+fn spec_argument(spec_file: &Path) -> String {
+    if spec_file == Path::new("sipedge.yaml") { String::new() } else { format!(" --spec {}", spec_file.display()) }
+}

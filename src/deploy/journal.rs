@@ -1,0 +1,275 @@
+//! The record of deploys and destroys: which step began, ended, and how. It answers `status`, tells the next run where the last one was
+//! cut off, and is no source of truth about what stands: that is asked of the target.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Runs that are kept. A run is about 1 KiB; twenty show a week of trials.
+const KEPT_RUNS: usize = 20;
+
+/// What `journal.json` contains.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Journal {
+    /// When the infrastructure that stands was created, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub infrastructure_since_unix_ms: Option<u64>,
+    /// The last runs, the newest last.
+    pub runs: Vec<Run>,
+}
+
+/// One run of a command that changes what is deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// The command.
+    pub command: Command,
+    /// Version of sipedge.
+    pub sipedge: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it began, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// When it ended; absent while it runs, and for ever when it was cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_unix_ms: Option<u64>,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Its steps so far.
+    pub steps: Vec<StepRecord>,
+}
+
+/// A command that changes what is deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// `sipedge deploy`
+    Deploy,
+    /// `sipedge destroy`
+    Destroy,
+}
+
+/// The steps, in their order. Each may be run again at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Spec to plan.
+    Plan,
+    /// The plan's files are written.
+    Artefacts,
+    /// Token keys are made, unless they are there.
+    Secrets,
+    /// The network stands as planned.
+    Infrastructure,
+    /// Enough instances have been started.
+    Instances,
+    /// Each of them passes the load balancer's health check.
+    Ready,
+    /// The smoke call.
+    VerifiedCall,
+    /// Everything is removed.
+    Remove,
+}
+
+impl Step {
+    /// The steps of a deploy.
+    pub const DEPLOY: [Self; 7] = [
+        Self::Plan,
+        Self::Artefacts,
+        Self::Secrets,
+        Self::Infrastructure,
+        Self::Instances,
+        Self::Ready,
+        Self::VerifiedCall,
+    ];
+
+    /// Its name in journals, JSON and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Artefacts => "artefacts",
+            Self::Secrets => "secrets",
+            Self::Infrastructure => "infrastructure",
+            Self::Instances => "instances",
+            Self::Ready => "ready",
+            Self::VerifiedCall => "verified-call",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+/// One step of one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepRecord {
+    /// The step.
+    pub step: Step,
+    /// When it began, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_unix_ms: Option<u64>,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// What it did, or why it failed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// How a step or a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// As asked.
+    Done,
+    /// With an error.
+    Failed,
+}
+
+impl Journal {
+    /// The newest run.
+    pub fn last(&self) -> Option<&Run> {
+        self.runs.last()
+    }
+
+    /// Begins a run.
+    pub fn begin(&mut self, command: Command) {
+        if self.runs.len() >= KEPT_RUNS {
+            self.runs.drain(..=self.runs.len() - KEPT_RUNS);
+        }
+        self.runs.push(Run {
+            command,
+            sipedge: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_unix_ms: now_unix_ms(),
+            ended_unix_ms: None,
+            outcome: None,
+            steps: Vec::new(),
+        });
+    }
+
+    /// Begins a step of the newest run.
+    pub fn begin_step(&mut self, step: Step) {
+        if let Some(run) = self.runs.last_mut() {
+            run.steps.push(StepRecord {
+                step,
+                started_unix_ms: now_unix_ms(),
+                ended_unix_ms: None,
+                outcome: None,
+                detail: String::new(),
+            });
+        }
+    }
+
+    /// Ends the newest step of the newest run. A step that failed ends the run.
+    pub fn end_step(&mut self, outcome: Outcome, detail: &str) {
+        let Some(run) = self.runs.last_mut() else { return };
+        if let Some(step) = run.steps.last_mut() {
+            step.ended_unix_ms = Some(now_unix_ms());
+            step.outcome = Some(outcome);
+            step.detail = detail.to_owned();
+        }
+        if outcome == Outcome::Failed {
+            self.end(Outcome::Failed);
+        }
+    }
+
+    /// Ends the newest run.
+    pub fn end(&mut self, outcome: Outcome) {
+        if let Some(run) = self.runs.last_mut() {
+            run.ended_unix_ms = Some(now_unix_ms());
+            run.outcome = Some(outcome);
+        }
+    }
+}
+
+impl Run {
+    /// The step in which it failed or was cut off; absent when it ended well or is not known to have begun a step.
+    pub fn unfinished_step(&self) -> Option<Step> {
+        match self.outcome {
+            Some(Outcome::Done) => None,
+            _ => self.steps.last().map(|record| record.step),
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A moment as RFC 3339 has it, in UTC, such as `2026-11-20T11:24:00Z`.
+pub fn rfc3339(unix_ms: u64) -> String {
+    let (days, seconds) = (unix_ms / 86_400_000, unix_ms / 1000 % 86_400);
+    // Years that begin in March have their leap day at the end: 400 of them have 146,097 days, and day 0 of 1970 is day 719,468.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_written_in_utc() {
+        for (unix_ms, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400_000, "2000-02-29T00:00:00Z"),
+            (1_709_251_199_999, "2024-02-29T23:59:59Z"),
+            (1_735_689_600_000, "2025-01-01T00:00:00Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc3339(unix_ms), text);
+        }
+    }
+
+    #[test]
+    fn a_run_without_an_end_names_the_step_it_was_cut_off_in() {
+        let mut journal = Journal::default();
+        journal.begin(Command::Deploy);
+        journal.begin_step(Step::Plan);
+        journal.end_step(Outcome::Done, "");
+        journal.begin_step(Step::Ready);
+        assert_eq!(journal.last().and_then(Run::unfinished_step), Some(Step::Ready));
+        journal.end_step(Outcome::Done, "");
+        journal.end(Outcome::Done);
+        assert_eq!(journal.last().and_then(Run::unfinished_step), None);
+    }
+
+    #[test]
+    fn a_failed_step_ends_the_run() {
+        let mut journal = Journal::default();
+        journal.begin(Command::Deploy);
+        journal.begin_step(Step::Infrastructure);
+        journal.end_step(Outcome::Failed, "no memory");
+        assert_eq!(journal.last().and_then(|run| run.outcome), Some(Outcome::Failed));
+    }
+
+    #[test]
+    fn old_runs_are_forgotten() {
+        let mut journal = Journal::default();
+        for _ in 0..3 * KEPT_RUNS {
+            journal.begin(Command::Deploy);
+        }
+        assert_eq!(journal.runs.len(), KEPT_RUNS);
+    }
+
+    #[test]
+    fn names_are_those_of_the_json() {
+        for step in Step::DEPLOY {
+            assert_eq!(serde_json::to_value(step).expect("JSON"), step.name());
+        }
+    }
+}

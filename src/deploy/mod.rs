@@ -1,0 +1,364 @@
+//! The steps of deploy and destroy. Each step may be run again at any time, and is journaled: a run that was cut off is continued by
+//! the next one, and a step that fails says what stands, what does not, and what to type.
+
+mod destroy;
+mod error;
+mod journal;
+mod progress;
+mod secrets;
+mod state;
+mod status;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub use destroy::{Destroyed, destroy};
+pub use error::{Cause, DeployError, StepFailure, lab_unavailable};
+pub use journal::{Command, Journal, Outcome, Run, Step, StepRecord, now_unix_ms, rfc3339};
+pub use progress::{Event, Progress, for_output};
+pub use secrets::{TokenKey, TokenKeys};
+pub use state::{Damage, Project, State, StateError, StateLock, TOPOLOGIES, topology_name, write_json, write_whole};
+pub use status::{TopologyStatus, status};
+
+use crate::plan::{self, Plan, TargetKind};
+use crate::spec::Loaded;
+use crate::target::lab::{InstanceStatus, Lab, LabStatus};
+use crate::verify::{self, Addresses, Report};
+
+/// What a deploy may be told beside the spec.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Instances to start with instead of `scaling.min`.
+    pub instances: Option<u32>,
+    /// The spec's file as the user names it, for the commands that messages propose.
+    pub spec_file: PathBuf,
+}
+
+/// What a deploy ends in.
+#[derive(Debug)]
+pub struct Deployed {
+    /// What was deployed.
+    pub plan: Plan,
+    /// What stands.
+    pub status: LabStatus,
+    /// The verified call; it passed.
+    pub report: Report,
+}
+
+/// Brings the topology of `state` to what the spec says, in the lab, and places the verified call.
+///
+/// What runs already and is as planned is kept, and verified again.
+pub fn deploy(
+    loaded: &Loaded,
+    state: &State,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<Deployed, DeployError> {
+    let lock = take_over(state, progress)?;
+    let mut runner = Runner::begin(state, options, progress)?;
+
+    let plan = runner.step(Step::Plan, |progress| {
+        let plan = plan::plan(loaded, state.topology(), TargetKind::Lab)?;
+        for warning in &plan.warnings {
+            progress.event(&Event::Note { text: warning });
+        }
+        let wanted = wanted_instances(&plan, options)?;
+        let detail =
+            format!("{} as {}, {wanted} of at most {}", plan.name, topology_name(plan.topology), plan.scaling.max);
+        Ok((plan, detail))
+    })?;
+
+    runner.step(Step::Artefacts, |_| {
+        let folder = state.artefacts_folder();
+        write_artefacts(&plan, &folder)?;
+        Ok(((), format!("{} in {}", counted(plan.artefacts.len(), "file"), folder.display())))
+    })?;
+
+    let keys = runner.step(Step::Secrets, |_| match state.token_keys()? {
+        Some(keys) => Ok((Keys { keys, new: false }, "token keys kept".to_owned())),
+        None => {
+            let file = state.token_keys_file();
+            let keys = TokenKeys::generate().map_err(StateError::io("make token keys for", &file))?;
+            write_json(&file, &keys, SECRET_MODE)?;
+            Ok((Keys { keys, new: true }, "token keys made".to_owned()))
+        }
+    })?;
+
+    let infrastructure =
+        runner.step(Step::Infrastructure, |progress| stand_infrastructure(&plan, state, &keys, progress))?;
+    if infrastructure.new {
+        runner.journal.infrastructure_since_unix_ms = Some(now_unix_ms());
+    }
+    let lab = infrastructure.lab;
+
+    let never_ready = runner.last_unfinished == Some(Step::Ready);
+    runner.step(Step::Instances, |progress| {
+        start_instances(&plan, wanted_instances(&plan, options)?, never_ready, &lab, progress)
+    })?;
+    runner.step(Step::Ready, |progress| wait_ready(&lab, progress))?;
+    let (status, report) = runner.step(Step::VerifiedCall, |_| place_call(&plan, &lab))?;
+    runner.end()?;
+    drop(lock);
+    Ok(Deployed { plan, status, report })
+}
+
+/// Where the verified call goes to and comes from.
+pub fn addresses(plan: &Plan, status: &LabStatus) -> Option<Addresses> {
+    let ingress = *status.ingress_addresses.first()?;
+    Some(Addresses {
+        ingress: (ingress, plan.proxy.listen.ingress_port).into(),
+        egress: status.egress_addresses.clone(),
+    })
+}
+
+/// Writes the plan's files into `folder`, which then has no others.
+pub fn write_artefacts(plan: &Plan, folder: &Path) -> Result<(), StateError> {
+    std::fs::create_dir_all(folder).map_err(StateError::io("create", folder))?;
+    for (name, content) in &plan.artefacts {
+        write_whole(&folder.join(name), content.as_bytes(), ARTEFACT_MODE)?;
+    }
+    for entry in std::fs::read_dir(folder).map_err(StateError::io("read", folder))? {
+        let entry = entry.map_err(StateError::io("read", folder))?;
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && !entry.file_name().to_str().is_some_and(|name| plan.artefacts.contains_key(name)) {
+            let path = entry.path();
+            std::fs::remove_file(&path).map_err(StateError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// How long instances may take from their start until the load balancer calls them healthy. In the lab a boot takes less than a second
+/// and two health checks follow; thirty seconds leave room for a machine that is busy building.
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// How long an instance that never got ready may take to end. It has no calls that could be waited for.
+const UNREADY_GRACE: Duration = Duration::from_secs(1);
+/// Secrets are for their owner alone.
+const SECRET_MODE: u32 = 0o600;
+/// Artefacts may be read by everybody: secrets are not in them.
+const ARTEFACT_MODE: u32 = 0o644;
+
+struct Keys {
+    keys: TokenKeys,
+    new: bool,
+}
+
+struct Infrastructure {
+    lab: Lab,
+    new: bool,
+}
+
+/// Takes the lock and clears damaged parts away, so that what follows finds a state that is whole or absent.
+fn take_over(state: &State, progress: &mut dyn Progress) -> Result<StateLock, StateError> {
+    let tell = |damage: &Damage, progress: &mut dyn Progress| {
+        progress.event(&Event::Note { text: &format!("the state was damaged: {damage}; removed") });
+    };
+    for damage in state.damages().iter().filter(|damage| damage.blocks_lock(state)) {
+        state.take_away(damage)?;
+        tell(damage, progress);
+    }
+    let lock = state.lock()?;
+    for damage in state.damages() {
+        state.take_away(&damage)?;
+        tell(&damage, progress);
+    }
+    Ok(lock)
+}
+
+fn wanted_instances(plan: &Plan, options: &Options) -> Result<u32, Cause> {
+    match options.instances {
+        None => Ok(plan.scaling.min),
+        Some(wanted) if (1..=plan.scaling.max).contains(&wanted) => Ok(wanted),
+        Some(wanted) => Err(Cause::Instances { wanted, max: plan.scaling.max }),
+    }
+}
+
+fn stand_infrastructure(
+    plan: &Plan,
+    state: &State,
+    keys: &Keys,
+    progress: &mut dyn Progress,
+) -> Result<(Infrastructure, String), Cause> {
+    let folder = state.lab_folder();
+    let (running, answers) = match Lab::attach(&folder)? {
+        None => (None, Ok(())),
+        Some(lab) => {
+            let answers = lab.status().map(|_| ());
+            (Some(lab), answers)
+        }
+    };
+    let reason = match (&running, state.plan()?) {
+        (None, _) => None,
+        (Some(_), _) if answers.is_err() => Some("it does not answer"),
+        (Some(_), _) if keys.new => Some("its token keys are lost"),
+        (Some(_), Some(deployed)) if same_infrastructure(&deployed, plan) => None,
+        (Some(_), Some(_)) => Some("the plan has changed"),
+        (Some(_), None) => Some("the plan it was built from is lost"),
+    };
+    let mut replaced = false;
+    let kept = match (running, reason) {
+        (Some(lab), Some(reason)) => {
+            let text = format!("the running lab is replaced, and calls in progress end: {reason}");
+            progress.event(&Event::Note { text: &text });
+            lab.destroy()?;
+            replaced = true;
+            None
+        }
+        (running, _) => running,
+    };
+    // Written while no lab stands or it is of the same plan: a lab that is found alive is always that of plan.json.
+    write_json(&state.plan_file(), plan, ARTEFACT_MODE)?;
+    let new = kept.is_none();
+    let lab = match kept {
+        Some(lab) => lab,
+        None => Lab::start(plan, &folder)?,
+    };
+    // The lab hands its `secrets` folder to each instance that boots. A kept lab has none when its deploy was cut off here.
+    let secret = lab.folder().join("secrets").join("token-keys.json");
+    if new || !secret.exists() {
+        write_json(&secret, &keys.keys, SECRET_MODE)?;
+    }
+    let what = match (new, replaced) {
+        (false, _) => "kept as it is",
+        (true, true) => "replaced",
+        (true, false) => "created",
+    };
+    let detail = format!(
+        "{what}: {} and {}",
+        counted(plan.network.zones.len(), "zone"),
+        counted(plan.carriers.len(), "carrier")
+    );
+    Ok((Infrastructure { lab, new }, detail))
+}
+
+/// Whether a lab that was built from one plan is what the other asks for. Sizes and the smoke call are changed on a running lab.
+fn same_infrastructure(deployed: &Plan, planned: &Plan) -> bool {
+    deployed.proxy == planned.proxy
+        && deployed.user_data == planned.user_data
+        && deployed.network == planned.network
+        && deployed.carriers == planned.carriers
+}
+
+fn start_instances(
+    plan: &Plan,
+    wanted: u32,
+    never_ready: bool,
+    lab: &Lab,
+    progress: &mut dyn Progress,
+) -> Result<((), String), Cause> {
+    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+    let max = usize::try_from(plan.scaling.max).unwrap_or(usize::MAX);
+    let mut running = in_service(&lab.status()?);
+    if never_ready {
+        for instance in running.extract_if(.., |instance| !instance.healthy) {
+            progress.event(&Event::Note { text: &format!("{} never got ready: it is replaced", instance.id.0) });
+            lab.terminate_instance(&instance.id, UNREADY_GRACE)?;
+        }
+    }
+    let kept = running.len();
+    let grace = Duration::from_millis(plan.proxy.drain.grace_ms.into());
+    for surplus in running.iter().skip(max) {
+        progress.event(&Event::Note { text: &format!("{} is more than scaling.max: it is drained", surplus.id.0) });
+        lab.terminate_instance(&surplus.id, grace)?;
+    }
+    for started in kept..wanted {
+        lab.add_instance()?;
+        progress.event(&Event::Counted { step: Step::Instances, done: started + 1, of: wanted });
+    }
+    Ok(((), format!("{} kept, {} started", kept.min(max), wanted.saturating_sub(kept))))
+}
+
+fn wait_ready(lab: &Lab, progress: &mut dyn Progress) -> Result<((), String), Cause> {
+    let begun = Instant::now();
+    let instances = in_service(&lab.status()?);
+    for (index, instance) in instances.iter().enumerate() {
+        lab.wait_healthy(&instance.id, READY_DEADLINE.saturating_sub(begun.elapsed()))?;
+        progress.event(&Event::Counted { step: Step::Ready, done: index + 1, of: instances.len() });
+    }
+    let names: Vec<&str> = instances.iter().map(|instance| instance.id.0.as_str()).collect();
+    Ok(((), format!("{} healthy", names.join(", "))))
+}
+
+fn place_call(plan: &Plan, lab: &Lab) -> Result<((LabStatus, Report), String), Cause> {
+    let status = lab.status()?;
+    let addresses = addresses(plan, &status).ok_or(Cause::NoIngress)?;
+    let report = verify::run(plan, &addresses, lab, &rfc3339(now_unix_ms()));
+    if !report.passed {
+        return Err(Cause::Verification(Box::new(report)));
+    }
+    Ok(((status, report), format!("through {}", addresses.ingress)))
+}
+
+fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+fn in_service(status: &LabStatus) -> Vec<InstanceStatus> {
+    status.instances.iter().filter(|instance| instance.pid.is_some() && instance.registered).cloned().collect()
+}
+
+/// Journals and tells each step.
+struct Runner<'a> {
+    state: &'a State,
+    options: &'a Options,
+    progress: &'a mut dyn Progress,
+    journal: Journal,
+    /// The step at which the last run ended, unless it ended well.
+    last_unfinished: Option<Step>,
+}
+
+impl<'a> Runner<'a> {
+    fn begin(state: &'a State, options: &'a Options, progress: &'a mut dyn Progress) -> Result<Self, StateError> {
+        let mut journal = state.journal()?;
+        let last_unfinished = journal.last().and_then(Run::unfinished_step);
+        if let (Some(step), Some(Run { outcome: None, command, .. })) = (last_unfinished, journal.last()) {
+            let command = match command {
+                Command::Deploy => "deploy",
+                Command::Destroy => "destroy",
+            };
+            let text = format!("the last {command} was cut off in step {}: going on from what stands", step.name());
+            progress.event(&Event::Note { text: &text });
+        }
+        journal.begin(Command::Deploy);
+        Ok(Self { state, options, progress, journal, last_unfinished })
+    }
+
+    fn step<T>(
+        &mut self,
+        step: Step,
+        work: impl FnOnce(&mut dyn Progress) -> Result<(T, String), Cause>,
+    ) -> Result<T, DeployError> {
+        let number = Step::DEPLOY.iter().position(|other| *other == step).map_or(0, |index| index + 1);
+        self.journal.begin_step(step);
+        self.save()?;
+        self.progress.event(&Event::StepStarted { step, number, of: Step::DEPLOY.len() });
+        let begun = Instant::now();
+        let result = work(&mut *self.progress);
+        let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match result {
+            Ok((value, detail)) => {
+                self.journal.end_step(Outcome::Done, &detail);
+                self.save()?;
+                self.progress.event(&Event::StepDone { step, ms, detail: &detail });
+                Ok(value)
+            }
+            Err(cause) => {
+                let detail = cause.to_string();
+                self.journal.end_step(Outcome::Failed, &detail);
+                // The step's failure is what the user has to see, not that it could not be written down as well.
+                let _ = self.save();
+                self.progress.event(&Event::StepFailed { step, ms, detail: &detail });
+                Err(StepFailure::new(step, cause, self.state, &self.options.spec_file).into())
+            }
+        }
+    }
+
+    fn end(mut self) -> Result<(), StateError> {
+        self.journal.end(Outcome::Done);
+        self.save()
+    }
+
+    fn save(&self) -> Result<(), StateError> {
+        write_json(&self.state.journal_file(), &self.journal, ARTEFACT_MODE)
+    }
+}

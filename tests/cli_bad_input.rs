@@ -1,0 +1,165 @@
+//! Each kind of bad input has its exit code and an answer that says what to do; nothing panics, nothing is created.
+
+#[path = "support/project.rs"]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use support::Project;
+
+#[test]
+fn mistakes_on_the_command_line_exit_with_2() {
+    let project = Project::new();
+    let wrong: [&[&str]; 8] = [
+        &["deploi"],
+        &["deploy"],
+        &["deploy", "single"],
+        &["deploy", "single-ec2", "--target", "azure"],
+        &["deploy", "single-ec2", "--target", "lab", "--instances", "0"],
+        &["deploy", "single-ec2", "--target", "lab", "--instances", "many"],
+        &["lab", "exec", "twilio"],
+        &["completions", "tcsh"],
+    ];
+    for arguments in wrong {
+        let ran = project.run(arguments).expect(2);
+        assert!(ran.stdout.is_empty(), "{}: errors are not for standard output: {}", ran.command, ran.stdout);
+        assert!(ran.stderr.contains("error:"), "{}: {}", ran.command, ran.stderr);
+    }
+    project.assert_no_trace();
+}
+
+#[test]
+fn no_command_shows_the_help() {
+    for arguments in [&[][..], &["verify"], &["lab"]] {
+        let ran = Project::new().run(arguments).expect(2);
+        assert!(ran.stderr.contains("Usage: sipedge"), "{}: {}", ran.command, ran.stderr);
+    }
+}
+
+#[test]
+fn with_json_a_mistake_on_the_command_line_is_one_object() {
+    let ran = Project::new().run(&["deploy", "single", "--json"]).expect(2);
+    assert_eq!(ran.json_error()["kind"], "usage");
+}
+
+#[test]
+fn a_missing_spec_is_named() {
+    let project = Project::new();
+    for command in [&["check"][..], &["plan"], &["deploy", "single-ec2", "--target", "lab"], &["status"], &["destroy"]]
+    {
+        let arguments: Vec<&str> = command.iter().copied().chain(["--spec", "missing.yaml"]).collect();
+        let ran = project.run(&arguments).expect(3);
+        assert!(ran.stderr.contains("missing.yaml"), "{}: {}", ran.command, ran.stderr);
+    }
+    project.assert_no_trace();
+}
+
+#[test]
+fn a_spec_with_mistakes_is_refused_by_each_command_that_plans() {
+    let project = Project::new();
+    project.write_spec(&project.spec().replace("routes:", "rutes:"));
+    for arguments in [&["check"][..], &["plan"], &["deploy", "load-balanced", "--target", "lab"]] {
+        let ran = project.run(arguments).expect(3);
+        assert!(ran.stderr.contains("sipedge.yaml"), "{}: {}", ran.command, ran.stderr);
+        assert!(ran.stderr.contains("rutes"), "{}: {}", ran.command, ran.stderr);
+    }
+    let error = project.run(&["check", "--json"]).expect(3).json_error();
+    assert_eq!(error["kind"], "spec-refused");
+    assert!(error["spec_errors"].is_object(), "{error}");
+    project.assert_no_trace();
+}
+
+#[test]
+fn more_instances_than_the_group_has_are_refused() {
+    let project = Project::new();
+    let ran = project.run(&["deploy", "single-ec2", "--target", "lab", "--instances", "2", "--json"]).expect(2);
+    let error = ran.json_error();
+    assert_eq!(error["step"], "plan");
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("scaling.max")), "{error}");
+    project.run(&["destroy"]).expect(0);
+    project.assert_no_trace();
+}
+
+#[test]
+fn init_does_not_overwrite_unless_told() {
+    let project = Project::with_spec("mine");
+    let ran = project.run(&["init"]).expect(2);
+    assert!(ran.stderr.contains("--force"), "{}", ran.stderr);
+    assert_eq!(project.spec(), "mine");
+    project.run(&["init", "--force"]).expect(0);
+    assert_ne!(project.spec(), "mine");
+    project.run(&["check"]).expect(0);
+}
+
+#[test]
+fn what_needs_a_deployed_edge_says_that_there_is_none() {
+    let project = Project::new();
+    let commands: [&[&str]; 8] = [
+        &["status"],
+        &["verify", "call"],
+        &["verify", "call", "--topology", "single-ec2"],
+        &["lab", "exec", "twilio", "--", "true"],
+        &["lab", "instances"],
+        &["lab", "add"],
+        &["lab", "kill", "i-1"],
+        &["lab", "flush"],
+    ];
+    for arguments in commands {
+        let ran = project.run(arguments).expect(7);
+        assert!(ran.stderr.contains("not deployed"), "{}: {}", ran.command, ran.stderr);
+        assert!(ran.stderr.contains("sipedge deploy"), "{}: it says what to type: {}", ran.command, ran.stderr);
+        let with_json: Vec<&str> = ["--json"].into_iter().chain(arguments.iter().copied()).collect();
+        assert_eq!(project.run(&with_json).expect(7).json_error()["kind"], "nothing-deployed");
+    }
+    project.assert_no_trace();
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let project = Project::new();
+    for arguments in [&["plan"][..], &["schema"], &["completions", "bash"], &["--help"]] {
+        let mut command = project.command(arguments);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {stderr}");
+        assert!(stderr.is_empty(), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_written_are_named() {
+    let project = Project::new();
+    fs::write(project.folder().join("taken"), "").expect("write");
+    let ran = project.run(&["plan", "single-ec2", "--out", "taken"]).expect(1);
+    assert!(ran.stderr.contains("taken"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_file_in_place_of_the_state_of_all_edges_is_not_touched() {
+    let project = Project::new();
+    let file = project.folder().join(".sipedge");
+    fs::write(&file, "something else").expect("write");
+    let ran = project.run(&["deploy", "single-ec2", "--target", "lab"]).expect(9);
+    assert!(ran.stderr.contains(".sipedge"), "{}", ran.stderr);
+    assert_eq!(fs::read_to_string(&file).expect("it is still there"), "something else");
+    fs::remove_file(&file).expect("remove");
+}
+
+#[test]
+fn plan_writes_the_files_of_each_topology_and_creates_no_state() {
+    let project = Project::new();
+    project.run(&["plan", "--out", "rendered"]).expect(0);
+    for topology in ["single-ec2", "load-balanced"] {
+        let folder = project.folder().join("rendered").join(topology);
+        let sheet = folder.join("hand-off.md");
+        let mode =
+            fs::metadata(&sheet).unwrap_or_else(|error| panic!("{}: {error}", sheet.display())).permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+    }
+    project.assert_no_trace();
+}
