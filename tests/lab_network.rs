@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use sipedge::plan::{Spreading, Topology};
 use sipedge::target::lab::{InstanceId, LabError, STRANGER_ADDRESS, STRANGER_NAMESPACE};
 use support::{
@@ -15,6 +16,9 @@ use support::{
 
 /// How long nothing must come before it counts as nothing: a datagram through the lab takes well under a millisecond.
 const SILENCE: Duration = Duration::from_millis(200);
+
+/// An address that nobody in the lab has.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
 
 fn id(name: &str) -> InstanceId {
     InstanceId(name.to_owned())
@@ -189,13 +193,16 @@ fn the_internet_cannot_reach_private_addresses() {
     let private = status.instances[0].address;
     for (namespace, address) in [(SOURCE, source(1)), (STRANGER_NAMESPACE, STRANGER_ADDRESS)] {
         let socket = lab.socket(namespace, address, 5060);
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true).expect("have ICMP errors reported");
         socket.send_to(b"straight", (private, INGRESS_PORT)).expect("send");
         socket.send_to(b"straight", (private, EGRESS_PORT)).expect("send");
         socket.send_to(b"wrong port", (INGRESS, EGRESS_PORT)).expect("send");
+        socket.send_to(b"to nobody", (NOBODY, INGRESS_PORT)).expect("send");
         // Sent later on the same path, it shows that the others had their time.
         assert_eq!(echo(&socket, "by-the-door").instance, "i-1");
         socket.set_read_timeout(Some(SILENCE)).expect("timeout");
-        assert!(socket.recv(&mut [0; 64]).is_err(), "neither an answer nor an ICMP error");
+        let nothing = socket.recv(&mut [0; 64]).expect_err("no answer");
+        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "no ICMP error: {nothing}");
     }
     assert_eq!(lab.get("i-1", "/seen"), r#"["by-the-door", "by-the-door"]"#);
 }

@@ -130,7 +130,7 @@ pub(crate) fn await_status(lab: &Lab, what: &str, condition: impl Fn(&LabStatus)
 }
 
 /// Awaits a condition.
-pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < until, "did not happen within {DEADLINE:?}: {what}");
