@@ -35,7 +35,8 @@ fn end(pid: i32, signal: Signal) {
 fn destroy_leaves_no_process_and_no_folder() {
     let mut test = TestLab::start(&balanced(), 2);
     let folder = test.folder.clone();
-    let mut visitor = exec(&folder, SOURCE, &["sleep", "1000"]).spawn().expect("exec");
+    let mut visitor =
+        exec(&folder, SOURCE, &["sleep", "1000"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("exec");
     let status = test.status().expect("status");
     let pids: Vec<i32> =
         status.instances.iter().filter_map(|instance| instance.pid).chain([status.supervisor_pid]).collect();
@@ -269,7 +270,11 @@ fn unprivileged_line() {
     echo(&test.socket(SOURCE, "192.0.2.1".parse().expect("address"), 5060), "hello");
     let output = exec(&test.folder, SOURCE, &["cat", "/proc/net/fib_trie"]).output().expect("exec");
     assert!(String::from_utf8_lossy(&output.stdout).contains("192.0.2.1"), "{output:?}");
-    let mut visitor = exec(&test.folder, "i-1", &["sleep", "1000"]).spawn().expect("exec");
+    let mut visitor = exec(&test.folder, "i-1", &["sleep", "1000"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("exec");
     await_inside(visitor.id());
     test.kill_instance(&InstanceId("i-1".to_owned())).expect("kill");
     eventually("what ran on the instance ends with it", || visitor.try_wait().expect("wait").is_some());
