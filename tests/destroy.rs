@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 
-use support::Project;
+use support::{Project, processes_of};
 
 #[test]
 fn nothing_deployed_is_nothing_to_destroy() {
@@ -37,6 +37,7 @@ fn twice_is_fine_and_verify_then_says_that_nothing_is_there() {
     let Some(project) = Project::with_lab("twice_is_fine") else { return };
     project.deploy("load-balanced");
     let first = project.run(&["destroy", "load-balanced"]).expect(0);
+    assert_eq!(processes_of(project.folder()), [], "destroy waits until its processes are gone");
     assert!(first.stdout.contains("load-balanced destroyed"), "{}", first.stdout);
     let second = project.run(&["destroy", "load-balanced"]).expect(0);
     assert!(second.stdout.contains("nothing to destroy"), "{}", second.stdout);

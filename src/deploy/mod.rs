@@ -22,7 +22,7 @@ pub use status::{TopologyStatus, status};
 
 use crate::plan::{self, Plan, TargetKind};
 use crate::spec::Loaded;
-use crate::target::lab::{InstanceStatus, Lab, LabStatus};
+use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabStatus};
 use crate::verify::{self, Addresses, Report};
 
 /// What a deploy may be told beside the spec.
@@ -92,10 +92,10 @@ pub fn deploy(
     let lab = infrastructure.lab;
 
     let never_ready = runner.last_unfinished == Some(Step::Ready);
-    runner.step(Step::Instances, |progress| {
+    let instances = runner.step(Step::Instances, |progress| {
         start_instances(&plan, wanted_instances(&plan, options)?, never_ready, &lab, progress)
     })?;
-    runner.step(Step::Ready, |progress| wait_ready(&lab, progress))?;
+    runner.step(Step::Ready, |progress| wait_ready(&instances, &lab, progress))?;
     let (status, report) = runner.step(Step::VerifiedCall, |_| place_call(&plan, &lab))?;
     runner.end()?;
     drop(lock);
@@ -245,10 +245,15 @@ fn start_instances(
     never_ready: bool,
     lab: &Lab,
     progress: &mut dyn Progress,
-) -> Result<((), String), Cause> {
+) -> Result<(Vec<InstanceId>, String), Cause> {
     let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
     let max = usize::try_from(plan.scaling.max).unwrap_or(usize::MAX);
-    let mut running = in_service(&lab.status()?);
+    let status = lab.status()?;
+    for ended in status.instances.iter().filter(|instance| instance.pid.is_none() && instance.registered) {
+        progress.event(&Event::Note { text: &format!("{} has ended by itself: it is replaced", ended.id.0) });
+        lab.terminate_instance(&ended.id, UNREADY_GRACE)?;
+    }
+    let mut running = in_service(&status);
     if never_ready {
         for instance in running.extract_if(.., |instance| !instance.healthy) {
             progress.event(&Event::Note { text: &format!("{} never got ready: it is replaced", instance.id.0) });
@@ -257,25 +262,26 @@ fn start_instances(
     }
     let kept = running.len();
     let grace = Duration::from_millis(plan.proxy.drain.grace_ms.into());
-    for surplus in running.iter().skip(max) {
+    for surplus in running.split_off(max.min(kept)) {
         progress.event(&Event::Note { text: &format!("{} is more than scaling.max: it is drained", surplus.id.0) });
         lab.terminate_instance(&surplus.id, grace)?;
     }
-    for started in kept..wanted {
-        lab.add_instance()?;
-        progress.event(&Event::Counted { step: Step::Instances, done: started + 1, of: wanted });
+    let mut instances: Vec<InstanceId> = running.into_iter().map(|instance| instance.id).collect();
+    while instances.len() < wanted {
+        instances.push(lab.add_instance()?);
+        progress.event(&Event::Counted { step: Step::Instances, done: instances.len(), of: wanted });
     }
-    Ok(((), format!("{} kept, {} started", kept.min(max), wanted.saturating_sub(kept))))
+    let detail = format!("{} kept, {} started", kept.min(max), instances.len() - kept.min(max));
+    Ok((instances, detail))
 }
 
-fn wait_ready(lab: &Lab, progress: &mut dyn Progress) -> Result<((), String), Cause> {
+fn wait_ready(instances: &[InstanceId], lab: &Lab, progress: &mut dyn Progress) -> Result<((), String), Cause> {
     let begun = Instant::now();
-    let instances = in_service(&lab.status()?);
     for (index, instance) in instances.iter().enumerate() {
-        lab.wait_healthy(&instance.id, READY_DEADLINE.saturating_sub(begun.elapsed()))?;
+        lab.wait_healthy(instance, READY_DEADLINE.saturating_sub(begun.elapsed()))?;
         progress.event(&Event::Counted { step: Step::Ready, done: index + 1, of: instances.len() });
     }
-    let names: Vec<&str> = instances.iter().map(|instance| instance.id.0.as_str()).collect();
+    let names: Vec<&str> = instances.iter().map(|instance| instance.0.as_str()).collect();
     Ok(((), format!("{} healthy", names.join(", "))))
 }
 
