@@ -367,6 +367,6 @@ fn await_inside(pid: u32) {
 
 fn exec(folder: &Path, namespace: &str, command: &[&str]) -> Command {
     let mut exec = Command::new(binary());
-    exec.args(["lab", "exec"]).arg(folder).args([namespace, "--"]).args(command);
+    exec.args(["lab", "--folder"]).arg(folder).args(["exec", namespace, "--"]).args(command);
     exec
 }

@@ -253,7 +253,13 @@ impl Supervisor {
         let targets: Vec<_> = serving.map(|instance| instance.place.address).collect();
         if *self.targets.borrow() != targets {
             self.network.set_targets(&targets)?;
-            self.targets.replace(targets);
+            let before = self.targets.replace(targets);
+            if single {
+                // An Elastic IP is translated packet by packet: its flows go wherever it has moved to, or nowhere.
+                for target in before {
+                    self.network.forget_flows(Some(target))?;
+                }
+            }
         }
         self.changed.send_replace(());
         Ok(())
