@@ -277,7 +277,7 @@ fn flows_idle_out_as_on_aws() {
     let lab = TestLab::start(&plan(Topology::LoadBalanced), 1);
     let flow = |port: u16| -> Option<u32> {
         let mut exec = std::process::Command::new(support::binary());
-        exec.args(["lab", "exec"]).arg(&lab.folder).args(["vpc", "--", "cat", "/proc/net/nf_conntrack"]);
+        exec.args(["lab", "--folder"]).arg(&lab.folder).args(["exec", "vpc", "--", "cat", "/proc/net/nf_conntrack"]);
         let table = String::from_utf8_lossy(&exec.output().expect("exec").stdout).into_owned();
         let line = table.lines().find(|line| line.contains("udp") && line.contains(&format!("dport={port}")))?;
         // ipv4 2 udp 17 SECONDS src=…
