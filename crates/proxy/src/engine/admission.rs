@@ -56,9 +56,14 @@ impl Engine {
         to: usize,
     ) -> Result<Option<u128>, ()> {
         let setup = self.setup.clone();
+        if let Some(answer) = self.refusals.find(now, request.branch) {
+            self.counters.retransmissions_absorbed += 1;
+            self.answer(request, answer);
+            return Err(());
+        }
         if matches!(self.gate, Gate::Draining { refuse_from } if refuse_from <= now) {
             self.counters.refused_draining += 1;
-            self.answer(request, self.unavailable());
+            self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
         let is_full = self.transactions.len() + 2 > setup.transactions
@@ -66,12 +71,12 @@ impl Engine {
             || self.calls.len() >= setup.counted_calls;
         if is_full {
             self.counters.refused_budget += 1;
-            self.answer(request, self.unavailable());
+            self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
         if !self.shared.take_rate(from, now) || !self.shared.take_rate(to, now) {
             self.counters.refused_cps += 1;
-            self.answer(request, UNAVAILABLE.with(ExtraHeader::RetryAfter(RATE_RETRY_AFTER_S)));
+            self.refuse_for_now(now, request, UNAVAILABLE.with(ExtraHeader::RetryAfter(RATE_RETRY_AFTER_S)));
             return Err(());
         }
         let counts = |trunk: usize| setup.trunks.get(trunk).is_some_and(|trunk| trunk.counts_calls);
@@ -90,7 +95,7 @@ impl Engine {
                 self.shared.give_call(from);
             }
             self.counters.refused_calls += 1;
-            self.answer(request, self.unavailable());
+            self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
         let longest = Duration::from_millis(u64::from(setup.config.timers.call_ms));
@@ -136,6 +141,14 @@ impl Engine {
         if !is_silent && request.head.method() != Method::Ack {
             self.answer(request, if is_stranger { FORBIDDEN } else { answer });
         }
+    }
+
+    /// Refuses a request that there is no room for now; its retransmissions are refused alike.
+    pub(super) fn refuse_for_now(&mut self, now: Time, request: &Incoming<'_>, answer: Answer) {
+        if request.head.method() == Method::Invite {
+            self.refusals.insert(now, request.branch, answer, self.setup.timers.lifetime());
+        }
+        self.answer(request, answer);
     }
 
     /// Answers without a transaction: the same request gets the same answer again (RFC 3261 §8.2.7).

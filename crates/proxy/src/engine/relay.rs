@@ -28,10 +28,15 @@ impl Engine {
     /// Opens the two transactions of a forwarded request and sends it on.
     pub(super) fn relay(&mut self, now: Time, request: &Incoming<'_>, onward: &Onward<'_>) {
         let setup = self.setup.clone();
+        if let Some(answer) = self.refusals.find(now, request.branch) {
+            self.counters.retransmissions_absorbed += 1;
+            self.answer(request, answer);
+            return;
+        }
         // Requests within dialogs may use what new calls leave them; past that there is no memory for them either.
         if self.transactions.len() + 2 > setup.transactions + setup.transactions / RESERVE {
             self.counters.refused_budget += 1;
-            self.answer(request, self.unavailable());
+            self.refuse_for_now(now, request, self.unavailable());
             return;
         }
         let method = request.head.method();

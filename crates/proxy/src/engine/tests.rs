@@ -357,7 +357,8 @@ fn limits_refuse_new_calls_and_spare_those_that_are_up() {
     let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &second));
     assert!(refused.start().starts_with("SIP/2.0 503") && refused.text.contains("Retry-After: 1\r\n"));
     bench.pass(1_000);
-    assert_eq!(bench.receive(Port::Ingress, CALLER, &second).len(), 2);
+    let again = second.replace("z9hG4bKtwo", "z9hG4bKthree");
+    assert_eq!(bench.receive(Port::Ingress, CALLER, &again).len(), 2);
 }
 
 #[test]
@@ -418,4 +419,31 @@ fn a_shard_owns_a_call_by_its_call_id() {
         assert_eq!(shard_of(long.as_bytes(), shards), shard_of(compact.as_bytes(), shards));
     }
     assert_eq!(shard_of(b"nothing", 4), 0);
+}
+
+#[test]
+fn a_copy_of_a_refused_invite_is_refused_even_when_there_is_room_again() {
+    let mut limited = config();
+    limited.trunks[0].limits = Limits { cps: Some(1), calls: None };
+    let mut bench = Bench::new(limited);
+    bench.invite("z9hG4bKone");
+    let second = request("INVITE", "sip:+1555@edge", "z9hG4bKtwo", "", "").replace("call@1", "call@2");
+    let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &second));
+    assert!(refused.start().starts_with("SIP/2.0 503"));
+    bench.pass(2_000);
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &second)), refused);
+    let anew = second.replace("z9hG4bKtwo", "z9hG4bKthree");
+    assert_eq!(bench.receive(Port::Ingress, CALLER, &anew).len(), 2);
+}
+
+#[test]
+fn a_response_with_our_via_alone_ends_here_and_ends_nothing() {
+    let mut bench = Bench::new(config());
+    let invite = bench.invite("z9hG4bKone");
+    let response = response(&invite, "486 Busy Here");
+    let (ours, theirs) = (invite.line("via"), "Via: SIP/2.0/UDP 192.0.2.1");
+    let stripped: String = response.split_inclusive('\n').filter(|line| !line.starts_with(theirs)).collect();
+    assert!(stripped.contains(ours));
+    assert!(bench.receive(Port::Egress, CALLEE, &stripped).is_empty());
+    assert_eq!(bench.receive(Port::Egress, CALLEE, &response).len(), 2);
 }

@@ -211,7 +211,10 @@ impl Transactions {
     pub(super) fn remove(&mut self, id: Id) -> Option<Transaction> {
         let mut transaction = self.entries.get_mut(id.0 as usize)?.take()?;
         let table = if transaction.machine.is_server() { &mut self.servers } else { &mut self.clients };
-        table.remove(&transaction.key);
+        // A late copy of a request may have opened a transaction with the same key meanwhile.
+        if table.get(&transaction.key) == Some(&id.0) {
+            table.remove(&transaction.key);
+        }
         self.timers.cancel(id.0);
         self.free.push(id.0);
         self.pool.release(std::mem::take(&mut transaction.kept));
