@@ -6,6 +6,7 @@ use std::time::Duration;
 use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Message, Method};
 
+use super::pool::Pool;
 use super::request::Incoming;
 use super::token::{Direction, Token};
 use super::write::{self, Answer, ExtraHeader};
@@ -66,8 +67,7 @@ impl Engine {
             self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
-        let is_full = self.transactions.len() + 2 > setup.transactions
-            || self.transactions.pool.held() > setup.message_bytes
+        let is_full = !self.has_room(request, setup.transactions as u64, setup.message_bytes)
             || self.calls.len() >= setup.counted_calls;
         if is_full {
             self.counters.refused_budget += 1;
@@ -101,6 +101,12 @@ impl Engine {
         let longest = Duration::from_millis(u64::from(setup.config.timers.call_ms));
         self.calls.insert(key, from, to, now + longest);
         Ok(Some(key))
+    }
+
+    /// Whether the two transactions of a request and their messages fit into so much.
+    pub(super) fn has_room(&self, request: &Incoming<'_>, transactions: u64, message_bytes: u64) -> bool {
+        let message = 2 * Pool::cost(request.message.bytes().len() + ADDED);
+        self.transactions.len() as u64 + 2 <= transactions && self.transactions.pool.held() + message <= message_bytes
     }
 
     pub(super) fn end_counted_call(&mut self, request: &Incoming<'_>, token: &Token, direction: Direction) {
@@ -191,5 +197,7 @@ const BAD_EXTENSION: Answer = Answer::new(420, "Bad Extension").with(ExtraHeader
 const TOO_MANY_HOPS: Answer = Answer::new(483, "Too Many Hops");
 const UNAVAILABLE: Answer = Answer::new(503, "Service Unavailable");
 
+/// Bytes that a request grows by on its way, at most: Via, Record-Route, the stamp on the Via it came with.
+const ADDED: usize = 512;
 /// Seconds until a trunk over its calls per second may try again: by then its second is over.
 const RATE_RETRY_AFTER_S: u32 = 1;

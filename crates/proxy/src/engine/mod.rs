@@ -72,11 +72,12 @@ impl Engine {
                 names.add_destination(&target.host, now);
             }
         }
+        let transactions = Transactions::new(now, limits::with_reserve(setup.message_bytes));
         let mut engine = Self {
             setup,
             shared,
             gate: Gate::Closed,
-            transactions: Transactions::new(now),
+            transactions,
             calls: Calls::new(now),
             names,
             refusals: Refusals::default(),

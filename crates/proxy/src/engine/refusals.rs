@@ -11,7 +11,7 @@ use super::write::Answer;
 /// certainty of this.
 #[derive(Debug)]
 pub(super) struct Refusals {
-    entries: Box<[Option<Refusal>]>,
+    sets: Box<[[Option<Refusal>; WAYS]]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -24,13 +24,16 @@ struct Refusal {
 impl Refusals {
     /// What the request with this branch was refused with, not long ago.
     pub(super) fn find(&self, now: Time, branch: u128) -> Option<Answer> {
-        let refusal = self.entries.get(place(branch)).copied().flatten()?;
-        (refusal.branch == branch && now < refusal.until).then_some(refusal.answer)
+        let set = self.sets.get(place(branch))?;
+        let refusal = set.iter().flatten().find(|refusal| refusal.branch == branch)?;
+        (now < refusal.until).then_some(refusal.answer)
     }
 
     /// Remembers a refusal for `lifetime`.
     pub(super) fn insert(&mut self, now: Time, branch: u128, answer: Answer, lifetime: Duration) {
-        if let Some(entry) = self.entries.get_mut(place(branch)) {
+        let Some(set) = self.sets.get_mut(place(branch)) else { return };
+        let oldest = set.iter_mut().min_by_key(|entry| entry.map(|refusal| refusal.until));
+        if let Some(entry) = oldest {
             *entry = Some(Refusal { branch, until: now + lifetime, answer });
         }
     }
@@ -38,14 +41,16 @@ impl Refusals {
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self { entries: vec![None; SIZE].into_boxed_slice() }
+        Self { sets: vec![[None; WAYS]; SETS].into_boxed_slice() }
     }
 }
 
 /// Branches are keyed hashes: any of their bits spread them.
 fn place(branch: u128) -> usize {
-    branch as usize % SIZE
+    branch as usize % SETS
 }
 
-/// Refusals that are remembered: half a second's worth, until the first retransmission, at 8,000 refusals per second.
-const SIZE: usize = 4_096;
+/// Together 4,096 refusals: half a second's worth, until the first retransmission, at 8,000 refusals per second.
+const SETS: usize = 512;
+/// Refusals whose branches share a place.
+const WAYS: usize = 8;

@@ -21,6 +21,8 @@ pub(super) struct Transactions {
     clients: Table,
     pub(super) timers: TimerWheel,
     pub(super) pool: Pool,
+    /// Bytes that kept messages never exceed.
+    most_bytes: u64,
 }
 
 /// One transaction.
@@ -112,7 +114,7 @@ impl Key {
 }
 
 impl Transactions {
-    pub(super) fn new(now: Time) -> Self {
+    pub(super) fn new(now: Time, most_bytes: u64) -> Self {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
@@ -120,6 +122,7 @@ impl Transactions {
             clients: Table::default(),
             timers: TimerWheel::new(now),
             pool: Pool::default(),
+            most_bytes,
         }
     }
 
@@ -166,13 +169,16 @@ impl Transactions {
         }
     }
 
-    /// Keeps `message` instead of what was kept.
+    /// Keeps `message` instead of what was kept; nothing when there is no memory left for it: then it is not sent again.
     pub(super) fn keep(&mut self, id: Id, message: &[u8]) {
+        self.forget(id);
+        if self.pool.held() + Pool::cost(message.len()) > self.most_bytes {
+            return;
+        }
         let kept = self.pool.keep(message);
         match self.get_mut(id) {
             Some(transaction) => {
-                let before = std::mem::replace(&mut transaction.kept, kept);
-                self.pool.release(before);
+                transaction.kept = kept;
             }
             None => self.pool.release(kept),
         }
