@@ -141,6 +141,16 @@ impl World {
         }
     }
 
+    /// Of the calls on a network that loses, doubles and reorders, and does nothing worse: how many there were, and how many became
+    /// what both sides wanted nevertheless.
+    pub fn met_in_spite_of_loss(&self) -> (u64, u64) {
+        if self.profile.is_clean() || self.profile.crashes || self.profile.limits.cps.is_some() {
+            return (0, 0);
+        }
+        let met = self.plans.iter().zip(&self.records).filter(|(plan, record)| plan.is_met(record).is_ok()).count();
+        (self.plans.len() as u64, met as u64)
+    }
+
     /// The last steps, for whoever has to find out what happened.
     pub fn trace(&self) -> String {
         let line = |step: &Step| {
