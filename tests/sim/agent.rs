@@ -162,6 +162,8 @@ impl Agent {
             headers.push(("Subject".into(), "folded\r\n  twice\r\n\tover".into()));
             headers.push(("v".into(), format!("{hop}1, {hop}2")));
             headers.push(("Via".into(), format!("{hop}3")));
+            // A pre-loaded route leads nowhere but to the edge.
+            headers.push(("Route".into(), format!("<sip:{};lr>, <sip:198.51.100.99;lr>", context.edge)));
             headers.push(("X-Odd".into(), "\u{ff}\u{fe}\u{80} <;\"".into()));
         }
         let short = |name: &str, compact: &str| if plan.odd { compact.to_owned() } else { name.to_owned() };
@@ -206,7 +208,7 @@ impl Agent {
         cancel.start = cancel.start.replacen("INVITE", "CANCEL", 1);
         cancel.body.clear();
         let via = client.request.headers[0].clone();
-        let keep = ["Max-Forwards", "From", "f", "To", "t", "Call-ID", "i"];
+        let keep = ["Route", "Max-Forwards", "From", "f", "To", "t", "Call-ID", "i"];
         cancel.headers.retain(|(name, _)| keep.contains(&name.as_str()));
         cancel.headers.insert(0, via);
         cancel.headers.push(("CSeq".into(), "1 CANCEL".into()));
@@ -520,7 +522,10 @@ impl Agent {
         client.code = code;
         let wants_cancel = client.wants_cancel;
         match key.1.as_str() {
-            "INVITE" if is_first_invite => context.records[call].finals.push(code),
+            "INVITE" if is_first_invite => {
+                context.records[call].finals.push(code);
+                context.records[call].ended = context.now;
+            }
             "INVITE" => context.records[call].reinvites.push(code),
             "BYE" => context.records[call].byes.push(code),
             _ => {}

@@ -54,6 +54,8 @@ pub enum Outcome {
 pub struct Record {
     /// Final responses to the first INVITE that the caller saw.
     pub finals: Vec<u16>,
+    /// When it saw the first of them.
+    pub ended: u64,
     pub caller_timed_out: bool,
     pub answered: bool,
     pub acked: bool,
@@ -95,8 +97,8 @@ impl Plan {
         }
     }
 
-    /// Whether a call on a network without faults became what both sides wanted.
-    pub fn is_met(&self, record: &Record) -> Result<(), String> {
+    /// Whether a call became what both sides wanted; a CANCEL within `patience`.
+    pub fn is_met(&self, record: &Record, patience: u64) -> Result<(), String> {
         let expect = |is_met: bool, what: &str| {
             if is_met { Ok(()) } else { Err(format!("expected {what}: {self:?} became {record:?}")) }
         };
@@ -119,7 +121,9 @@ impl Plan {
             Outcome::Silent => false,
         });
         if must_cancel {
-            return expect(code == 487, "487 after the CANCEL");
+            let provisional = if self.trying { 0 } else { self.ring.unwrap_or_default() };
+            let sent = self.start + self.cancel.unwrap_or_default().max(provisional);
+            return expect(code == 487 && record.ended < sent + patience, "487 after the CANCEL");
         }
         if may_cancel && code == 487 {
             return Ok(());
