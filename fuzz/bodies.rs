@@ -37,7 +37,7 @@ pub fn message(data: &[u8]) {
     let mut out = Vec::new();
     edits.write(&message, &mut out);
     let mut layout = Layout::default();
-    let again = Message::read(&out, &mut layout).expect("a message less some headers is a message");
+    let again = Message::read_without_body(&out, &mut layout).expect("a message less some headers is a message");
     assert_eq!(again.bytes().len(), out.len());
     assert_eq!(again.body().of(&out), message.body().of(data));
 }

@@ -447,3 +447,16 @@ fn a_response_with_our_via_alone_ends_here_and_ends_nothing() {
     assert!(bench.receive(Port::Egress, CALLEE, &stripped).is_empty());
     assert_eq!(bench.receive(Port::Egress, CALLEE, &response).len(), 2);
 }
+
+#[test]
+fn an_invite_with_as_many_headers_as_there_may_be_is_cancelled_and_acknowledged_like_any() {
+    let mut bench = Bench::new(config());
+    let full = request("INVITE", "sip:+1555@edge", "z9hG4bKone", "", &"X: y\n".repeat(512 - 9));
+    let invite = bench.receive(Port::Ingress, CALLER, &full).remove(1);
+    assert_eq!(bench.answer(&invite, "180 Ringing").len(), 1);
+    let cancel = request("CANCEL", "sip:+1555@edge", "z9hG4bKone", "", "");
+    let sent = bench.receive(Port::Ingress, CALLER, &cancel);
+    assert_eq!(sent[1].start(), "CANCEL sip:+1555@callee.example SIP/2.0");
+    let sent = bench.answer(&invite, "487 Request Terminated");
+    assert!(sent[0].start().starts_with("ACK "));
+}

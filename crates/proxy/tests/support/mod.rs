@@ -197,9 +197,15 @@ pub fn response(request: &[u8], status: &str) -> Vec<u8> {
 pub fn check_well_formed(sent: &Sent) {
     let mut layout = Layout::default();
     let text = String::from_utf8_lossy(&sent.bytes);
-    let message = Message::read(&sent.bytes, &mut layout);
+    let message = Message::read_without_body(&sent.bytes, &mut layout);
     let message = message.unwrap_or_else(|reason| panic!("an output cannot be read, {reason}:\n{text}"));
     assert_eq!(message.bytes().len(), sent.bytes.len(), "bytes after the body:\n{text}");
+    let announced = message.header(HeaderName::ContentLength).and_then(|header| std::str::from_utf8(header.text).ok());
+    let body = message.body().of(&sent.bytes).len();
+    assert!(
+        announced.is_none_or(|length| length.parse() == Ok(body)),
+        "Content-Length {announced:?} of {body}:\n{text}"
+    );
     let via = message.header(HeaderName::Via).unwrap_or_else(|| panic!("no Via:\n{text}"));
     if message.request().is_some() {
         let prefix = format!("SIP/2.0/UDP {EDGE};rport;branch=z9hG4bK");
