@@ -218,9 +218,15 @@ impl World {
                 if self.instances[1 - index].in_service {
                     self.instances[index].in_service = false;
                     self.flows.retain(|_, (instance, _)| *instance != index);
+                    if self.rng.chance(50) {
+                        self.order(index, Control::Drain);
+                    }
                 }
             }
-            Event::PutBack(index) => self.instances[index].in_service = true,
+            Event::PutBack(index) => {
+                self.instances[index].in_service = true;
+                self.order(index, Control::Open);
+            }
             Event::Stranger => {
                 if let Some(datagram) = stranger::datagram(&mut self.rng, &self.seen) {
                     self.transmit("stranger", datagram);
@@ -246,6 +252,13 @@ impl World {
         }
         self.collect(index);
         Ok(())
+    }
+
+    fn order(&mut self, index: usize, control: Control) {
+        let now = self.time();
+        if let Some(engine) = self.instances[index].engine.as_mut() {
+            engine.handle_control(now, control);
+        }
     }
 
     fn engine_timeout(&self, index: usize) -> Option<u64> {
