@@ -77,6 +77,11 @@ impl Profile {
         self.delay.0 == self.delay.1 && !self.crashes
     }
 
+    /// Instances die, but the network is good: what is up stays up.
+    pub fn only_crashes(&self) -> bool {
+        self.delay.0 == self.delay.1 && self.crashes
+    }
+
     pub fn target_host(&self) -> String {
         if self.by_name { TARGET_NAME.to_owned() } else { self.callees[0].to_string() }
     }
