@@ -59,6 +59,8 @@ pub struct Record {
     pub caller_timed_out: bool,
     pub answered: bool,
     pub acked: bool,
+    /// Refusals that were sent to the end and never acknowledged.
+    pub unacknowledged: u32,
     /// Final responses to BYEs.
     pub byes: Vec<u16>,
     pub reinvites: Vec<u16>,
@@ -105,6 +107,7 @@ impl Plan {
         if record.caller_timed_out {
             return expect(false, "a final response");
         }
+        expect(record.unacknowledged == 0, "an ACK for the refusal")?;
         let [code] = record.finals[..] else { return expect(false, "one final response") };
         // The called side answers or refuses at the same time as the CANCEL travels: either may win.
         let may_cancel = self.cancel.is_some_and(|cancel| match self.outcome {

@@ -227,6 +227,8 @@ impl Agent {
             if (200..300).contains(&server.code) {
                 // RFC 3261 §13.3.1.4: without an ACK the call is ended.
                 self.hang_up(context, call);
+            } else {
+                context.records[call].unacknowledged += 1;
             }
             return;
         }
