@@ -460,3 +460,18 @@ fn an_invite_with_as_many_headers_as_there_may_be_is_cancelled_and_acknowledged_
     let sent = bench.answer(&invite, "487 Request Terminated");
     assert!(sent[0].start().starts_with("ACK "));
 }
+
+#[test]
+fn a_late_copy_of_a_refused_invite_is_a_transaction_of_its_own_to_its_end() {
+    let mut bench = Bench::new(config());
+    let invite = bench.invite("z9hG4bKone");
+    bench.answer(&invite, "486 Busy Here");
+    bench.receive(Port::Ingress, CALLER, &request("ACK", "sip:+1555@edge", "z9hG4bKone", ";tag=callee", ""));
+    bench.pass(6_000);
+    let again = bench.invite("z9hG4bKone");
+    assert_eq!(again.line("via"), invite.line("via"));
+    assert_eq!(bench.answer(&again, "180 Ringing").len(), 1);
+    // The first client transaction ends meanwhile, by Timer D.
+    assert!(bench.pass(27_000).is_empty());
+    assert_eq!(Bench::one(bench.answer(&again, "200 OK")).start(), "SIP/2.0 200 OK");
+}
