@@ -6,6 +6,7 @@ use std::time::Duration;
 use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Message, Method};
 
+use super::pool::Pool;
 use super::request::Incoming;
 use super::token::{Direction, Token};
 use super::write::{self, Answer, ExtraHeader};
@@ -56,22 +57,26 @@ impl Engine {
         to: usize,
     ) -> Result<Option<u128>, ()> {
         let setup = self.setup.clone();
-        if matches!(self.gate, Gate::Draining { refuse_from } if refuse_from <= now) {
-            self.counters.refused_draining += 1;
-            self.answer(request, self.unavailable());
+        if let Some(answer) = self.refusals.find(now, request.branch) {
+            self.counters.retransmissions_absorbed += 1;
+            self.answer(request, answer);
             return Err(());
         }
-        let is_full = self.transactions.len() + 2 > setup.transactions
-            || self.transactions.pool.held() > setup.message_bytes
+        if matches!(self.gate, Gate::Draining { refuse_from } if refuse_from <= now) {
+            self.counters.refused_draining += 1;
+            self.refuse_for_now(now, request, self.unavailable());
+            return Err(());
+        }
+        let is_full = !self.has_room(request, setup.transactions as u64, setup.message_bytes)
             || self.calls.len() >= setup.counted_calls;
         if is_full {
             self.counters.refused_budget += 1;
-            self.answer(request, self.unavailable());
+            self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
         if !self.shared.take_rate(from, now) || !self.shared.take_rate(to, now) {
             self.counters.refused_cps += 1;
-            self.answer(request, UNAVAILABLE.with(ExtraHeader::RetryAfter(RATE_RETRY_AFTER_S)));
+            self.refuse_for_now(now, request, UNAVAILABLE.with(ExtraHeader::RetryAfter(RATE_RETRY_AFTER_S)));
             return Err(());
         }
         let counts = |trunk: usize| setup.trunks.get(trunk).is_some_and(|trunk| trunk.counts_calls);
@@ -90,12 +95,18 @@ impl Engine {
                 self.shared.give_call(from);
             }
             self.counters.refused_calls += 1;
-            self.answer(request, self.unavailable());
+            self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
         let longest = Duration::from_millis(u64::from(setup.config.timers.call_ms));
         self.calls.insert(key, from, to, now + longest);
         Ok(Some(key))
+    }
+
+    /// Whether the two transactions of a request and their messages fit into so much.
+    pub(super) fn has_room(&self, request: &Incoming<'_>, transactions: u64, message_bytes: u64) -> bool {
+        let message = 2 * Pool::cost(request.message.bytes().len() + ADDED);
+        self.transactions.len() as u64 + 2 <= transactions && self.transactions.pool.held() + message <= message_bytes
     }
 
     pub(super) fn end_counted_call(&mut self, request: &Incoming<'_>, token: &Token, direction: Direction) {
@@ -138,6 +149,14 @@ impl Engine {
         }
     }
 
+    /// Refuses a request that there is no room for now; its retransmissions are refused alike.
+    pub(super) fn refuse_for_now(&mut self, now: Time, request: &Incoming<'_>, answer: Answer) {
+        if request.head.method() == Method::Invite {
+            self.refusals.insert(now, request.branch, answer, self.setup.timers.lifetime());
+        }
+        self.answer(request, answer);
+    }
+
     /// Answers without a transaction: the same request gets the same answer again (RFC 3261 §8.2.7).
     pub(super) fn answer(&mut self, request: &Incoming<'_>, answer: Answer) {
         self.outbox.transmit(request.port, request.respond_to, |out| {
@@ -178,5 +197,7 @@ const BAD_EXTENSION: Answer = Answer::new(420, "Bad Extension").with(ExtraHeader
 const TOO_MANY_HOPS: Answer = Answer::new(483, "Too Many Hops");
 const UNAVAILABLE: Answer = Answer::new(503, "Service Unavailable");
 
+/// Bytes that a request grows by on its way, at most: Via, Record-Route, the stamp on the Via it came with.
+const ADDED: usize = 512;
 /// Seconds until a trunk over its calls per second may try again: by then its second is over.
 const RATE_RETRY_AFTER_S: u32 = 1;

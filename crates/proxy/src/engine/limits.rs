@@ -4,6 +4,14 @@ use sipedge_sip::Time;
 
 use super::setup::Setup;
 
+/// A budget with what is kept on top of it for calls that are up, which new calls cannot take.
+pub(super) fn with_reserve(budget: u64) -> u64 {
+    budget + budget / RESERVE
+}
+
+/// One part in so many of a budget is added for requests within dialogs, and for what calls in set-up come to need.
+const RESERVE: u64 = 4;
+
 /// What the shards of one instance share: the counts that limits act on, as atomics. Trunks without limits have none.
 #[derive(Debug)]
 pub struct Shared {

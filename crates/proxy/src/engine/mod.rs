@@ -16,6 +16,7 @@ mod names;
 mod numbers;
 mod outbox;
 mod pool;
+mod refusals;
 mod relay;
 mod request;
 mod response;
@@ -40,6 +41,7 @@ pub use setup::{Place, Setup, SetupError};
 
 use calls::Calls;
 use names::{Change, Names};
+use refusals::Refusals;
 use transactions::Transactions;
 
 /// One shard of the proxy: its transactions, its timers, its counters.
@@ -51,6 +53,7 @@ pub struct Engine {
     transactions: Transactions,
     calls: Calls,
     names: Names,
+    refusals: Refusals,
     outbox: Outbox,
     counters: Counters,
     /// Memory of the message that is being read, used again for each.
@@ -69,13 +72,15 @@ impl Engine {
                 names.add_destination(&target.host, now);
             }
         }
+        let transactions = Transactions::new(now, limits::with_reserve(setup.message_bytes));
         let mut engine = Self {
             setup,
             shared,
             gate: Gate::Closed,
-            transactions: Transactions::new(now),
+            transactions,
             calls: Calls::new(now),
             names,
+            refusals: Refusals::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
             layout: Layout::default(),

@@ -18,6 +18,11 @@ impl Pool {
         Kept(buffer)
     }
 
+    /// Bytes that keeping a message of this length takes.
+    pub(super) fn cost(length: usize) -> u64 {
+        SIZES.iter().find(|size| **size >= length).map_or(length, |size| *size) as u64
+    }
+
     /// Keeps only the first `length` bytes, in a smaller buffer when one is enough.
     pub(super) fn shorten(&mut self, kept: &mut Kept, length: usize) {
         let short = self.keep(kept.0.get(..length).unwrap_or(&kept.0));

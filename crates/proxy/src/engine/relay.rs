@@ -8,6 +8,7 @@ use sipedge_sip::uri::Uri;
 use sipedge_sip::{Span, Time};
 
 use super::admission::TRYING;
+use super::limits::with_reserve;
 use super::request::Incoming;
 use super::token::{Direction, Token};
 use super::transactions::{Id, Key, Machine};
@@ -28,10 +29,20 @@ impl Engine {
     /// Opens the two transactions of a forwarded request and sends it on.
     pub(super) fn relay(&mut self, now: Time, request: &Incoming<'_>, onward: &Onward<'_>) {
         let setup = self.setup.clone();
-        // Requests within dialogs may use what new calls leave them; past that there is no memory for them either.
-        if self.transactions.len() + 2 > setup.transactions + setup.transactions / RESERVE {
+        if let Some(answer) = self.refusals.find(now, request.branch) {
+            self.counters.retransmissions_absorbed += 1;
+            self.answer(request, answer);
+            return;
+        }
+        // What new calls leave is for requests within dialogs; past that there is no memory for them either.
+        let (transactions, bytes) = (setup.transactions as u64, setup.message_bytes);
+        let has_room = match onward.host_port {
+            Some(_) => self.has_room(request, transactions, bytes),
+            None => self.has_room(request, with_reserve(transactions), with_reserve(bytes)),
+        };
+        if !has_room {
             self.counters.refused_budget += 1;
-            self.answer(request, self.unavailable());
+            self.refuse_for_now(now, request, self.unavailable());
             return;
         }
         let method = request.head.method();
@@ -122,9 +133,12 @@ impl Engine {
             self.counters.cancels_forwarded += 1;
             let to = message.header(HeaderName::To).map(|to| to.line.of(message.bytes())).unwrap_or_default();
             self.outbox.transmit(port, remote, |out| write::companion(&message, Method::Cancel, to, out));
-            let machine = Machine::NonInviteClient(NonInviteClient::new(now, &self.setup.timers));
-            let id = self.transactions.insert(key, machine, port, remote);
-            self.keep_last_transmit(id);
+            // Without room for a transaction it is sent once.
+            if (self.transactions.len() as u64) < with_reserve(self.setup.transactions as u64) {
+                let machine = Machine::NonInviteClient(NonInviteClient::new(now, &self.setup.timers));
+                let id = self.transactions.insert(key, machine, port, remote);
+                self.keep_last_transmit(id);
+            }
         }
         self.spare_layout = layout;
         self.transactions.put_kept(client, invite);
@@ -205,5 +219,3 @@ fn write_request_uri(uri: &Uri<'_>, host_port: &str, out: &mut Vec<u8>) {
 const OF_THE_OLD_HOST: [&[u8]; 4] = [b"transport", b"maddr", b"ttl", b"lr"];
 /// A call that passes the edge twice has two route entries of ours; more than a few are a loop.
 const MOST_OWN_ROUTES: usize = 8;
-/// One part in so many of the transaction budget is kept for requests within dialogs.
-const RESERVE: usize = 4;

@@ -234,7 +234,7 @@ impl Engine {
         };
         let Some(next_hop) = self.address(now, request, target.host.as_bytes(), target.ip, target.port) else {
             self.counters.unresolved_destination += 1;
-            self.answer(request, self.unavailable());
+            self.refuse_for_now(now, request, self.unavailable());
             return;
         };
         let counted = if method == Method::Invite {

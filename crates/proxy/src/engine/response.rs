@@ -16,6 +16,12 @@ impl Engine {
         };
         let timers = &self.setup.timers;
         let Some(transaction) = self.transactions.get_mut(client) else { return };
+        if transaction.peer.is_some() && message.elements(HeaderName::Via).nth(1).is_none() {
+            // §16.7 step 3: without our Via there would be none, and nobody to take it. A peer that has answered another instance's
+            // CANCEL with this branch gives that answer again.
+            self.counters.stray_responses += 1;
+            return;
+        }
         let was_pending;
         let reaction = match &mut transaction.machine {
             Machine::InviteClient(machine) => {

@@ -359,7 +359,8 @@ fn limits_refuse_new_calls_and_spare_those_that_are_up() {
     let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &second));
     assert!(refused.start().starts_with("SIP/2.0 503") && refused.text.contains("Retry-After: 1\r\n"));
     bench.pass(1_000);
-    assert_eq!(bench.receive(Port::Ingress, CALLER, &second).len(), 2);
+    let again = second.replace("z9hG4bKtwo", "z9hG4bKthree");
+    assert_eq!(bench.receive(Port::Ingress, CALLER, &again).len(), 2);
 }
 
 #[test]
@@ -422,4 +423,59 @@ fn a_shard_owns_a_call_by_its_call_id() {
         assert_eq!(shard_of(long.as_bytes(), shards), shard_of(compact.as_bytes(), shards));
     }
     assert_eq!(shard_of(b"nothing", 4), 0);
+}
+
+#[test]
+fn a_copy_of_a_refused_invite_is_refused_even_when_there_is_room_again() {
+    let mut limited = config();
+    limited.trunks[0].limits = Limits { cps: Some(1), calls: None };
+    let mut bench = Bench::new(limited);
+    bench.invite("z9hG4bKone");
+    let second = request("INVITE", "sip:+1555@edge", "z9hG4bKtwo", "", "").replace("call@1", "call@2");
+    let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &second));
+    assert!(refused.start().starts_with("SIP/2.0 503"));
+    bench.pass(2_000);
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &second)), refused);
+    let anew = second.replace("z9hG4bKtwo", "z9hG4bKthree");
+    assert_eq!(bench.receive(Port::Ingress, CALLER, &anew).len(), 2);
+}
+
+#[test]
+fn a_response_with_our_via_alone_ends_here_and_ends_nothing() {
+    let mut bench = Bench::new(config());
+    let invite = bench.invite("z9hG4bKone");
+    let response = response(&invite, "486 Busy Here");
+    let (ours, theirs) = (invite.line("via"), "Via: SIP/2.0/UDP 192.0.2.1");
+    let stripped: String = response.split_inclusive('\n').filter(|line| !line.starts_with(theirs)).collect();
+    assert!(stripped.contains(ours));
+    assert!(bench.receive(Port::Egress, CALLEE, &stripped).is_empty());
+    assert_eq!(bench.receive(Port::Egress, CALLEE, &response).len(), 2);
+}
+
+#[test]
+fn an_invite_with_as_many_headers_as_there_may_be_is_cancelled_and_acknowledged_like_any() {
+    let mut bench = Bench::new(config());
+    let full = request("INVITE", "sip:+1555@edge", "z9hG4bKone", "", &"X: y\n".repeat(512 - 9));
+    let invite = bench.receive(Port::Ingress, CALLER, &full).remove(1);
+    assert_eq!(bench.answer(&invite, "180 Ringing").len(), 1);
+    let cancel = request("CANCEL", "sip:+1555@edge", "z9hG4bKone", "", "");
+    let sent = bench.receive(Port::Ingress, CALLER, &cancel);
+    assert_eq!(sent[1].start(), "CANCEL sip:+1555@callee.example SIP/2.0");
+    let sent = bench.answer(&invite, "487 Request Terminated");
+    assert!(sent[0].start().starts_with("ACK "));
+}
+
+#[test]
+fn a_late_copy_of_a_refused_invite_is_a_transaction_of_its_own_to_its_end() {
+    let mut bench = Bench::new(config());
+    let invite = bench.invite("z9hG4bKone");
+    bench.answer(&invite, "486 Busy Here");
+    bench.receive(Port::Ingress, CALLER, &request("ACK", "sip:+1555@edge", "z9hG4bKone", ";tag=callee", ""));
+    bench.pass(6_000);
+    let again = bench.invite("z9hG4bKone");
+    assert_eq!(again.line("via"), invite.line("via"));
+    assert_eq!(bench.answer(&again, "180 Ringing").len(), 1);
+    // The first client transaction ends meanwhile, by Timer D.
+    assert!(bench.pass(27_000).is_empty());
+    assert_eq!(Bench::one(bench.answer(&again, "200 OK")).start(), "SIP/2.0 200 OK");
 }

@@ -21,9 +21,11 @@ impl Engine {
         };
         match expiry {
             Expiry::Server(ServerExpiry::Repeat) | Expiry::Client(ClientExpiry::Retransmit) => {
-                self.counters.retransmissions_sent += 1;
                 let kept = transaction.kept.bytes();
-                self.outbox.transmit(transaction.port, transaction.remote, |out| out.extend_from_slice(kept));
+                if !kept.is_empty() {
+                    self.counters.retransmissions_sent += 1;
+                    self.outbox.transmit(transaction.port, transaction.remote, |out| out.extend_from_slice(kept));
+                }
             }
             Expiry::Server(ServerExpiry::Trying) => self.answer_for(now, id, TRYING),
             Expiry::Client(ClientExpiry::Cancel) => self.send_cancel(now, id),

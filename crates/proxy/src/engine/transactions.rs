@@ -22,6 +22,8 @@ pub(super) struct Transactions {
     pending: usize,
     pub(super) timers: TimerWheel,
     pub(super) pool: Pool,
+    /// Bytes that kept messages never exceed.
+    most_bytes: u64,
 }
 
 /// One transaction.
@@ -124,7 +126,7 @@ impl Key {
 }
 
 impl Transactions {
-    pub(super) fn new(now: Time) -> Self {
+    pub(super) fn new(now: Time, most_bytes: u64) -> Self {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
@@ -133,6 +135,7 @@ impl Transactions {
             pending: 0,
             timers: TimerWheel::new(now),
             pool: Pool::default(),
+            most_bytes,
         }
     }
 
@@ -188,13 +191,16 @@ impl Transactions {
         }
     }
 
-    /// Keeps `message` instead of what was kept.
+    /// Keeps `message` instead of what was kept; nothing when there is no memory left for it: then it is not sent again.
     pub(super) fn keep(&mut self, id: Id, message: &[u8]) {
+        self.forget(id);
+        if self.pool.held() + Pool::cost(message.len()) > self.most_bytes {
+            return;
+        }
         let kept = self.pool.keep(message);
         match self.get_mut(id) {
             Some(transaction) => {
-                let before = std::mem::replace(&mut transaction.kept, kept);
-                self.pool.release(before);
+                transaction.kept = kept;
             }
             None => self.pool.release(kept),
         }
@@ -239,7 +245,10 @@ impl Transactions {
     pub(super) fn remove(&mut self, id: Id) -> Option<Transaction> {
         let mut transaction = self.entries.get_mut(id.0 as usize)?.take()?;
         let table = if transaction.machine.is_server() { &mut self.servers } else { &mut self.clients };
-        table.remove(&transaction.key);
+        // A late copy of a request may have opened a transaction with the same key meanwhile.
+        if table.get(&transaction.key) == Some(&id.0) {
+            table.remove(&transaction.key);
+        }
         self.timers.cancel(id.0);
         self.pending -= usize::from(transaction.pending);
         self.free.push(id.0);

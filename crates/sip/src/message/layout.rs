@@ -5,6 +5,8 @@ use crate::span::{Span, is_white};
 
 /// Most header lines of a message. RFC 3261 has no bound; real messages have some 15 to 40.
 pub const MAX_HEADERS: usize = 512;
+/// What a message may have gained on its way through a proxy that reads it again: Via, Record-Route, Max-Forwards, and some.
+const ADDED_HEADERS: usize = 8;
 
 /// Where the parts of a message lie. Kept by the reader and used again for the next message, so that reading allocates nothing.
 #[derive(Debug)]
@@ -36,6 +38,14 @@ impl Layout {
         let (line_end, next) = line_at(bytes, 0).ok_or(Malformed::StartLine)?;
         self.start = StartLine::parse(bytes, line_end).ok_or(Malformed::StartLine)?;
         self.first_header = Span::new(next, next).start;
+        // A fold of the start line is none (§7.3.1): a header put after the start line would swallow it.
+        if matches!(bytes.get(next), Some(b' ' | b'\t')) {
+            return Err(Malformed::StartLine);
+        }
+        let most_headers = match body {
+            Body::Whole => MAX_HEADERS,
+            Body::MayBeCut => MAX_HEADERS + ADDED_HEADERS,
+        };
         let mut at = next;
         let mut content_length: Option<usize> = None;
         loop {
@@ -48,7 +58,7 @@ impl Layout {
             while matches!(bytes.get(next), Some(b' ' | b'\t')) {
                 (line_end, next) = line_at(bytes, next).ok_or(Malformed::NoEndOfHeaders)?;
             }
-            if self.headers.len() == MAX_HEADERS {
+            if self.headers.len() == most_headers {
                 return Err(Malformed::TooManyHeaders);
             }
             let line = Line::parse(bytes, at, line_end, next);
@@ -82,7 +92,7 @@ impl Layout {
 pub(super) enum Body {
     /// It has to be there as Content-Length says.
     Whole,
-    /// It may have been cut off on purpose.
+    /// It may have been cut off on purpose: the message is one that we have sent ourselves.
     MayBeCut,
 }
 

@@ -33,7 +33,8 @@ impl<'a> Message<'a> {
         Ok(Self { bytes: datagram, layout })
     }
 
-    /// The same for a message whose body has been cut off although its Content-Length still announces it.
+    /// The same for a message of our own: its body may have been cut off although its Content-Length still announces it, and it may
+    /// have a few headers more than one that arrives.
     pub fn read_without_body(bytes: &'a [u8], layout: &'a mut Layout) -> Result<Self, Malformed> {
         layout.read(bytes, Body::MayBeCut)?;
         Ok(Self { bytes, layout })

@@ -146,3 +146,19 @@ fn untouched(bytes: &[u8]) -> Result<(), TestCaseError> {
     }
     Ok(())
 }
+
+#[test]
+fn a_fold_of_the_start_line_is_no_header() {
+    let folded = INVITE.replacen("\r\nVia", "\r\n  Via", 1);
+    assert_eq!(read(folded.as_bytes()).unwrap_err(), Malformed::StartLine);
+}
+
+#[test]
+fn what_has_grown_on_its_way_can_be_read_again() {
+    let headers = "X: y\r\n".repeat(MAX_HEADERS);
+    let full = format!("OPTIONS sip:a@b SIP/2.0\r\n{headers}\r\n");
+    assert!(read(full.as_bytes()).is_ok());
+    let grown = full.replacen("X: y", "Via: a\r\nX: y", 1);
+    assert_eq!(read(grown.as_bytes()).unwrap_err(), Malformed::TooManyHeaders);
+    assert!(Message::read_without_body(grown.as_bytes(), &mut Layout::default()).is_ok());
+}
