@@ -48,6 +48,14 @@ impl Span {
     }
 }
 
+/// A number of digits alone: no sign, which `parse` would take.
+pub(crate) fn digits<N: std::str::FromStr>(text: &[u8]) -> Option<N> {
+    if !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// Linear white space; line ends count, since inside a header value they can only be folds.
 pub(crate) fn is_white(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::span::Span;
+use crate::span::{Span, digits};
 
 /// A SIP or SIPS URI, its parts still as they were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub(crate) fn split_host_port(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let host = trim(host);
     let rest = trim(rest);
     let port = match rest.strip_prefix(b":") {
-        Some(port) => Some(std::str::from_utf8(trim(port)).ok()?.parse().ok()?),
+        Some(port) => Some(digits(trim(port))?),
         None if rest.is_empty() => None,
         None => return None,
     };

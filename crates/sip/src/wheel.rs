@@ -4,7 +4,7 @@ use std::time::Duration;
 /// Timers for entries of a table: at most one per entry, set, moved and cancelled in constant time.
 ///
 /// A hierarchical timing wheel (Varghese and Lauck): four levels of 64 slots with a tick of one millisecond, so that a timer may be
-/// up to 4 h 39 min away; what is set further away fires then. Entries are named by their index in the caller's table, and the links
+/// some 4 h 30 min away without being moved on the way; what is set further away is moved once more. Entries are named by their index in the caller's table, and the links
 /// are kept in a vector beside it: no allocation once that has grown to the table's size.
 #[derive(Debug)]
 pub struct TimerWheel {

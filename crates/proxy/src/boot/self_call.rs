@@ -106,7 +106,7 @@ impl<'a> Call<'a> {
                  Contact: <sip:caller@{address}>\r\nContent-Length: 0\r\n\r\n"
             );
             Self { place, id, tag, invite }
-        }).find(|call| shard_of(call.invite.as_bytes(), shards) == shard)
+        }).find(|call| shard_of(call.invite.as_bytes(), shards) == Some(shard))
     }
 
     async fn place(&self, caller: &Agent, callee: &Agent) -> Result<(), String> {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Message, Method};
 
+use super::head::Incoming;
 use super::pool::Pool;
-use super::request::Incoming;
 use super::token::{Direction, Token};
 use super::write::{self, Answer, ExtraHeader};
-use super::{Engine, Gate, Port};
+use super::{Engine, Gate, Port, Shared};
 use crate::config::Refuse;
 
 /// Who sent a request from outside a dialog.
@@ -67,40 +67,52 @@ impl Engine {
             self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
+        let counts = |trunk: usize| setup.trunks.get(trunk).is_some_and(|trunk| trunk.counts_calls);
+        let is_counted = counts(from) || counts(to);
         let is_full = !self.has_room(request, setup.transactions as u64, setup.message_bytes)
-            || self.calls.len() >= setup.counted_calls;
+            || (is_counted && self.calls.len() >= setup.counted_calls);
         if is_full {
             self.counters.refused_budget += 1;
             self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
-        if !self.shared.take_rate(from, now) || !self.shared.take_rate(to, now) {
-            self.counters.refused_cps += 1;
-            self.refuse_for_now(now, request, UNAVAILABLE.with(ExtraHeader::RetryAfter(RATE_RETRY_AFTER_S)));
-            return Err(());
-        }
-        let counts = |trunk: usize| setup.trunks.get(trunk).is_some_and(|trunk| trunk.counts_calls);
-        if !counts(from) && !counts(to) {
-            return Ok(None);
-        }
-        let head = &request.head;
-        let key = setup.branch_key.hash([head.call_id, head.from_tag]);
-        if self.calls.contains(key) {
-            // The same call again, after a challenge.
-            return Ok(Some(key));
-        }
-        let has_room = self.shared.take_call(from);
-        if !has_room || !self.shared.take_call(to) {
-            if has_room {
-                self.shared.give_call(from);
-            }
+        // Calls before rates, and what was taken is given back: a trunk that is refused uses up nothing of the other's.
+        if !self.take_both(from, to, Shared::take_call, |shared, trunk| shared.give_calls(trunk, 1)) {
             self.counters.refused_calls += 1;
             self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
+        if !self.take_both(from, to, |shared, trunk| shared.take_rate(trunk, now), Shared::give_rate) {
+            self.shared.give_calls(from, 1);
+            self.shared.give_calls(to, 1);
+            self.counters.refused_cps += 1;
+            self.refuse_for_now(now, request, UNAVAILABLE.with(ExtraHeader::RetryAfter(RATE_RETRY_AFTER_S)));
+            return Err(());
+        }
+        if !is_counted {
+            return Ok(None);
+        }
+        let head = &request.head;
+        let key = setup.branch_key.hash([head.call_id, head.from_tag]);
         let longest = Duration::from_millis(u64::from(setup.config.timers.call_ms));
-        self.calls.insert(key, from, to, now + longest);
+        self.calls.add_leg(key, from, to, now + longest);
         Ok(Some(key))
+    }
+
+    /// Takes of both trunks or of none.
+    fn take_both(
+        &self,
+        from: usize,
+        to: usize,
+        take: impl Fn(&Shared, usize) -> bool,
+        give: impl Fn(&Shared, usize),
+    ) -> bool {
+        let has_from = take(&self.shared, from);
+        let has_both = has_from && take(&self.shared, to);
+        if has_from && !has_both {
+            give(&self.shared, from);
+        }
+        has_both
     }
 
     /// Whether the two transactions of a request and their messages fit into so much.
@@ -109,19 +121,15 @@ impl Engine {
         self.transactions.len() as u64 + 2 <= transactions && self.transactions.pool.held() + message <= message_bytes
     }
 
-    pub(super) fn end_counted_call(&mut self, request: &Incoming<'_>, token: &Token, direction: Direction) {
+    /// The key of the counted call that a BYE ends, once it is answered.
+    pub(super) fn counted_call(&self, request: &Incoming<'_>, token: &Token, direction: Direction) -> Option<u128> {
         let counts = |fingerprint: u16| {
             self.setup.trunks.iter().any(|trunk| trunk.counts_calls && trunk.fingerprint == fingerprint)
         };
-        if !counts(token.from) && !counts(token.to) {
-            return;
-        }
         let head = &request.head;
         let caller = if direction == Direction::FromCaller { head.from_tag } else { head.to_tag };
-        let key = self.setup.branch_key.hash([head.call_id, caller]);
-        if let Some(call) = self.calls.remove(key) {
-            self.give_call(call);
-        }
+        let is_counted = head.method() == Method::Bye && (counts(token.from) || counts(token.to));
+        is_counted.then(|| self.setup.branch_key.hash([head.call_id, caller]))
     }
 
     /// Answers a request of somebody whom we know; an ACK is never answered.
@@ -186,6 +194,8 @@ pub(super) const BAD_REQUEST: Answer = Answer::new(400, "Bad Request");
 pub(super) const BAD_ROUTE: Answer = Answer::new(400, "Bad Route");
 const BAD_MAX_FORWARDS: Answer = Answer::new(400, "Bad Max-Forwards");
 pub(super) const FORBIDDEN: Answer = Answer::new(403, "Forbidden");
+/// A remote target that no peer of this edge can have.
+pub(super) const FORBIDDEN_TARGET: Answer = Answer::new(403, "Forbidden Remote Target");
 pub(super) const NO_ROUTE: Answer = Answer::new(403, "No Route For This Trunk");
 pub(super) const NOT_FOUND: Answer = Answer::new(404, "Not Found");
 /// What Kamailio's default configuration answers too, and what ends the dialog at the peer (RFC 5057 §5.1).
@@ -195,6 +205,8 @@ pub(super) const TIMEOUT: Answer = Answer::new(408, "Request Timeout");
 pub(super) const UNSUPPORTED_SCHEME: Answer = Answer::new(416, "Unsupported URI Scheme");
 const BAD_EXTENSION: Answer = Answer::new(420, "Bad Extension").with(ExtraHeader::Unsupported);
 const TOO_MANY_HOPS: Answer = Answer::new(483, "Too Many Hops");
+/// RFC 3263 §4.3.
+pub(super) const UNRESOLVED: Answer = Answer::new(503, "Destination Not Resolved");
 const UNAVAILABLE: Answer = Answer::new(503, "Service Unavailable");
 
 /// Bytes that a request grows by on its way, at most: Via, Record-Route, the stamp on the Via it came with.

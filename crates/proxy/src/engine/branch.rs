@@ -8,7 +8,8 @@ use super::keys::Key;
 ///
 /// It is also the branch of the forwarded request, so that any instance that holds the key can compute it: a CANCEL that reaches
 /// another instance goes out with the branch that the INVITE got.
-pub(super) fn of_request(key: &Key, via: &Via<'_>, head: &Head<'_>) -> u128 {
+pub(super) fn of_request(key: &Key, head: &Head<'_>) -> u128 {
+    let via = &head.via;
     let port = via.port.unwrap_or_default().to_be_bytes();
     match via.branch() {
         Some(branch) if starts_with_cookie(branch) => key.hash([branch, via.host, port.as_slice()]),
@@ -44,7 +45,8 @@ pub(super) fn of_response(via: &Via<'_>) -> Option<u128> {
 }
 
 fn starts_with_cookie(branch: &[u8]) -> bool {
-    branch.get(..COOKIE.len()).is_some_and(|cookie| cookie.eq_ignore_ascii_case(COOKIE))
+    // The cookie alone names nothing (RFC 4475 §3.2.1).
+    branch.len() > COOKIE.len() && branch.get(..COOKIE.len()).is_some_and(|cookie| cookie.eq_ignore_ascii_case(COOKIE))
 }
 
 /// RFC 3261 §8.1.1.7.

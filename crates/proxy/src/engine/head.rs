@@ -1,8 +1,40 @@
-use sipedge_sip::message::{CSeq, Element, Message, Method, Request};
+use std::net::SocketAddr;
+
+use sipedge_sip::message::{CSeq, Element, HeaderName, Message, Method, Request};
 use sipedge_sip::uri::NameAddr;
 use sipedge_sip::via::Via;
 
 use super::token::Call;
+use super::write::{self, ViaStamp};
+use super::{Port, branch, keys::Key};
+
+/// A request with all that is known of it.
+#[derive(Clone, Copy)]
+pub(super) struct Incoming<'a> {
+    pub(super) message: Message<'a>,
+    pub(super) head: Head<'a>,
+    pub(super) stamp: ViaStamp,
+    pub(super) branch: u128,
+    /// The socket that it came by.
+    pub(super) port: Port,
+    pub(super) source: SocketAddr,
+    /// Where its responses go.
+    pub(super) respond_to: SocketAddr,
+}
+
+impl<'a> Incoming<'a> {
+    pub(super) fn new(message: Message<'a>, head: Head<'a>, port: Port, source: SocketAddr, branch_key: &Key) -> Self {
+        Self {
+            message,
+            head,
+            stamp: ViaStamp::new(&head, source),
+            branch: branch::of_request(branch_key, &head),
+            port,
+            source,
+            respond_to: write::response_address(&head.via, source),
+        }
+    }
+}
 
 /// What every request has (RFC 3261 §8.1.1), taken apart once.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +51,12 @@ pub(super) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// `None` when one of them is missing or broken, or CSeq names another method.
+    /// `None` when one of them is missing, broken or there twice, or CSeq names another method.
     pub(super) fn of(message: &Message<'a>) -> Option<Self> {
+        // Of two, the next element may read the other one (RFC 4475 §3.3.8): a token would be checked against a call that is not meant.
+        if SINGLE.iter().any(|name| message.headers(*name).nth(1).is_some()) {
+            return None;
+        }
         let request = message.request()?;
         let (via, via_element) = message.top_via()?;
         let cseq = message.cseq()?;
@@ -46,3 +82,7 @@ impl<'a> Head<'a> {
         Call { call_id: self.call_id, from_tag: self.from_tag, to_tag: self.to_tag }
     }
 }
+
+/// Headers that a message has once.
+const SINGLE: [HeaderName; 5] =
+    [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq, HeaderName::MaxForwards];

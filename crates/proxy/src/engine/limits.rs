@@ -33,6 +33,13 @@ impl Shared {
         self.trunks.get(trunk).and_then(|limits| limits.rate.as_ref()).is_none_or(|rate| rate.take(now))
     }
 
+    /// Gives a call of the trunk's rate back, which could not be used.
+    pub(super) fn give_rate(&self, trunk: usize) {
+        if let Some(rate) = self.trunks.get(trunk).and_then(|limits| limits.rate.as_ref()) {
+            rate.due.fetch_sub(rate.interval, Ordering::Relaxed);
+        }
+    }
+
     /// Takes one of the trunk's concurrent calls. Whether there was one.
     pub(super) fn take_call(&self, trunk: usize) -> bool {
         let Some(calls) = self.trunks.get(trunk).and_then(|limits| limits.calls.as_ref()) else { return true };
@@ -40,10 +47,10 @@ impl Shared {
         calls.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Gives a concurrent call back.
-    pub(super) fn give_call(&self, trunk: usize) {
+    /// Gives so many concurrent calls back.
+    pub(super) fn give_calls(&self, trunk: usize, count: u32) {
         if let Some(calls) = self.trunks.get(trunk).and_then(|limits| limits.calls.as_ref()) {
-            let _ = calls.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(1));
+            calls.now.fetch_sub(count, Ordering::Relaxed);
         }
     }
 }

@@ -105,7 +105,15 @@ impl Engine {
                 None => self.handle_request(now, port, source, &message),
             },
             Err(Malformed::StartLine) => self.counters.not_sip += 1,
-            Err(_) => self.counters.malformed += 1,
+            Err(error) => {
+                self.counters.malformed += 1;
+                // RFC 3261 §18.3: a request whose body did not arrive whole is answered 400.
+                if let (Malformed::Truncated { .. }, Ok(message)) =
+                    (error, Message::read_without_body(datagram, &mut layout))
+                {
+                    self.answer_malformed(port, source, &message);
+                }
+            }
         }
         self.layout = layout;
     }
@@ -184,29 +192,31 @@ impl Engine {
     }
 
     fn give_call(&self, call: calls::Call) {
-        self.shared.give_call(call.from);
-        self.shared.give_call(call.to);
+        for trunk in [call.from, call.to] {
+            self.shared.give_calls(trunk, call.legs);
+        }
     }
 }
 
-/// The shard (0 to `shards` - 1) that owns a datagram: by its Call-ID, found without parsing. Without one: 0.
-pub fn shard_of(datagram: &[u8], shards: usize) -> usize {
+/// The shard (0 to `shards` - 1) that owns a datagram: by its Call-ID, found without parsing. `None` when it has none: then it belongs
+/// to no call, and whichever shard received it may deal with it.
+pub fn shard_of(datagram: &[u8], shards: usize) -> Option<usize> {
     let mut at = 0;
-    while let Some(end) = memchr::memchr(b'\n', datagram.get(at..).unwrap_or_default()) {
-        at += end + 1;
-        let line = datagram.get(at..).unwrap_or_default();
-        let name_length = match line.first() {
-            Some(b'i' | b'I') => 1,
-            Some(b'c' | b'C') if line.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"call-id")) => 7,
+    loop {
+        at += memchr::memchr(b'\n', datagram.get(at..)?)? + 1;
+        let line = datagram.get(at..)?;
+        let name_length = match line.first()? {
+            b'i' | b'I' => 1,
+            b'c' | b'C' if line.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"call-id")) => 7,
             _ => continue,
         };
-        let value = line.get(name_length..).unwrap_or_default();
-        let value = value.get(..memchr::memchr(b'\n', value).unwrap_or(value.len())).unwrap_or_default();
-        if let Some(call_id) = value.trim_ascii_start().strip_prefix(b":") {
-            return (call_hash(call_id.trim_ascii()) % shards.max(1) as u64) as usize;
+        let value = line.get(name_length..)?.trim_ascii_start();
+        // White space before the value may be a fold: a Call-ID is one word wherever it begins.
+        if let Some(value) = value.strip_prefix(b":") {
+            let call_id = value.trim_ascii_start().split(u8::is_ascii_whitespace).next().unwrap_or_default();
+            return Some((call_hash(call_id) % shards.max(1) as u64) as usize);
         }
     }
-    0
 }
 
 /// FNV-1a of a Call-ID: cheap, the same everywhere, and an attacker gains nothing by steering it that any flood would not give.

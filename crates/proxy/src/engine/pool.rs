@@ -36,7 +36,7 @@ impl Pool {
         self.held -= capacity as u64;
         let class = SIZES.iter().position(|size| *size == capacity);
         if let Some(free) = class.and_then(|class| self.free.get_mut(class))
-            && free.len() < FREE_LIMIT
+            && free.len() * capacity < FREE_BYTES
         {
             kept.0.clear();
             free.push(kept.0);
@@ -67,5 +67,5 @@ impl Kept {
 /// largest datagram.
 const SIZES: [usize; 8] = [384, 512, 768, 1_024, 1_536, 2_560, 8_192, 65_536];
 
-/// Buffers of one size that wait to be used again: enough for a burst, bounded so that a flood's memory is given back.
-const FREE_LIMIT: usize = 4_096;
+/// Bytes of one size that wait to be used again: enough for a burst, bounded so that a flood's memory is given back.
+const FREE_BYTES: usize = 4 << 20;

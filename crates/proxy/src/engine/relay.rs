@@ -8,11 +8,11 @@ use sipedge_sip::uri::Uri;
 use sipedge_sip::{Span, Time};
 
 use super::admission::TRYING;
+use super::head::Incoming;
 use super::limits::with_reserve;
-use super::request::Incoming;
 use super::token::{Direction, Token};
 use super::transactions::{Id, Key, Machine};
-use super::{Engine, Port, write};
+use super::{Engine, Gate, Port, write};
 
 /// Where a request goes, and what changes on the way.
 pub(super) struct Onward<'t> {
@@ -162,15 +162,46 @@ impl Engine {
         host: &[u8],
         ip: Option<IpAddr>,
         port: u16,
-    ) -> Option<SocketAddr> {
+    ) -> NextHop {
         if let Some(ip) = ip {
-            return Some(SocketAddr::new(ip, port));
+            return NextHop::Known(SocketAddr::new(ip, port));
         }
-        let addresses = self.names.addresses(host, now);
+        let Some(addresses) = self.names.addresses(host, now) else { return NextHop::Asked };
         let choice = super::call_hash(request.head.call_id) % addresses.len().max(1) as u64;
-        let ip = addresses.get(choice as usize)?;
-        Some(SocketAddr::new(*ip, port))
+        match addresses.get(choice as usize) {
+            Some(ip) => NextHop::Known(SocketAddr::new(*ip, port)),
+            None => NextHop::Unknown,
+        }
     }
+
+    /// Whether a remote target may be at this address. What the sender of a request writes there must not make the edge talk to its own
+    /// machine or network; peers that are there stand in the configuration.
+    pub(super) fn may_reach(&self, ip: IpAddr) -> bool {
+        let is_everywhere = ip.is_loopback() || ip.is_multicast() || ip.is_unspecified();
+        let is_inside = is_everywhere
+            || match ip {
+                IpAddr::V4(ip) => ip.is_private() || ip.is_link_local() || ip.is_broadcast(),
+                IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+            };
+        let is_peer = || {
+            let mut targets = self.setup.trunks.iter().filter_map(|trunk| trunk.target.as_ref());
+            self.setup.trunk_of(ip).is_some() || targets.any(|target| target.ip == Some(ip))
+        };
+        let is_self_call = || match self.gate {
+            Gate::SelfCall { caller, callee } => ip == caller.ip() || ip == callee.ip(),
+            _ => false,
+        };
+        !is_inside || is_peer() || is_self_call()
+    }
+}
+
+/// What is known of a next hop.
+pub(super) enum NextHop {
+    Known(SocketAddr),
+    /// Its name is being resolved.
+    Asked,
+    /// Its name has no address.
+    Unknown,
 }
 
 /// The Route elements at the top that name this edge, all of them with a token that is good: they go before the request goes on.

@@ -8,27 +8,16 @@ use sipedge_sip::transaction::ServerReaction;
 use sipedge_sip::uri::{NameAddr, Uri};
 
 use super::admission::{
-    BAD_ROUTE, FORBIDDEN, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND, OK, Sender, UNSUPPORTED_SCHEME,
+    BAD_ROUTE, FORBIDDEN, FORBIDDEN_TARGET, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND, OK, Sender,
+    UNRESOLVED, UNSUPPORTED_SCHEME,
 };
-use super::head::Head;
-use super::relay::{Onward, OwnRoutes};
+use super::head::{Head, Incoming};
+use super::relay::{NextHop, Onward, OwnRoutes};
 use super::setup::SIP_PORT;
 use super::token::Token;
 use super::transactions::{Id, Key, Machine};
-use super::write::{self, ExtraHeader, ViaStamp};
-use super::{Engine, Gate, Port, branch};
-
-/// A request with all that is known of it.
-#[derive(Clone, Copy)]
-pub(super) struct Incoming<'a> {
-    pub(super) message: Message<'a>,
-    pub(super) head: Head<'a>,
-    pub(super) stamp: ViaStamp,
-    pub(super) branch: u128,
-    pub(super) port: Port,
-    /// Where its responses go.
-    pub(super) respond_to: SocketAddr,
-}
+use super::write::ExtraHeader;
+use super::{Engine, Gate, Port};
 
 impl Engine {
     pub(super) fn handle_request(&mut self, now: Time, port: Port, source: SocketAddr, message: &Message<'_>) {
@@ -37,34 +26,26 @@ impl Engine {
             self.answer_malformed(port, source, message);
             return;
         };
-        let request = Incoming {
-            message: *message,
-            head,
-            stamp: ViaStamp::new(&head, source),
-            branch: branch::of_request(&self.setup.branch_key, &head.via, &head),
-            port,
-            respond_to: write::response_address(&head.via, source),
-        };
+        let request = Incoming::new(*message, head, port, source, &self.setup.branch_key);
         match head.method() {
             Method::Ack => {
-                if let Some(id) = self.transactions.server(Key::invite(request.branch))
+                if let Some(id) = self.known(&request, Key::invite(request.branch))
                     && self.absorb_ack(now, id)
                 {
                     return;
                 }
             }
-            Method::Cancel => {
-                if let Some(id) = self.transactions.server(Key::invite(request.branch)) {
-                    self.answer(&request, OK);
-                    self.cancel(now, id);
+            Method::Cancel if let Some(id) = self.known(&request, Key::invite(request.branch)) => {
+                self.answer(&request, OK);
+                self.cancel(now, id);
+                return;
+            }
+            method => {
+                if let Some(id) = self.known(&request, Key::new(request.branch, method)) {
+                    self.repeat(id);
                     return;
                 }
             }
-            _ => {}
-        }
-        if let Some(id) = self.transactions.server(Key::new(request.branch, head.method())) {
-            self.repeat(id);
-            return;
         }
         let sender = self.sender(source);
         if head.to_tag.is_empty() {
@@ -72,6 +53,17 @@ impl Engine {
         } else {
             self.route_in_dialog(now, &request, &sender)
         }
+    }
+
+    /// The server transaction with this key, when the request comes from where that one's did: its address, or another one of its
+    /// trunk. Everybody beyond the edge sees the branches of its peers; with them alone nobody cancels a call.
+    fn known(&self, request: &Incoming<'_>, key: Key) -> Option<Id> {
+        let id = self.transactions.server(key)?;
+        let first = self.transactions.get(id)?.remote.ip();
+        let source = request.source.ip();
+        let is_same = first == source
+            || self.setup.trunk_of(first).is_some_and(|trunk| self.setup.trunk_of(source) == Some(trunk));
+        is_same.then_some(id)
     }
 
     /// The request has come again: its last response goes again, if it still can.
@@ -151,18 +143,27 @@ impl Engine {
             self.reject(request, NO_SUCH_DIALOG);
             return;
         }
-        let Some(next_hop) = self.address(now, request, target.host, target.ip(), target.port.unwrap_or(SIP_PORT))
-        else {
-            // Asked for by now: the peer's retransmission finds the answer.
-            self.counters.unresolved_destination += 1;
-            return;
+        let next_hop = match self.address(now, request, target.host, target.ip(), target.port.unwrap_or(SIP_PORT)) {
+            NextHop::Known(next_hop) => next_hop,
+            NextHop::Asked => {
+                // The peer's retransmission will find the answer.
+                self.counters.unresolved_destination += 1;
+                return;
+            }
+            NextHop::Unknown => {
+                self.counters.unresolved_destination += 1;
+                self.reject(request, UNRESOLVED);
+                return;
+            }
         };
-        if head.method() == Method::Bye {
-            self.end_counted_call(request, &token, direction);
+        if !self.may_reach(next_hop.ip()) {
+            self.reject(request, FORBIDDEN_TARGET);
+            return;
         }
+        let counted = self.counted_call(request, &token, direction);
         self.edits.clear();
         ours.remove(&mut self.edits);
-        let onward = Onward { next_hop, host_port: None, record_route: None, remove_routes: false, counted: None };
+        let onward = Onward { next_hop, host_port: None, record_route: None, remove_routes: false, counted };
         match head.method() {
             Method::Ack => {
                 self.counters.acks_forwarded += 1;
@@ -232,7 +233,8 @@ impl Engine {
             self.reject(request, NO_ROUTE);
             return;
         };
-        let Some(next_hop) = self.address(now, request, target.host.as_bytes(), target.ip, target.port) else {
+        let NextHop::Known(next_hop) = self.address(now, request, target.host.as_bytes(), target.ip, target.port)
+        else {
             self.counters.unresolved_destination += 1;
             self.refuse_for_now(now, request, self.unavailable());
             return;

@@ -22,16 +22,10 @@ impl Engine {
             self.counters.stray_responses += 1;
             return;
         }
-        let was_pending;
-        let reaction = match &mut transaction.machine {
-            Machine::InviteClient(machine) => {
-                was_pending = machine.is_pending();
-                machine.handle_response(now, code, timers)
-            }
-            Machine::NonInviteClient(machine) => {
-                was_pending = false;
-                machine.handle_response(now, code, timers)
-            }
+        let was_pending = transaction.machine.is_pending();
+        let (reaction, is_invite) = match &mut transaction.machine {
+            Machine::InviteClient(machine) => (machine.handle_response(now, code, timers), true),
+            Machine::NonInviteClient(machine) => (machine.handle_response(now, code, timers), false),
             Machine::InviteServer(_) | Machine::NonInviteServer(_) => return,
         };
         self.transactions.settle(client);
@@ -46,9 +40,14 @@ impl Engine {
             }
             ClientReaction::Pass => {
                 if was_pending && code >= 200 {
-                    self.counters.calls_answered += u64::from(self.opens_call(client));
-                    // The call is up: its request is not needed again, whatever is retransmitted.
+                    // The request is not needed again, whatever is retransmitted.
                     self.transactions.forget(client);
+                    if is_invite {
+                        self.counters.calls_answered += u64::from(self.opens_call(client));
+                    } else if code < 300 {
+                        // A BYE that was refused has ended nothing.
+                        self.end_counted_call(client);
+                    }
                 }
                 self.respond(now, client, message, code);
                 if code < 200 {
@@ -121,7 +120,8 @@ impl Engine {
         let passes = code != 100
             && match &mut transaction.machine {
                 Machine::InviteServer(machine) => machine.handle_response(now, code, timers),
-                Machine::NonInviteServer(machine) => machine.handle_response(now, code, timers),
+                // RFC 4320 §4.2: no 408 to a non-INVITE request.
+                Machine::NonInviteServer(machine) => code != 408 && machine.handle_response(now, code, timers),
                 Machine::InviteClient(_) | Machine::NonInviteClient(_) => false,
             };
         if !passes {
@@ -165,9 +165,14 @@ impl Engine {
             return;
         }
         self.counters.calls_failed += 1;
+        self.end_counted_call(client);
+    }
+
+    /// The INVITE came to nothing, or the BYE was answered.
+    fn end_counted_call(&mut self, client: Id) {
         let counted = self.transactions.get_mut(client).and_then(|transaction| transaction.counted.take());
-        if let Some(call) = counted.and_then(|key| self.calls.remove(key)) {
-            self.give_call(call);
+        if let Some(leg) = counted.and_then(|key| self.calls.end_leg(key)) {
+            self.give_call(leg);
         }
     }
 }

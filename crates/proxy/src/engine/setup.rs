@@ -118,9 +118,10 @@ impl Setup {
                 trunks,
                 branch_key,
                 token_keys,
-                transactions: config.budgets.transactions as usize / shards,
+                // A shard that has no part of a budget would refuse everything.
+                transactions: (config.budgets.transactions as usize / shards).max(4),
                 message_bytes: config.budgets.message_bytes / shards as u64,
-                counted_calls: config.budgets.counted_calls as usize / shards,
+                counted_calls: (config.budgets.counted_calls as usize / shards).max(1),
                 sources4,
                 sources6,
                 config,
@@ -168,6 +169,7 @@ fn check_scalars(config: &Config, reasons: &mut Vec<String>) {
     check(timers.invite_ms >= timers.response_ms, "timers.invite_ms: must not be below response_ms");
     check(budgets.transactions >= 100, "budgets.transactions: must be at least 100");
     check(budgets.message_bytes >= 1 << 20, "budgets.message_bytes: must be at least 1048576 (1 MiB)");
+    check(timers.call_ms > 0, "timers.call_ms: must be at least 1, else limits on calls would count nothing");
     check(!config.routes.is_empty(), "routes: there is none, so no call could go anywhere");
 }
 

@@ -348,7 +348,9 @@ fn limits_refuse_new_calls_and_spare_those_that_are_up() {
     let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &second));
     assert!(refused.start().starts_with("SIP/2.0 503") && refused.text.contains("Retry-After: 10"));
     let bye = request("BYE", "sip:b@198.51.100.1", "z9hG4bKthree", ";tag=callee", &route);
-    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &bye)).to, CALLEE);
+    let bye = Bench::one(bench.receive(Port::Ingress, CALLER, &bye));
+    assert_eq!(bye.to, CALLEE);
+    bench.answer(&bye, "200 OK");
     let third = second.replace("z9hG4bKtwo", "z9hG4bKfour");
     assert_eq!(bench.receive(Port::Ingress, CALLER, &third).len(), 2);
 
@@ -422,7 +424,9 @@ fn a_shard_owns_a_call_by_its_call_id() {
     for shards in 1..7 {
         assert_eq!(shard_of(long.as_bytes(), shards), shard_of(compact.as_bytes(), shards));
     }
-    assert_eq!(shard_of(b"nothing", 4), 0);
+    let folded = long.replace("Call-ID: ", "Call-ID:\r\n ");
+    assert_eq!(shard_of(long.as_bytes(), 5), shard_of(folded.as_bytes(), 5));
+    assert_eq!(shard_of(b"nothing\r\n\r\n", 4), None);
 }
 
 #[test]
@@ -478,4 +482,132 @@ fn a_late_copy_of_a_refused_invite_is_a_transaction_of_its_own_to_its_end() {
     // The first client transaction ends meanwhile, by Timer D.
     assert!(bench.pass(27_000).is_empty());
     assert_eq!(Bench::one(bench.answer(&again, "200 OK")).start(), "SIP/2.0 200 OK");
+}
+
+#[test]
+fn an_ack_of_a_2xx_may_bear_the_branch_of_its_invite() {
+    let mut bench = Bench::new(config());
+    let route = bench.call();
+    let ack = request("ACK", "sip:b@198.51.100.1", "z9hG4bKcall", ";tag=callee", &route);
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &ack)).to, CALLEE);
+}
+
+#[test]
+fn nobody_else_cancels_a_call_or_stops_a_refusal() {
+    let mut bench = Bench::new(Config { refuse: Refuse::Silence, ..config() });
+    let invite = bench.invite("z9hG4bKone");
+    bench.answer(&invite, "180 Ringing");
+    let cancel = request("CANCEL", "sip:+1555@edge", "z9hG4bKone", "", "");
+    assert!(bench.receive(Port::Ingress, "203.0.113.99:5060", &cancel).is_empty());
+    bench.answer(&invite, "486 Busy Here");
+    let ack = request("ACK", "sip:+1555@edge", "z9hG4bKone", ";tag=callee", "");
+    assert!(bench.receive(Port::Ingress, "203.0.113.99:5060", &ack).is_empty());
+    assert_eq!(Bench::one(bench.pass(600)).start(), "SIP/2.0 486 Busy Here");
+    // Another address of the caller's carrier is as good as the first.
+    assert!(bench.receive(Port::Ingress, "192.0.2.2:5060", &ack).is_empty());
+    assert!(bench.pass(40_000).is_empty());
+}
+
+#[test]
+fn a_header_that_is_there_twice_is_refused() {
+    let route = Bench::new(config()).call();
+    let mut bench = Bench::new(config());
+    let bye = request("BYE", "sip:b@198.51.100.1", "z9hG4bKx", ";tag=callee", &route);
+    for twice in ["Call-ID: victim@1\n", "From: <sip:a@b>;tag=x\n", "To: <sip:a@b>;tag=x\n", "Max-Forwards: 9\n"] {
+        let text = bye.replace("CSeq:", &format!("{twice}CSeq:"));
+        assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &text)).start().starts_with("SIP/2.0 400"), "{twice}");
+    }
+}
+
+#[test]
+fn a_remote_target_inside_is_refused() {
+    let route = Bench::new(config()).call();
+    for inside in ["127.0.0.1", "10.0.1.77", "169.254.169.254", "224.0.0.1", "255.255.255.255", "0.0.0.0", "[::1]"] {
+        let mut bench = Bench::new(config());
+        let bye = request("BYE", &format!("sip:b@{inside}"), "z9hG4bKx", ";tag=callee", &route);
+        let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &bye));
+        assert!(refused.start().starts_with("SIP/2.0 403"), "{inside}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_remote_target_with_a_name_is_asked_for_and_found_by_the_retransmission() {
+    let route = Bench::new(config()).call();
+    let mut bench = Bench::new(config());
+    let bye = request("BYE", "sip:b@PBX.example:5070", "z9hG4bKx", ";tag=callee", &route);
+    bench.engine.handle_datagram(
+        bench.now,
+        Port::Ingress,
+        CALLER.parse().unwrap(),
+        bye.replace('\n', "\r\n").as_bytes(),
+    );
+    bench.engine.handle_timeout(bench.now);
+    assert_eq!(bench.engine.outbox().resolves(), [Resolve { host: "pbx.example".into() }]);
+    bench.engine.clear_outbox();
+    bench.engine.handle_resolved(bench.now, "pbx.example", &["198.51.100.9".parse().unwrap()], Duration::from_secs(60));
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &bye)).to, "198.51.100.9:5070");
+
+    let nowhere = request("BYE", "sip:b@nowhere.example", "z9hG4bKy", ";tag=callee", &route);
+    assert!(bench.receive(Port::Ingress, CALLER, &nowhere).is_empty());
+    bench.engine.handle_resolved(bench.now, "nowhere.example", &[], Duration::ZERO);
+    assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &nowhere)).start().starts_with("SIP/2.0 503"));
+}
+
+#[test]
+fn a_body_that_did_not_arrive_whole_is_a_400_for_those_whom_we_know() {
+    let mut bench = Bench::new(config());
+    let cut = request("INVITE", "sip:+1555@edge", "z9hG4bKone", "", "").replace("Length: 4", "Length: 400");
+    assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &cut)).start().starts_with("SIP/2.0 400"));
+    assert!(bench.receive(Port::Ingress, "203.0.113.99:5060", &cut).is_empty());
+}
+
+#[test]
+fn a_callee_that_rings_too_late_is_cancelled() {
+    let mut bench = Bench::new(config());
+    let invite = bench.invite("z9hG4bKone");
+    assert_eq!(bench.pass(5_000).last().unwrap().start(), "SIP/2.0 408 Request Timeout");
+    let cancel = Bench::one(bench.answer(&invite, "180 Ringing"));
+    assert!(cancel.text.starts_with("CANCEL ") && cancel.to == CALLEE);
+    assert!(Bench::one(bench.answer(&invite, "487 Request Terminated")).text.starts_with("ACK "));
+    bench.pass(80_000);
+    assert_eq!(bench.engine.gauges(), Gauges::default());
+}
+
+#[test]
+fn legs_of_one_call_count_one_each_and_a_refused_bye_ends_none() {
+    let mut limited = config();
+    limited.trunks[0].limits = Limits { cps: None, calls: Some(2) };
+    let mut bench = Bench::new(limited);
+    let route = bench.call();
+    let leg = |branch: &str| request("INVITE", "sip:+1555@edge", branch, "", "");
+    let second = bench.receive(Port::Ingress, CALLER, &leg("z9hG4bKtwo")).remove(1);
+    assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &leg("z9hG4bKthree"))).start().starts_with("SIP/2.0 503"));
+    bench.answer(&second, "486 Busy Here");
+    assert_eq!(bench.engine.gauges().counted_calls, 1);
+    let bye = |branch: &str| request("BYE", "sip:b@198.51.100.1", branch, ";tag=callee", &route);
+    let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &bye("z9hG4bKfour")));
+    bench.answer(&refused, "481 Call/Transaction Does Not Exist");
+    assert_eq!(bench.engine.gauges().counted_calls, 1);
+    let bye = Bench::one(bench.receive(Port::Ingress, CALLER, &bye("z9hG4bKfive")));
+    bench.answer(&bye, "200 OK");
+    assert_eq!(bench.engine.gauges().counted_calls, 0);
+}
+
+#[test]
+fn a_trunk_over_its_calls_leaves_the_rate_of_the_destination_alone() {
+    let mut limited = config();
+    limited.trunks[0].limits = Limits { cps: None, calls: Some(1) };
+    limited.trunks[1].limits = Limits { cps: Some(2), calls: None };
+    let mut bench = Bench::new(limited);
+    let invite = |number: u32| {
+        let text = request("INVITE", "sip:+1555@edge", &format!("z9hG4bK{number}"), "", "");
+        text.replace("call@1", &format!("call@{number}"))
+    };
+    let first = bench.receive(Port::Ingress, CALLER, &invite(1)).remove(1);
+    for number in 2..9 {
+        assert_eq!(bench.receive(Port::Ingress, CALLER, &invite(number)).len(), 1);
+    }
+    bench.answer(&first, "486 Busy Here");
+    assert_eq!(bench.receive(Port::Ingress, CALLER, &invite(9)).len(), 2);
+    assert_eq!(bench.engine.counters().refused_cps, 0);
 }

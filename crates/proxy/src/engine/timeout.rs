@@ -31,8 +31,12 @@ impl Engine {
             Expiry::Client(ClientExpiry::Cancel) => self.send_cancel(now, id),
             Expiry::Client(ClientExpiry::TimedOut) => {
                 self.counters.timeouts += 1;
+                let ends = matches!(transaction.machine, Machine::NonInviteClient(_));
                 self.time_out(now, id);
-                return;
+                if ends {
+                    self.transactions.remove(id);
+                    return;
+                }
             }
             Expiry::Server(ServerExpiry::Ended) | Expiry::Client(ClientExpiry::Ended) => {
                 self.transactions.remove(id);
@@ -56,7 +60,6 @@ impl Engine {
             }
         }
         self.end_failed_call(client);
-        self.transactions.remove(client);
     }
 
     /// Answers a forwarded request ourselves, from the request as its client transaction keeps it.

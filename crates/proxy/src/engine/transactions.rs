@@ -8,6 +8,7 @@ use sipedge_sip::{Time, TimerWheel};
 
 use super::Port;
 use super::pool::{Kept, Pool};
+use super::token::fingerprint;
 
 /// All transactions of an engine: found by branch, timed by one wheel, their messages kept in one pool.
 ///
@@ -44,7 +45,7 @@ pub(super) struct Transaction {
     pending: bool,
     /// Whether it is the client half of an INVITE from outside a dialog.
     pub(super) opens_call: bool,
-    /// Key of the call in the counted calls, when a limit counts it.
+    /// Key of the counted call that this INVITE has opened or this BYE ends, when a limit counts it.
     pub(super) counted: Option<u128>,
 }
 
@@ -67,7 +68,7 @@ impl Machine {
         }
     }
 
-    fn is_pending(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         match self {
             Self::InviteServer(machine) => machine.is_proceeding(),
             Self::InviteClient(machine) => machine.is_pending(),
@@ -93,14 +94,14 @@ pub(super) struct Key {
     kind: Kind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     /// INVITE, and the ACK and CANCEL that look for it.
     Invite,
     /// CANCEL as a transaction of its own.
     Cancel,
-    /// All others: their branches differ.
-    Other,
+    /// Any other method, by its fingerprint: some peers use one branch for two requests.
+    Other(u16),
 }
 
 impl Key {
@@ -109,7 +110,7 @@ impl Key {
         let kind = match method {
             Method::Invite | Method::Ack => Kind::Invite,
             Method::Cancel => Kind::Cancel,
-            _ => Kind::Other,
+            other => Kind::Other(fingerprint(other.name())),
         };
         Self { branch, kind }
     }
@@ -292,15 +293,5 @@ impl Hasher for BranchHasher {
 
     fn write_u128(&mut self, branch: u128) {
         self.0 ^= branch as u64 ^ (branch >> 64) as u64;
-    }
-
-    fn write_isize(&mut self, kind: isize) {
-        self.0 ^= (kind as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-impl std::hash::Hash for Kind {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_isize(*self as isize);
     }
 }

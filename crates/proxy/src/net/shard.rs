@@ -182,7 +182,7 @@ impl Shard {
                 self.numbers.net.datagrams_truncated += 1;
                 continue;
             };
-            let owner = shard_of(bytes, shards);
+            let owner = shard_of(bytes, shards).unwrap_or(self.index);
             match foreign.get_mut(owner) {
                 Some(count) if owner != self.index => {
                     *place = owner;

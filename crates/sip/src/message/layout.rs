@@ -1,7 +1,7 @@
 use memchr::memchr;
 
 use super::HeaderName;
-use crate::span::{Span, is_white};
+use crate::span::{Span, digits, is_white};
 
 /// Most header lines of a message. RFC 3261 has no bound; real messages have some 15 to 40.
 pub const MAX_HEADERS: usize = 512;
@@ -63,7 +63,7 @@ impl Layout {
             }
             let line = Line::parse(bytes, at, line_end, next);
             if line.name == HeaderName::ContentLength {
-                let length = std::str::from_utf8(line.value.of(bytes)).ok().and_then(|text| text.parse().ok());
+                let length = digits(line.value.of(bytes));
                 let length = length.ok_or(Malformed::ContentLength)?;
                 // Two that differ are how one message is smuggled in another.
                 if content_length.is_some_and(|other| other != length) {
@@ -133,7 +133,7 @@ impl StartLine {
         let line = bytes.get(..end)?;
         if let Some(rest) = strip_version(line) {
             let code = rest.strip_prefix(b" ")?.get(..3)?;
-            let code: u16 = std::str::from_utf8(code).ok()?.parse().ok()?;
+            let code: u16 = digits(code)?;
             let after = rest.get(4);
             let is_code = (100..700).contains(&code) && matches!(after, None | Some(b' '));
             return is_code.then_some(Self::Status { code, text: Span::new(VERSION.len() + 1, end) });

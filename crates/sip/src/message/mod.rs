@@ -12,7 +12,7 @@ use layout::Body;
 pub use layout::{Layout, MAX_HEADERS, Malformed};
 pub use method::Method;
 
-use crate::span::Span;
+use crate::span::{Span, digits, is_white};
 use crate::uri::{NameAddr, Uri};
 use crate::via::Via;
 
@@ -121,7 +121,7 @@ impl<'a> Message<'a> {
     /// Max-Forwards: `None` when it is absent, `Some(None)` when it is not a number from 0 to 255.
     pub fn max_forwards(&self) -> Option<Option<u8>> {
         let header = self.header(HeaderName::MaxForwards)?;
-        Some(std::str::from_utf8(header.text).ok().and_then(|text| text.parse().ok()))
+        Some(digits(header.text))
     }
 
     /// The elements of a comma-separated header over all its lines (RFC 3261 §7.3.1).
@@ -180,8 +180,10 @@ impl<'a> Header<'a> {
             let base = self.span.start + rest as u32;
             let whole = Span::new(0, length);
             let trimmed = whole.trimmed(text);
-            let has_next = length < text.len();
-            rest += length + 1;
+            // Commas and white space at the end separate nothing.
+            let after = text.get(length + 1..).unwrap_or_default();
+            let has_next = after.iter().any(|byte| *byte != b',' && !is_white(*byte));
+            rest = if has_next { rest + length + 1 } else { self.text.len() };
             let element = Element {
                 text: trimmed.of(text),
                 span: trimmed.shifted(base),
@@ -236,9 +238,9 @@ pub struct CSeq<'a> {
 
 impl<'a> CSeq<'a> {
     fn parse(text: &'a [u8]) -> Option<Self> {
-        let digits = text.iter().position(|byte| !byte.is_ascii_digit())?;
-        let (number, rest) = text.split_at_checked(digits)?;
-        let number: u32 = std::str::from_utf8(number).ok()?.parse().ok()?;
+        let end = text.iter().position(|byte| !byte.is_ascii_digit())?;
+        let (number, rest) = text.split_at_checked(end)?;
+        let number: u32 = digits(number)?;
         let span = Span::new(0, rest.len()).trimmed(rest);
         let method = span.of(rest);
         if span.start == 0 || method.is_empty() || number > i32::MAX as u32 {

@@ -59,6 +59,26 @@ fn the_first_via_goes_with_its_comma_or_with_its_line() {
 }
 
 #[test]
+fn a_comma_at_the_end_separates_nothing() {
+    let text = b"ACK sip:a SIP/2.0\r\nRoute: <sip:a;lr> , ,\r\n\r\n";
+    let layout = read(text).unwrap();
+    let message = Message { bytes: text, layout: &layout };
+    let elements: Vec<Element<'_>> = message.elements(HeaderName::Route).collect();
+    assert_eq!(elements.len(), 1);
+    assert_eq!(elements[0].text, b"<sip:a;lr>");
+    assert_eq!(elements[0].removal(), elements[0].line());
+}
+
+#[test]
+fn numbers_have_no_sign() {
+    let signed = b"BYE sip:a SIP/2.0\r\nMax-Forwards: +5\r\nCSeq: +1 BYE\r\n\r\n";
+    let layout = read(signed).unwrap();
+    let message = Message { bytes: signed, layout: &layout };
+    assert_eq!((message.max_forwards(), message.cseq()), (Some(None), None));
+    assert!(read(b"BYE sip:a SIP/2.0\r\nl: +0\r\n\r\n").is_err());
+}
+
+#[test]
 fn what_is_not_sip_is_told_apart() {
     let cases: [(&[u8], Malformed); 9] = [
         (b"", Malformed::StartLine),

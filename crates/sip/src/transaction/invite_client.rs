@@ -36,6 +36,14 @@ impl InviteClient {
                 self.state = State::Proceeding { timer_c: now + timers.invite, cancel };
                 ClientReaction::Pass
             }
+            (State::Abandoned { until, cancelled, .. }, 100..=199) => {
+                self.state = State::Abandoned { until, cancelled, answers: true };
+                ClientReaction::Pass
+            }
+            (State::Abandoned { until, .. }, 300..) => {
+                self.state = State::Completed { until };
+                ClientReaction::Acknowledge { first: false }
+            }
             (State::Accepted { .. }, 200..=299) => ClientReaction::Pass,
             (State::Completed { .. }, 300..) => ClientReaction::Acknowledge { first: false },
             (State::Cancelling { .. }, 101..) => ClientReaction::Pass,
@@ -61,6 +69,10 @@ impl InviteClient {
 
     /// Whether a CANCEL that had to wait may be sent now. Ask after each provisional response.
     pub fn take_cancel(&mut self, now: Time, timers: &Timers) -> bool {
+        if let State::Abandoned { cancelled: cancelled @ false, answers: true, .. } = &mut self.state {
+            *cancelled = true;
+            return true;
+        }
         matches!(self.state, State::Proceeding { cancel: true, .. }) && self.cancel(now, timers)
     }
 
@@ -68,7 +80,7 @@ impl InviteClient {
     pub fn handle_timeout(&mut self, now: Time, timers: &Timers) -> ClientExpiry {
         match &mut self.state {
             State::Calling { give_up, .. } if *give_up <= now => {
-                self.state = State::Terminated;
+                self.state = State::Abandoned { until: now + timers.lifetime(), cancelled: false, answers: false };
                 ClientExpiry::TimedOut
             }
             State::Calling { resend, .. } if resend.at <= now => {
@@ -81,10 +93,12 @@ impl InviteClient {
                 ClientExpiry::Cancel
             }
             State::Cancelling { until } if *until <= now => {
-                self.state = State::Terminated;
+                self.state = State::Abandoned { until: now + timers.lifetime(), cancelled: true, answers: true };
                 ClientExpiry::TimedOut
             }
-            State::Accepted { until } | State::Completed { until } if *until <= now => {
+            State::Accepted { until } | State::Completed { until } | State::Abandoned { until, .. }
+                if *until <= now =>
+            {
                 self.state = State::Terminated;
                 ClientExpiry::Ended
             }
@@ -98,7 +112,10 @@ impl InviteClient {
         match self.state {
             State::Calling { resend, give_up, .. } => Some(resend.at.min(give_up)),
             State::Proceeding { timer_c, .. } => Some(timer_c),
-            State::Cancelling { until } | State::Accepted { until } | State::Completed { until } => Some(until),
+            State::Cancelling { until }
+            | State::Abandoned { until, .. }
+            | State::Accepted { until }
+            | State::Completed { until } => Some(until),
             State::Terminated => None,
         }
     }
@@ -117,6 +134,9 @@ enum State {
     Proceeding { timer_c: Time, cancel: bool },
     /// CANCEL has been sent; the final response is awaited.
     Cancelling { until: Time },
+    /// The transaction user has been told that nobody answered, and nobody must be left ringing: the first sign of life is answered
+    /// with CANCEL (unless that went out before), a refusal with ACK.
+    Abandoned { until: Time, cancelled: bool, answers: bool },
     /// A 2xx has come (RFC 6026); until Timer M.
     Accepted { until: Time },
     /// Another final response has come; until Timer D.

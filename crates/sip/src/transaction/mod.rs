@@ -73,7 +73,8 @@ pub enum ClientExpiry {
     Wait,
     /// Send the request again.
     Retransmit,
-    /// No response came: treat it as a 408 (RFC 3261 §16.8, §17.1.1.2). The transaction has ended.
+    /// No final response came: treat it as a 408 (RFC 3261 §16.8, §17.1.1.2). A non-INVITE transaction has ended; that of an INVITE
+    /// goes on for a while, in case the peer still answers.
     TimedOut,
     /// Timer C: a provisional response came, a final one did not; send CANCEL.
     Cancel,

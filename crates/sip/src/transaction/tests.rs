@@ -33,8 +33,20 @@ fn an_invite_is_sent_again_at_doubling_intervals_until_the_response_timer() {
         let expiry = now.map(|now| machine.handle_timeout(now, &T));
         (machine.poll_timeout(), expiry)
     });
-    use ClientExpiry::{Retransmit, TimedOut};
-    assert_eq!(times, [(500, Retransmit), (1_500, Retransmit), (3_500, Retransmit), (5_000, TimedOut)]);
+    use ClientExpiry::{Ended, Retransmit, TimedOut};
+    let expected = [(500, Retransmit), (1_500, Retransmit), (3_500, Retransmit), (5_000, TimedOut), (37_000, Ended)];
+    assert_eq!(times, expected);
+}
+
+#[test]
+fn whoever_answers_too_late_is_not_left_ringing() {
+    let mut machine = InviteClient::new(at(0), &T);
+    assert_eq!(machine.handle_timeout(at(5_000), &T), ClientExpiry::TimedOut);
+    assert!(!machine.is_pending());
+    assert_eq!(machine.handle_response(at(6_000), 180, &T), ClientReaction::Pass);
+    assert!(machine.take_cancel(at(6_000), &T));
+    assert!(!machine.take_cancel(at(6_000), &T));
+    assert_eq!(machine.handle_response(at(6_100), 487, &T), ClientReaction::Acknowledge { first: false });
 }
 
 #[test]
