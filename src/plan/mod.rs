@@ -12,7 +12,7 @@ mod verify;
 
 use ipnet::IpNet;
 
-use crate::spec::Loaded;
+use crate::spec::{Loaded, Spec};
 
 pub use crate::spec::Defaulted;
 pub use difference::{ArtefactChange, Difference, SettingChange, State, difference};
@@ -83,6 +83,9 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
         .map(|warning| format!("{}:{}: {} ({})", warning.file, warning.line, warning.message, warning.help))
         .collect();
     let carriers = carriers::carriers(spec, target, &mut warnings)?;
+    if topology == Topology::LoadBalanced {
+        warn_of_call_limits(spec, &mut warnings);
+    }
     let network = network::network(spec, topology, target);
     let proxy = proxy::config(spec, topology, target, &carriers);
     let scaling = match topology {
@@ -108,4 +111,14 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
     plan.user_data = artefacts::user_data(&plan)?;
     plan.artefacts = artefacts::all(spec, &plan)?;
     Ok(plan)
+}
+
+/// Each instance counts the calls that it set up, and a BYE may pass by another one.
+fn warn_of_call_limits(spec: &Spec, warnings: &mut Vec<String>) {
+    for (name, _) in spec.trunks.iter().filter(|(_, trunk)| trunk.limits.calls.is_some()) {
+        warnings.push(format!(
+            "trunks.{name}.limits.calls: a BYE that passes by another instance than the one that counts the call ends nothing there; that \
+             call counts until timers.call is over. Give the limit room, or shorten timers.call"
+        ));
+    }
 }

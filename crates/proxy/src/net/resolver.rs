@@ -21,12 +21,6 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Times that all name servers are asked before a name counts as unanswered.
 const ATTEMPTS: usize = 3;
 
-/// Bounds of the time for which an answer is used. A lower TTL would only multiply queries; a higher one would outlive a failover.
-const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(3_600);
-
-/// When a name that has no address is asked for again.
-const RETRY: Duration = Duration::from_secs(5);
-
 /// What a shard tells the control thread.
 #[derive(Debug)]
 pub(super) enum Report {
@@ -107,19 +101,20 @@ fn resolver(servers: &[SocketAddr], ipv4: bool) -> Option<TokioResolver> {
     builder.build().inspect_err(|error| tracing::error!("no resolver: {error}")).ok()
 }
 
+/// The addresses of `host` and how long they are good; none when the name servers gave none. The engine decides when to ask again.
 /// A and AAAA only: NAPTR and SRV (RFC 3263) go here, before the addresses.
 async fn lookup(resolver: Option<TokioResolver>, host: String) -> (String, Vec<IpAddr>, Duration) {
-    let Some(resolver) = resolver else { return (host, Vec::new(), RETRY) };
+    let Some(resolver) = resolver else { return (host, Vec::new(), Duration::ZERO) };
     // The final dot keeps search domains out.
     match resolver.lookup_ip(format!("{}.", host.trim_end_matches('.'))).await {
         Ok(answer) => {
             let ttl = answer.valid_until().saturating_duration_since(Instant::now());
             let addresses: Vec<IpAddr> = answer.iter().collect();
-            (host, addresses, ttl.clamp(*TTL.start(), *TTL.end()))
+            (host, addresses, ttl)
         }
         Err(error) => {
             tracing::debug!(host, "name not resolved: {error}");
-            (host, Vec::new(), RETRY)
+            (host, Vec::new(), Duration::ZERO)
         }
     }
 }
