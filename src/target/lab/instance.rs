@@ -147,6 +147,13 @@ impl Supervisor {
         self.update_targets()
     }
 
+    /// Forgets the load balancer's flows to an instance.
+    pub(super) fn end_flows(&self, id: &InstanceId) -> Result<(), LabError> {
+        self.present(id)?;
+        let address = self.with(id, |instance| instance.place.address)?;
+        self.network.forget_ingress_flows(address)
+    }
+
     /// Waits until an instance is healthy, has ended, or the deadline has passed.
     pub(super) async fn wait_healthy(&self, id: &InstanceId, deadline: Duration) -> Result<(), LabError> {
         let mut changed = self.changed.subscribe();
