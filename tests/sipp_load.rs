@@ -20,6 +20,12 @@ use support::{Running, program, repository, skip};
 const CALLS: u64 = 1_000;
 const CALLS_PER_SECOND: u64 = 100;
 
+/// Longest wait for a message of a call: more than a call lasts, and time for several retransmissions.
+const RECEIVE_TIMEOUT_MS: &str = "8000";
+
+/// SIPp's socket buffers. Its default of 64 KiB holds a tenth of a second of this load, and a machine that is busy stops it for longer.
+const BUFFER_BYTES: &str = "1048576";
+
 /// Two peers with ranges by hand, each a network of its own.
 const TWO_CARRIERS: &str = "\
 version: 1
@@ -67,7 +73,7 @@ fn carries_the_load(test: &str, spec: &str, topology: &str) {
     let called: Vec<Statistics> = callees.into_iter().map(Sipp::stop).collect();
 
     let counts = edge.counts_with("calls_answered", CALLS);
-    println!("{test}: {}", caller.set_up_delay());
+    println!("{test}: {}; {}", caller.set_up_delay(), cpu_pressure());
     for (id, counts) in &counts {
         println!("{test}: {id} carried {} calls", counts["calls_answered"]);
     }
@@ -96,6 +102,14 @@ fn carries_the_load(test: &str, spec: &str, topology: &str) {
     edge.destroy();
 }
 
+/// How much the machine was short of processors in the last ten seconds. A process that is stopped for half a second (T1) sends
+/// again, or is sent again, whatever the edge does.
+fn cpu_pressure() -> String {
+    let pressure = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let share = pressure.split_whitespace().find_map(|word| word.strip_prefix("avg10="));
+    format!("some process waited for a processor {} % of the time", share.unwrap_or("(unknown)"))
+}
+
 /// SIPp in a carrier's network, started by `sipedge lab exec`.
 struct Sipp {
     running: Running,
@@ -113,7 +127,10 @@ impl Sipp {
         command.arg(file);
         // Bound to the address: without it SIPp listens on all, and answers from another than the one that was called.
         command.args(["-bind_local", "-i", &place.address.ip().to_string(), "-p", &place.address.port().to_string()]);
-        command.args(["-nostdin", "-trace_stat", "-stf"]).arg(statistics_file(&files, &name));
+        // Without it a call that misses a message waits for ever.
+        command
+            .args(["-recv_timeout", RECEIVE_TIMEOUT_MS, "-buff_size", BUFFER_BYTES, "-nostdin", "-trace_stat", "-stf"])
+            .arg(statistics_file(&files, &name));
         command.args(["-trace_err", "-error_file"]).arg(files.join(format!("{name}-errors.log")));
         command.args(["-trace_rtt", "-rtt_freq", "1"]).args(arguments).env("TERM", "dumb");
         Self { running: Running::start(command), name, files }
@@ -136,7 +153,8 @@ impl Sipp {
         let pid = running.pid();
         let ran = running.finish();
         let errors = fs::read_to_string(files.join(format!("{name}-errors.log"))).unwrap_or_default();
-        assert_eq!(ran.code, 0, "{name} ended with {}\n{}\n{}\n{errors}", ran.code, ran.stdout, ran.stderr);
+        let (code, screens) = (ran.code, [ran.stdout, ran.stderr].concat());
+        assert_eq!(code, 0, "{name} ended with {code}; {}\n{screens}\n{errors}", cpu_pressure());
         let text = fs::read_to_string(statistics_file(&files, &name)).expect("SIPp's statistics");
         let mut lines = text.lines();
         let titles = lines.next().unwrap_or_default().split(';');
