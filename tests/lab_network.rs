@@ -172,6 +172,37 @@ fn a_deregistered_instance_keeps_its_flows() {
 }
 
 #[test]
+fn a_terminated_instances_flows_go_on_through_the_others() {
+    let lab = TestLab::start(&plan(Topology::LoadBalanced), 2);
+    let sockets: Vec<_> = (0..8).map(|last| lab.socket(SOURCE, source(last), 5060)).collect();
+    let before: BTreeSet<String> = sockets.iter().map(|socket| echo(socket, "before").instance).collect();
+    assert_eq!(before.len(), 2);
+    lab.terminate_instance(&id("i-1"), DEADLINE).expect("terminate");
+    for socket in &sockets {
+        assert_eq!(echo(socket, "after").instance, "i-2");
+    }
+}
+
+#[test]
+fn ended_flows_are_those_of_the_load_balancer_alone() {
+    let lab = TestLab::start(&plan(Topology::LoadBalanced), 2);
+    let sockets: Vec<_> = (0..8).map(|last| lab.socket(SOURCE, source(last), 5060)).collect();
+    let on_first: Vec<_> = sockets.iter().filter(|socket| echo(socket, "before").instance == "i-1").collect();
+    assert!(!on_first.is_empty());
+    let carrier = lab.socket(DESTINATION, Ipv4Addr::new(198, 51, 100, 3), 5060);
+    lab.get("i-1", &format!("/send?from={EGRESS_PORT}&to=198.51.100.3:5060&text=hello"));
+    let (_, nat) = receive(&carrier);
+    lab.deregister(&id("i-1")).expect("deregister");
+    lab.end_flows(&id("i-1")).expect("end its flows");
+    for socket in &on_first {
+        assert_eq!(echo(socket, "after").instance, "i-2", "what comes on an ended flow opens a new one");
+    }
+    carrier.send_to(b"reply, late", nat).expect("send");
+    support::eventually("what the NAT gateway tracks goes on", || lab.get("i-1", "/replied").contains("reply, late"));
+    assert!(matches!(lab.end_flows(&id("i-9")), Err(LabError::NoSuchInstance { .. })));
+}
+
+#[test]
 fn an_unhealthy_instance_gets_no_new_flows() {
     let lab = TestLab::start(&plan(Topology::LoadBalanced), 2);
     lab.get("i-1", "/set-ready?to=0");

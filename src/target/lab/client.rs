@@ -143,6 +143,12 @@ impl Lab {
         self.ask_done(&Request::FlushFlows, ANSWER_WITHIN)
     }
 
+    /// Ends the load balancer's flows to an instance, as it does at the end of the deregistration delay: the next packet of each is that
+    /// of a new flow. Flows that the instance opened through the NAT gateway go on.
+    pub fn end_flows(&self, id: &InstanceId) -> Result<(), LabError> {
+        self.ask_done(&Request::EndFlows { id: id.clone() }, ANSWER_WITHIN)
+    }
+
     /// A UDP socket bound to `address` inside `namespace`.
     pub fn udp_socket(&self, namespace: &str, address: SocketAddr) -> Result<UdpSocket, LabError> {
         let request = Request::UdpSocket { namespace: namespace.to_owned(), address };

@@ -25,12 +25,21 @@ pub(super) fn flush(netfilter: &mut Netfilter) -> Result<(), LabError> {
     netfilter.request(&Message { what, kind: DELETE, flags: 0, attrs: Attrs::default() })
 }
 
-/// Forgets every flow from or to `address`, in either direction, translated or not.
-pub(super) fn forget(netfilter: &mut Netfilter, address: Ipv4Addr) -> Result<(), LabError> {
+/// Which flows of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flows {
+    /// From or to it, in either direction, translated or not.
+    All,
+    /// Those that were opened to another address and translated to this one: what a load balancer has sent there.
+    TranslatedTo,
+}
+
+/// Forgets flows of `address`.
+pub(super) fn forget(netfilter: &mut Netfilter, address: Ipv4Addr, flows: Flows) -> Result<(), LabError> {
     let what = format!("list the tracked flows of {address}");
     let mut found = Vec::new();
     netfilter.dump(&Message { what, kind: GET, flags: 0, attrs: Attrs::default() }, |attrs| {
-        if let Some(key) = key_if_of(attrs, address) {
+        if let Some(key) = key_if_of(attrs, address, flows) {
             found.push(key);
         }
     })?;
@@ -49,21 +58,25 @@ fn not_found() -> String {
     std::io::Error::from_raw_os_error(libc::ENOENT).to_string()
 }
 
-/// The attributes that name the flow, when one of its tuples has the address.
-fn key_if_of(flow: &[u8], address: Ipv4Addr) -> Option<Attrs> {
+/// The attributes that name the flow, when it is one of the wanted ones.
+fn key_if_of(flow: &[u8], address: Ipv4Addr, wanted: Flows) -> Option<Attrs> {
     let mut key = Attrs::default();
-    let mut matches = false;
+    let (mut opened, mut answered) = (false, false);
     for attr in NlasIterator::new(flow).flatten() {
         match attr.kind() {
             TUPLE_ORIG => {
-                matches |= tuple_has(attr.value(), address);
+                opened |= tuple_has(attr.value(), address);
                 key = key.nested_bytes(TUPLE_ORIG, attr.value());
             }
-            TUPLE_REPLY => matches |= tuple_has(attr.value(), address),
+            TUPLE_REPLY => answered |= tuple_has(attr.value(), address),
             ID => key = key.bytes(ID, attr.value()),
             _ => {}
         }
     }
+    let matches = match wanted {
+        Flows::All => opened || answered,
+        Flows::TranslatedTo => answered && !opened,
+    };
     matches.then_some(key)
 }
 

@@ -126,13 +126,16 @@ impl Supervisor {
 
     /// Ends an instance as AWS does; returns its exit code.
     pub(super) async fn terminate_instance(&self, id: &InstanceId, grace: Duration) -> Result<Option<i32>, LabError> {
-        self.leave(id)?;
+        let address = self.leave(id)?;
         self.signal(id, Signal::SIGTERM);
         if !self.ended(id, grace).await {
             self.signal(id, Signal::SIGKILL);
             self.ended(id, KILL_WAIT).await;
         }
         self.remove(id).await?;
+        // A target group for UDP ends a target's connections when it is deregistered (AWS, TargetGroupAttribute,
+        // `deregistration_delay.connection_termination.enabled`): what comes next on them goes to another target.
+        self.network.forget_flows(Some(address))?;
         self.with(id, |instance| instance.exit_code)
     }
 
@@ -145,6 +148,13 @@ impl Supervisor {
         self.present(id)?;
         self.with(id, |instance| instance.registered = registered)?;
         self.update_targets()
+    }
+
+    /// Forgets the load balancer's flows to an instance.
+    pub(super) fn end_flows(&self, id: &InstanceId) -> Result<(), LabError> {
+        self.present(id)?;
+        let address = self.with(id, |instance| instance.place.address)?;
+        self.network.forget_ingress_flows(address)
     }
 
     /// Waits until an instance is healthy, has ended, or the deadline has passed.

@@ -12,6 +12,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::packet_route::route::{RouteScope, RouteType};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
+use super::conntrack::Flows;
 use super::netlink::Netfilter;
 use super::nft::{Gateway, INSTANCE_PREFIX, INTERNET_PREFIX};
 use super::{LabError, STRANGER_ADDRESS, STRANGER_NAMESPACE, VPC_NAMESPACE, conntrack, sys};
@@ -207,9 +208,14 @@ impl Network {
     pub(super) fn forget_flows(&self, of: Option<Ipv4Addr>) -> Result<(), LabError> {
         let mut netfilter = self.netfilter.borrow_mut();
         match of {
-            Some(address) => conntrack::forget(&mut netfilter, address),
+            Some(address) => conntrack::forget(&mut netfilter, address, Flows::All),
             None => conntrack::flush(&mut netfilter),
         }
+    }
+
+    /// Forgets the flows that the load balancer has to an instance; those that the instance opened stay.
+    pub(super) fn forget_ingress_flows(&self, of: Ipv4Addr) -> Result<(), LabError> {
+        conntrack::forget(&mut self.netfilter.borrow_mut(), of, Flows::TranslatedTo)
     }
 
     /// A namespace that holds every address of `ranges`, with `address` as the source of what it sends unbound.

@@ -17,6 +17,7 @@ pub(super) enum Request {
     SetRegistered { id: InstanceId, registered: bool },
     WaitHealthy { id: InstanceId, deadline_ms: u64 },
     FlushFlows,
+    EndFlows { id: InstanceId },
     UdpSocket { namespace: String, address: SocketAddr },
     TcpListener { namespace: String, address: SocketAddr },
     Namespace { name: String },

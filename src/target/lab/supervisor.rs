@@ -239,6 +239,10 @@ impl Supervisor {
                 self.network.forget_flows(None)?;
                 Response::Done
             }
+            Request::EndFlows { id } => {
+                self.end_flows(&id)?;
+                Response::Done
+            }
             Request::UdpSocket { namespace, address } => {
                 let bound = self.inside(&namespace, || UdpSocket::bind(address))?;
                 let socket =
