@@ -214,10 +214,13 @@ fn deploy_faulty(project: &Project, faults: &str) -> std::process::Command {
     command
 }
 
+/// Changes the text of user-data.
+type Edit = fn(&str) -> String;
+
 /// The proxy as it is, with user-data in which something is wrong.
 struct Misconfiguration {
     topology: &'static str,
-    edit: fn(&str) -> String,
+    edit: Edit,
     check: &'static str,
     fails: &'static [&'static str],
     cause: &'static str,
@@ -243,7 +246,7 @@ impl Misconfiguration {
 #[test]
 fn the_private_address_advertised() {
     // The replaced text has to be there in the one, and is not there in the other.
-    let edits: [(&str, fn(&str) -> String); 2] = [
+    let edits: [(&str, Edit); 2] = [
         ("single-ec2", |text| text.replace("advertise: metadata", "advertise: listen")),
         ("load-balanced", |text| text.replace("advertise: !host 203.0.113.10", "advertise: listen")),
     ];
