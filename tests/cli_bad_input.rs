@@ -72,6 +72,25 @@ fn a_spec_with_mistakes_is_refused_by_each_command_that_plans() {
 }
 
 #[test]
+fn with_json_each_command_that_plans_reports_the_mistakes_as_one_object() {
+    let project = Project::new();
+    project.write_spec(&project.spec().replace("routes:", "rutes:").replace("version: 1", "version: 7"));
+    for arguments in [&["check"][..], &["plan"], &["plan", "single-ec2"], &["deploy", "single-ec2", "--target", "lab"]]
+    {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        let ran = project.run(&arguments).expect(3);
+        assert!(ran.stdout.is_empty(), "{}: {}", ran.command, ran.stdout);
+        let error = ran.json_error();
+        assert_eq!(error["kind"], "spec-refused", "{error}");
+        let text = error["spec_errors"].to_string();
+        assert!(text.contains("rutes") && text.contains("version"), "all mistakes at once: {error}");
+    }
+    let error = project.run(&["check", "--json", "--spec", "missing.yaml"]).expect(3).json_error();
+    assert!(error.to_string().contains("missing.yaml"), "{error}");
+    project.assert_no_trace();
+}
+
+#[test]
 fn more_instances_than_the_group_has_are_refused() {
     let project = Project::new();
     let ran = project.run(&["deploy", "single-ec2", "--target", "lab", "--instances", "2", "--json"]).expect(2);

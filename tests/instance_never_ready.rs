@@ -4,23 +4,16 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use support::{Project, Ran, run, sipedge};
 
 /// A program in the appliance's place, which does `instead` until the file `repaired` is in the project's folder.
 fn broken_proxy(project: &Project, instead: &str) -> PathBuf {
-    let file = project.folder().join("broken-proxy");
     let proxy = sipedge().with_file_name("sipedge-proxy");
-    let script = format!(
-        "#!/bin/sh\n[ -e '{}' ] && exec '{}' \"$@\"\n{instead}\n",
-        project.folder().join("repaired").display(),
-        proxy.display()
-    );
-    fs::write(&file, script).expect("write");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("make it executable");
-    file
+    let repaired = project.folder().join("repaired");
+    let start = format!("[ -e '{}' ] && exec '{}' \"$@\"", repaired.display(), proxy.display());
+    project.script("broken-proxy", &format!("{start}\n{instead}"))
 }
 
 fn deploy(project: &Project, instead: &str, json: bool) -> Ran {

@@ -87,8 +87,8 @@ pub(super) struct Scene {
     pub(super) max_setup: Duration,
     pub(super) caller: Agent,
     pub(super) callees: Vec<Agent>,
-    /// The callee that the source trunk admits as a caller: the carrier is source and destination.
-    pub(super) both: Option<Agent>,
+    /// The callees that the source trunk admits as callers: the carrier is source and destination.
+    pub(super) both: Vec<Agent>,
     pub(super) stranger: Agent,
     pub(super) trace: Trace,
     pub(super) pace: Arc<Pace>,
@@ -96,6 +96,19 @@ pub(super) struct Scene {
 }
 
 impl Scene {
+    /// Has each callee that may call send the edge an INVITE which goes no further, and waits for the answers. Its flow to the edge is
+    /// then older than any that the edge opens to it, as with a carrier that calls both ways. In the other order NAT gives the colliding
+    /// flow another port, and an edge that sends requests from its ingress port would pass by luck.
+    pub(super) async fn open_flows(&self) {
+        let invite = || Invite { max_forwards: 0, ..Invite::new(self.addresses.ingress, &self.call.number) };
+        let sent: Vec<_> = self.both.iter().filter_map(|agent| Dialling::start(agent, &invite()).ok()).collect();
+        let deadline = Instant::now() + SILENCE;
+        for mut caller in sent {
+            // Whatever comes: the checks say what is wrong with an edge that does not answer.
+            let _ = caller.rejected_within(deadline.saturating_duration_since(Instant::now())).await;
+        }
+    }
+
     pub(super) async fn play(self) -> CallReport {
         let [main, second, same, cancelled, hops, stranger] =
             std::array::from_fn(|_| Invite::new(self.addresses.ingress, &self.call.number));
@@ -124,7 +137,7 @@ impl Scene {
                 self.trace.of(call_id).into_iter().map(|message| LadderMessage::new(part, message))
             })
             .collect();
-        CallReport::new(&self.call, &self.addresses, conclude(&self.sheet, self.both.is_some()), ladder)
+        CallReport::new(&self.call, &self.addresses, conclude(&self.sheet, !self.both.is_empty()), ladder)
     }
 
     fn clues(&self) -> Clues<'_> {
@@ -382,11 +395,16 @@ impl Scene {
     /// A call from the address where it arrives: both flows have the same ends but for the edge's ports, so that an edge which sends
     /// requests from its ingress port has them taken for responses by NAT, and they leave from the ingress address.
     async fn same_carrier(&self, invite: Invite) -> Option<()> {
-        let both = self.both.as_ref()?;
+        let both = self.both.first()?;
         let _permit = self.pace.enter().await;
         let trial = async {
             let explain = |error: AgentError| {
-                let cause = "the flows of the two directions collide: requests have to leave by the egress port";
+                let cause = match error {
+                    AgentError::Instead { .. } => self.clues().unreached(&error, both.address().ip()),
+                    _ => "the flows of the two directions collide (requests have to leave by the egress port), or what the main call \
+                          fails by"
+                        .to_owned(),
+                };
                 Failure::new("a call that the carrier makes to itself", came(&error), cause)
             };
             let ringing = RingingCall::place(both, &self.callees, &invite).await.map_err(explain)?;

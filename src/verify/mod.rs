@@ -88,16 +88,21 @@ async fn place_all(plan: &Plan, addresses: &Addresses, bench: &dyn Bench) -> Vec
     let settings = Settings { patience: patience(plan), names: names(plan, addresses), ..Settings::default() };
     let mut stage = Stage { bench, settings, trace: Trace::new(), agents: BTreeMap::new() };
     let mut tasks = JoinSet::new();
+    let mut scenes = Vec::new();
     let mut reports: BTreeMap<usize, CallReport> = BTreeMap::new();
     for (index, call) in plan.verify.calls.iter().enumerate() {
         match stage.scene(plan, addresses, call, pace.clone()) {
-            Ok(scene) => {
-                tasks.spawn(async move { (index, scene.play().await) });
-            }
+            Ok(scene) => scenes.push((index, scene)),
             Err(error) => {
                 reports.insert(index, not_tried(call, addresses, &error));
             }
         }
+    }
+    for (_, scene) in &scenes {
+        scene.open_flows().await;
+    }
+    for (index, scene) in scenes {
+        tasks.spawn(async move { (index, scene.play().await) });
     }
     while let Some(finished) = tasks.join_next().await {
         if let Ok((index, report)) = finished {
@@ -139,7 +144,7 @@ impl Stage<'_> {
         let admitted = |agent: &&Agent| {
             source.is_some_and(|trunk| trunk.from.iter().any(|range| range.contains(&agent.address().ip())))
         };
-        let both = callees.iter().find(admitted).cloned();
+        let both = callees.iter().filter(admitted).cloned().collect();
         let stranger = Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS };
         let stranger = self.agent(&stranger)?;
         Ok(Scene {

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,23 +33,36 @@ pub fn sipedge() -> &'static Path {
     SIPEDGE.get_or_init(|| {
         let sipedge = PathBuf::from(env!("CARGO_BIN_EXE_sipedge"));
         let folder = sipedge.parent().expect("the binary is in a folder");
-        if !folder.join("sipedge-proxy").exists() {
-            build_proxy(folder);
-        }
+        // Another package's binary: cargo builds it for the tests of the whole workspace, not for those of this package.
+        build_unless_there(folder, "sipedge-proxy", &["-p", "sipedge-proxy"]);
         sipedge
     })
 }
 
-/// `sipedge-proxy` is another package's binary: cargo builds it for the tests of the whole workspace, not for those of this package.
-fn build_proxy(folder: &Path) {
+/// The example program `faulty-edge`, which takes an instance's place and does what it is told to do wrong.
+pub fn faulty_edge() -> &'static Path {
+    static FAULTY_EDGE: OnceLock<PathBuf> = OnceLock::new();
+    FAULTY_EDGE.get_or_init(|| {
+        let folder = sipedge().parent().expect("the binary is in a folder");
+        // Cargo builds examples for `cargo test`, not for `cargo test --test NAME`.
+        build_unless_there(folder, "examples/faulty-edge", &["-p", "sipedge", "--example", "faulty-edge"]);
+        folder.join("examples/faulty-edge")
+    })
+}
+
+/// Builds what is not in the profile's folder yet.
+fn build_unless_there(folder: &Path, file: &str, what: &[&str]) {
+    if folder.join(file).exists() {
+        return;
+    }
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "-p", "sipedge-proxy"]).current_dir(repository());
+    cargo.arg("build").args(what).current_dir(repository());
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
     cargo.env("CARGO_TARGET_DIR", folder.parent().expect("the profile's folder is in the target folder"));
     let status = cargo.status().expect("cargo runs");
-    assert!(status.success(), "cargo build -p sipedge-proxy failed");
+    assert!(status.success(), "cargo build {} failed", what.join(" "));
 }
 
 /// Whether nothing may be skipped.
@@ -283,6 +297,14 @@ impl Project {
 
     pub fn write_spec(&self, spec: &str) {
         fs::write(self.folder().join("sipedge.yaml"), spec).expect("the spec can be written");
+    }
+
+    /// A shell script in the project's folder.
+    pub fn script(&self, name: &str, commands: &str) -> PathBuf {
+        let file = self.folder().join(name);
+        fs::write(&file, format!("#!/bin/sh\n{commands}\n")).expect("the script can be written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("the script can be made executable");
+        file
     }
 
     /// The state folder of a topology of the example's edge.

@@ -43,8 +43,8 @@ pub enum LabError {
         /// The setting that forbids it.
         setting: String,
     },
-    /// The appliance's binary is missing.
-    #[error("no sipedge-proxy at {}; build it with `cargo build -p sipedge-proxy`, or name it in SIPEDGE_PROXY", tried.display())]
+    /// The appliance's binary is missing, or is no program.
+    #[error("no sipedge-proxy that can be run at {}; build it with `cargo build -p sipedge-proxy`, or name it in SIPEDGE_PROXY", tried.display())]
     NoProxy {
         /// Where it was looked for.
         tried: PathBuf,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, dup2_stdout, setsid};
+use nix::unistd::{AccessFlags, Pid, access, dup2_stdout, setsid};
 use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -96,7 +96,9 @@ fn prepare(folder: &Path) -> Result<(PathBuf, Plan, PathBuf, Layout), LabError> 
             own.with_file_name(PROXY_NAME)
         }
     };
-    let proxy = fs::canonicalize(&proxy).map_err(|_| LabError::NoProxy { tried: proxy })?;
+    let can_be_run = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+    let found = fs::canonicalize(&proxy).ok().filter(can_be_run);
+    let proxy = found.ok_or(LabError::NoProxy { tried: proxy })?;
     std::env::set_current_dir(&folder).map_err(|error| LabError::io("enter", &folder, error))?;
     Ok((folder, plan, proxy, layout))
 }

@@ -29,13 +29,14 @@ impl Engine {
         }
     }
 
-    /// Scheme, Max-Forwards and Proxy-Require, in the order of RFC 3261 §16.3.
+    /// Scheme, Max-Forwards, size and Proxy-Require, in the order of RFC 3261 §16.3.
     pub(super) fn may_forward(&mut self, request: &Incoming<'_>) -> bool {
         let head = &request.head;
         let refusal = match request.message.max_forwards() {
             _ if head.request.parsed_uri().is_none_or(|uri| uri.secure) => UNSUPPORTED_SCHEME,
             Some(Some(0)) => TOO_MANY_HOPS,
             Some(None) => BAD_MAX_FORWARDS,
+            _ if request.message.bytes().len() > LARGEST_REQUEST => TOO_LARGE,
             // ACK and CANCEL carry what their INVITE did (RFC 3261 §8.2.2.3 leaves them out).
             _ if request.message.header(HeaderName::ProxyRequire).is_some()
                 && !matches!(head.method(), Method::Ack | Method::Cancel) =>
@@ -208,6 +209,12 @@ const TOO_MANY_HOPS: Answer = Answer::new(483, "Too Many Hops");
 /// RFC 3263 §4.3.
 pub(super) const UNRESOLVED: Answer = Answer::new(503, "Destination Not Resolved");
 const UNAVAILABLE: Answer = Answer::new(503, "Service Unavailable");
+/// RFC 3261 §21.5.7. Sent on, it would fit no datagram, and the caller would take the silence for the destination's.
+const TOO_LARGE: Answer = Answer::new(513, "Message Too Large");
+
+/// Bytes of the largest request that is sent on: the longest UDP payload over IPv4 (65,507) less what the edge adds at most, which is
+/// three host names of 255 bytes (Via, Record-Route, Request-URI) and the text around them.
+const LARGEST_REQUEST: usize = 65_507 - 1_024;
 
 /// Bytes that a request grows by on its way, at most: Via, Record-Route, the stamp on the Via it came with.
 const ADDED: usize = 512;
