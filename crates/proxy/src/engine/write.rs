@@ -226,9 +226,7 @@ fn write_extra(header: ExtraHeader, message: &Message<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\r\n");
         }
         ExtraHeader::Allow => {
-            out.extend_from_slice(
-                b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, INFO, REFER, NOTIFY, MESSAGE\r\n",
-            );
+            out.extend_from_slice(b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS\r\n");
         }
         ExtraHeader::Unsupported => {
             for asked in message.headers(HeaderName::ProxyRequire) {
