@@ -8,7 +8,7 @@ use sipedge_proxy::engine::{Control, Gauges, Port};
 use sipedge_sip::message::{Edits, HeaderName, Layout, Message};
 use sipedge_sip::uri::NameAddr;
 
-use crate::support::{Bench, CALLEE, CALLER, STRANGER, check_well_formed, config, response};
+use crate::bench::{Bench, CALLEE, CALLER, STRANGER, check_well_formed, config, response};
 
 /// Reads a message in every way that there is, takes parts out and reads what is left.
 pub fn message(data: &[u8]) {

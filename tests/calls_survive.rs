@@ -11,10 +11,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge::{Counts, Edge, SIX_LINES, eventually, sum};
+use edge::{Counts, Edge, SIX_LINES, sum};
 use sipedge::target::lab::{InstanceId, Lab};
 use sipedge::verify::agent::{Agent, AgentError, Call, End, Invite, RingingCall, Settings};
 use sipedge::verify::trace::Trace;
+use support::eventually;
 
 const CALLS: usize = 20;
 const LOAD_BALANCED: &str = "load-balanced";

@@ -163,6 +163,15 @@ fn a_block_that_is_not_run_says_why() {
 }
 
 #[test]
+fn nothing_waits_to_be_filled_in() {
+    for path in documents() {
+        for (index, line) in read(&path).lines().enumerate() {
+            assert!(!line.contains("PLACEHOLDER"), "{}:{}: {line}", path.display(), index + 1);
+        }
+    }
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     for path in documents() {
         for part in read(&path).split("](").skip(1) {

@@ -1,5 +1,8 @@
 //! A lab starts, is found again, and is gone without a trace, however it ends.
 
+#[path = "support/lab.rs"]
+mod lab;
+#[path = "support/project.rs"]
 mod support;
 
 use std::fs;
@@ -10,14 +13,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lab::{
+    EGRESS_PORT, INGRESS, PROXY_VARIABLE, SOURCE, STAND_IN, TestLab, echo, plan, this_test, use_stand_in, user_data,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use sipedge::plan::Topology;
 use sipedge::target::lab::{InstanceId, Lab, LabError};
-use support::{
-    BINARY_VARIABLE, DEADLINE, EGRESS_PORT, INGRESS, PROXY_VARIABLE, SOURCE, STAND_IN, TestLab, binary, echo,
-    eventually, is_alive, plan, use_stand_in, user_data,
-};
+use support::{BINARY_VARIABLE, DEADLINE, eventually, is_alive, program, sipedge, skip, user_namespaces_forbidden};
 
 /// An unprivileged user and group, `nobody` on every Linux system.
 const NOBODY: &str = "65534";
@@ -33,7 +36,7 @@ fn end(pid: i32, signal: Signal) {
 
 #[test]
 fn destroy_leaves_no_process_and_no_folder() {
-    let mut test = TestLab::start(&balanced(), 2);
+    let Some(mut test) = TestLab::start(&balanced(), 2) else { return };
     let folder = test.folder.clone();
     let mut visitor =
         exec(&folder, SOURCE, &["sleep", "1000"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("exec");
@@ -51,7 +54,7 @@ fn destroy_leaves_no_process_and_no_folder() {
 
 #[test]
 fn a_lab_is_found_again_and_not_started_twice() {
-    let lab = TestLab::start(&balanced(), 1);
+    let Some(lab) = TestLab::start(&balanced(), 1) else { return };
     let again = Lab::attach(&lab.folder).expect("attach").expect("it is up");
     assert_eq!(again.status().expect("status"), lab.status().expect("status"));
     let pid = lab.status().expect("status").supervisor_pid;
@@ -61,7 +64,7 @@ fn a_lab_is_found_again_and_not_started_twice() {
 
 #[test]
 fn a_damaged_state_file_does_not_lose_a_running_lab() {
-    let mut test = TestLab::start(&balanced(), 1);
+    let Some(mut test) = TestLab::start(&balanced(), 1) else { return };
     let pid = test.status().expect("status").supervisor_pid;
     fs::write(test.folder.join("lab.json"), "{\"pid\": ").expect("damage");
     drop(test.take());
@@ -73,7 +76,7 @@ fn a_damaged_state_file_does_not_lose_a_running_lab() {
 
 #[test]
 fn a_folder_whose_supervisor_was_killed_is_used_again() {
-    let mut test = TestLab::start(&balanced(), 2);
+    let Some(mut test) = TestLab::start(&balanced(), 2) else { return };
     let status = test.status().expect("status");
     fs::write(test.folder.join("secrets/token-keys.json"), "kept").expect("a secret");
     end(status.supervisor_pid, Signal::SIGKILL);
@@ -95,7 +98,7 @@ fn a_folder_whose_supervisor_was_killed_is_used_again() {
 
 #[test]
 fn sigterm_ends_the_lab_in_order() {
-    let mut test = TestLab::start(&balanced(), 1);
+    let Some(mut test) = TestLab::start(&balanced(), 1) else { return };
     let status = test.status().expect("status");
     end(status.supervisor_pid, Signal::SIGTERM);
     assert!(!is_alive(status.instances[0].pid.expect("it ran")));
@@ -105,7 +108,7 @@ fn sigterm_ends_the_lab_in_order() {
 
 #[test]
 fn a_removed_folder_ends_the_lab() {
-    let mut test = TestLab::start(&balanced(), 1);
+    let Some(mut test) = TestLab::start(&balanced(), 1) else { return };
     let pid = test.status().expect("status").supervisor_pid;
     fs::remove_dir_all(&test.folder).expect("remove");
     eventually("the supervisor ends", || !is_alive(pid));
@@ -114,7 +117,7 @@ fn a_removed_folder_ends_the_lab() {
 
 #[test]
 fn destroy_works_when_the_socket_is_lost() {
-    let mut test = TestLab::start(&balanced(), 1);
+    let Some(mut test) = TestLab::start(&balanced(), 1) else { return };
     let pid = test.status().expect("status").supervisor_pid;
     fs::remove_file(test.folder.join("control.sock")).expect("remove");
     let lab = test.take();
@@ -125,7 +128,7 @@ fn destroy_works_when_the_socket_is_lost() {
 
 #[test]
 fn terminate_gives_grace_and_then_kills() {
-    let lab = TestLab::start(&balanced(), 1);
+    let Some(lab) = TestLab::start(&balanced(), 1) else { return };
     let polite = InstanceId("i-1".to_owned());
     assert_eq!(lab.terminate_instance(&polite, DEADLINE).expect("terminate"), Some(0));
     // What is written there reaches the next boot.
@@ -143,7 +146,7 @@ fn terminate_gives_grace_and_then_kills() {
 fn an_instance_that_never_gets_ready_shows_its_log() {
     let mut failing = balanced();
     failing.user_data = user_data(EGRESS_PORT, "fail");
-    let lab = TestLab::start(&failing, 0);
+    let Some(lab) = TestLab::start(&failing, 0) else { return };
     let id = lab.add_instance().expect("add");
     let error = lab.wait_healthy(&id, DEADLINE).expect_err("it fails");
     let text = error.to_string();
@@ -160,7 +163,7 @@ fn an_instance_that_never_gets_ready_shows_its_log() {
 
 #[test]
 fn a_command_runs_inside_a_carriers_namespace() {
-    let lab = TestLab::start(&balanced(), 1);
+    let Some(lab) = TestLab::start(&balanced(), 1) else { return };
     let script = format!(
         "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.settimeout(5)\n\
          s.sendto(b'hello', ('{INGRESS}', 5060))\nprint(s.recv(100).decode())\n\
@@ -181,7 +184,9 @@ fn a_command_runs_inside_a_carriers_namespace() {
 
 #[test]
 fn start_is_quick_and_the_folder_is_private() {
-    use_stand_in();
+    if !use_stand_in() {
+        return;
+    }
     let above = tempfile::tempdir().expect("a folder");
     // Deeper than a socket's path may be long.
     let folder = above.path().join("a-folder-with-a-long-name".repeat(6)).join("lab");
@@ -199,7 +204,9 @@ fn start_is_quick_and_the_folder_is_private() {
 
 #[test]
 fn a_plan_that_cannot_be_built_leaves_nothing() {
-    use_stand_in();
+    if !use_stand_in() {
+        return;
+    }
     let above = tempfile::tempdir().expect("a folder");
     let folder = above.path().join("lab");
     let mut overlapping = balanced();
@@ -222,17 +229,26 @@ fn the_machines_network_stays_as_it_was() {
             .collect::<Vec<_>>()
     };
     let before = links();
-    let lab = TestLab::start(&balanced(), 1);
+    let Some(lab) = TestLab::start(&balanced(), 1) else { return };
     assert_eq!(links(), before);
     drop(lab);
     assert_eq!(links(), before);
 }
 
-/// The command that runs one test of this file again as an unprivileged user; none when this user cannot become another. The folder
-/// holds copies of what it runs, since that user may not be able to read where they stand.
+/// The command that runs one test of this file again as an unprivileged user; none, and this test is skipped, when this user cannot
+/// become another or that one could not do it. The folder holds copies of what it runs, since that user may not be able to read where
+/// they stand.
 fn as_nobody(test: &str) -> Option<(Vec<String>, tempfile::TempDir)> {
     if !geteuid().is_root() {
-        println!("skipped: needs root to become another user");
+        skip(&this_test(), "it needs root to become another user");
+        return None;
+    }
+    if let Some(missing) = ["setpriv", "unshare", "python3"].into_iter().find(|name| program(name).is_none()) {
+        skip(&this_test(), &format!("it needs {missing}"));
+        return None;
+    }
+    if let Some(reason) = user_namespaces_forbidden() {
+        skip(&this_test(), &reason);
         return None;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -245,7 +261,7 @@ fn as_nobody(test: &str) -> Option<(Vec<String>, tempfile::TempDir)> {
     };
     let own = copy(&std::env::current_exe().expect("own path"), "test");
     let variables = [
-        format!("{BINARY_VARIABLE}={}", copy(&binary(), "sipedge")),
+        format!("{BINARY_VARIABLE}={}", copy(sipedge(), "sipedge")),
         format!("{PROXY_VARIABLE}={}", copy(STAND_IN.as_ref(), "instance.py")),
     ];
     let setpriv = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "env"].map(str::to_owned);
@@ -265,7 +281,7 @@ fn an_unprivileged_user_can_do_all_this() {
 #[ignore = "run as an unprivileged user by an_unprivileged_user_can_do_all_this"]
 fn unprivileged_line() {
     assert!(!geteuid().is_root());
-    let mut test = TestLab::start(&balanced(), 2);
+    let Some(mut test) = TestLab::start(&balanced(), 2) else { return };
     let status = test.status().expect("status");
     echo(&test.socket(SOURCE, "192.0.2.1".parse().expect("address"), 5060), "hello");
     let output = exec(&test.folder, SOURCE, &["cat", "/proc/net/fib_trie"]).output().expect("exec");
@@ -309,7 +325,6 @@ fn forbidden_user_namespaces_are_named() {
 #[test]
 #[ignore = "run where user namespaces are forbidden by forbidden_user_namespaces_are_named"]
 fn forbidden_line() {
-    use_stand_in();
     let above = tempfile::tempdir().expect("a folder");
     let folder = above.path().join("lab");
     let error = Lab::start(&balanced(), &folder).expect_err("it is forbidden").to_string();
@@ -320,7 +335,7 @@ fn forbidden_line() {
 
 #[test]
 fn a_missing_appliance_is_named_with_the_way_to_build_it() {
-    let (_above, folder) = prepared_folder();
+    let Some((_above, folder)) = prepared_folder() else { return };
     let mut child = supervise(&folder).env(PROXY_VARIABLE, "/nowhere/sipedge-proxy").spawn().expect("supervise");
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
@@ -332,7 +347,7 @@ fn a_missing_appliance_is_named_with_the_way_to_build_it() {
 
 #[test]
 fn a_supervisor_whose_starter_is_gone_ends() {
-    let (_above, folder) = prepared_folder();
+    let Some((_above, folder)) = prepared_folder() else { return };
     let mut child = supervise(&folder).spawn().expect("supervise");
     drop(child.stdout.take());
     assert!(child.wait().expect("wait").success(), "it ends in order");
@@ -341,18 +356,20 @@ fn a_supervisor_whose_starter_is_gone_ends() {
     lab.destroy().expect("destroy");
 }
 
-/// A folder as `start` leaves it to the supervisor.
-fn prepared_folder() -> (tempfile::TempDir, PathBuf) {
-    use_stand_in();
+/// A folder as `start` leaves it to the supervisor; none when this machine cannot have a lab.
+fn prepared_folder() -> Option<(tempfile::TempDir, PathBuf)> {
+    if !use_stand_in() {
+        return None;
+    }
     let above = tempfile::tempdir().expect("a folder");
     let folder = above.path().join("lab");
     fs::create_dir(&folder).expect("folder");
     fs::write(folder.join("plan.json"), serde_json::to_vec(&balanced()).expect("JSON")).expect("plan");
-    (above, folder)
+    Some((above, folder))
 }
 
 fn supervise(folder: &Path) -> Command {
-    let mut supervise = Command::new(binary());
+    let mut supervise = Command::new(sipedge());
     supervise.args(["lab", "supervise"]).arg(folder).process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
     supervise
 }
@@ -366,7 +383,7 @@ fn await_inside(pid: u32) {
 }
 
 fn exec(folder: &Path, namespace: &str, command: &[&str]) -> Command {
-    let mut exec = Command::new(binary());
+    let mut exec = Command::new(sipedge());
     exec.args(["lab", "--folder"]).arg(folder).args(["exec", namespace, "--"]).args(command);
     exec
 }

@@ -1,18 +1,21 @@
 //! The lab's network does what AWS's does: NLB, NAT gateway, Elastic IP, metadata, resolver.
 
+#[path = "support/lab.rs"]
+mod lab;
+#[path = "support/project.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use lab::{
+    DESTINATION, EGRESS, EGRESS_PORT, INGRESS, INGRESS_PORT, SOURCE, TestLab, await_status, echo, plan, receive,
+};
 use nix::sys::socket::{setsockopt, sockopt};
 use sipedge::plan::{Spreading, Topology};
 use sipedge::target::lab::{InstanceId, LabError, STRANGER_ADDRESS, STRANGER_NAMESPACE};
-use support::{
-    DEADLINE, DESTINATION, EGRESS, EGRESS_PORT, INGRESS, INGRESS_PORT, SOURCE, TestLab, await_status, echo, plan,
-    receive,
-};
+use support::{DEADLINE, eventually, is_alive, sipedge};
 
 /// How long nothing must come before it counts as nothing: a datagram through the lab takes well under a millisecond.
 const SILENCE: Duration = Duration::from_millis(200);
@@ -30,7 +33,7 @@ fn source(last: u8) -> Ipv4Addr {
 
 #[test]
 fn spreads_by_source_address_and_answers_from_the_ingress_address() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 3);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 3) else { return };
     let mut served = BTreeMap::<String, u32>::new();
     for last in 0..48 {
         let (one, other) = (lab.socket(SOURCE, source(last), 5060), lab.socket(SOURCE, source(last), 5062));
@@ -49,7 +52,7 @@ fn spreads_by_source_address_and_answers_from_the_ingress_address() {
 fn spreads_by_five_tuple() {
     let mut plan = plan(Topology::LoadBalanced);
     plan.network.spreading = Spreading::FiveTuple;
-    let lab = TestLab::start(&plan, 2);
+    let Some(lab) = TestLab::start(&plan, 2) else { return };
     let served: BTreeSet<String> = (0..16)
         .map(|port| {
             let socket = lab.socket(SOURCE, source(1), 5060 + port);
@@ -66,7 +69,7 @@ fn several_ingress_addresses_lead_to_the_same_targets() {
     let mut plan = plan(Topology::LoadBalanced);
     let second = Ipv4Addr::new(203, 0, 113, 11);
     plan.network.ingress_addresses.push(second.into());
-    let lab = TestLab::start(&plan, 1);
+    let Some(lab) = TestLab::start(&plan, 1) else { return };
     let socket = lab.socket(SOURCE, source(1), 5060);
     echo(&socket, "first");
     socket.send_to(b"second", (second, INGRESS_PORT)).expect("send");
@@ -75,7 +78,7 @@ fn several_ingress_addresses_lead_to_the_same_targets() {
 
 #[test]
 fn new_flows_leave_by_the_nat_gateway() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 2);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 2) else { return };
     let carrier = lab.socket(DESTINATION, Ipv4Addr::new(198, 51, 100, 3), 5060);
     for instance in ["i-1", "i-2"] {
         lab.get(instance, &format!("/send?from={EGRESS_PORT}&to=198.51.100.3:5060&text=hello"));
@@ -98,16 +101,16 @@ fn new_flows_leave_by_the_nat_gateway() {
 
 #[test]
 fn an_instance_reaches_the_ingress_address_from_outside() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 1);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 1) else { return };
     lab.get("i-1", &format!("/send?from={EGRESS_PORT}&to={INGRESS}:{INGRESS_PORT}&text=hairpin"));
-    support::eventually("the echo of the instance's own datagram comes back", || {
+    eventually("the echo of the instance's own datagram comes back", || {
         lab.get("i-1", "/seen").contains(&format!("{INGRESS_PORT} {EGRESS}:"))
     });
 }
 
 #[test]
 fn single_ec2_is_one_to_one() {
-    let lab = TestLab::start(&plan(Topology::SingleEc2), 1);
+    let Some(lab) = TestLab::start(&plan(Topology::SingleEc2), 1) else { return };
     let carrier = lab.socket(SOURCE, source(7), 5060);
     let answer = echo(&carrier, "in");
     assert_eq!(answer.from, SocketAddr::new(INGRESS.into(), INGRESS_PORT));
@@ -128,13 +131,13 @@ fn single_ec2_is_one_to_one() {
 
 #[test]
 fn a_killed_instance_and_its_flows_are_gone() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 2);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 2) else { return };
     let sockets: Vec<_> = (0..8).map(|last| lab.socket(SOURCE, source(last), 5060)).collect();
     let before: BTreeSet<String> = sockets.iter().map(|socket| echo(socket, "before").instance).collect();
     assert_eq!(before.len(), 2);
     let pid = lab.status().expect("status").instances[0].pid.expect("i-1 runs");
     lab.kill_instance(&id("i-1")).expect("kill");
-    assert!(!support::is_alive(pid), "its process has ended");
+    assert!(!is_alive(pid), "its process has ended");
     for socket in &sockets {
         assert_eq!(echo(socket, "after").instance, "i-2", "old flows are new ones now");
     }
@@ -148,7 +151,7 @@ fn a_killed_instance_and_its_flows_are_gone() {
 
 #[test]
 fn a_deregistered_instance_keeps_its_flows() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 2);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 2) else { return };
     let sockets: Vec<_> = (0..8).map(|last| lab.socket(SOURCE, source(last), 5060)).collect();
     let on_first: Vec<_> = sockets.iter().filter(|socket| echo(socket, "before").instance == "i-1").collect();
     assert!(!on_first.is_empty());
@@ -173,7 +176,7 @@ fn a_deregistered_instance_keeps_its_flows() {
 
 #[test]
 fn a_terminated_instances_flows_go_on_through_the_others() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 2);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 2) else { return };
     let sockets: Vec<_> = (0..8).map(|last| lab.socket(SOURCE, source(last), 5060)).collect();
     let before: BTreeSet<String> = sockets.iter().map(|socket| echo(socket, "before").instance).collect();
     assert_eq!(before.len(), 2);
@@ -185,7 +188,7 @@ fn a_terminated_instances_flows_go_on_through_the_others() {
 
 #[test]
 fn ended_flows_are_those_of_the_load_balancer_alone() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 2);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 2) else { return };
     let sockets: Vec<_> = (0..8).map(|last| lab.socket(SOURCE, source(last), 5060)).collect();
     let on_first: Vec<_> = sockets.iter().filter(|socket| echo(socket, "before").instance == "i-1").collect();
     assert!(!on_first.is_empty());
@@ -198,13 +201,13 @@ fn ended_flows_are_those_of_the_load_balancer_alone() {
         assert_eq!(echo(socket, "after").instance, "i-2", "what comes on an ended flow opens a new one");
     }
     carrier.send_to(b"reply, late", nat).expect("send");
-    support::eventually("what the NAT gateway tracks goes on", || lab.get("i-1", "/replied").contains("reply, late"));
+    eventually("what the NAT gateway tracks goes on", || lab.get("i-1", "/replied").contains("reply, late"));
     assert!(matches!(lab.end_flows(&id("i-9")), Err(LabError::NoSuchInstance { .. })));
 }
 
 #[test]
 fn an_unhealthy_instance_gets_no_new_flows() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 2);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 2) else { return };
     lab.get("i-1", "/set-ready?to=0");
     await_status(&lab, "i-1 is unhealthy", |status| !status.instances[0].healthy);
     for last in 0..8 {
@@ -219,7 +222,7 @@ fn an_unhealthy_instance_gets_no_new_flows() {
 
 #[test]
 fn the_internet_cannot_reach_private_addresses() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 1);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 1) else { return };
     let status = lab.status().expect("status");
     let private = status.instances[0].address;
     for (namespace, address) in [(SOURCE, source(1)), (STRANGER_NAMESPACE, STRANGER_ADDRESS)] {
@@ -240,7 +243,7 @@ fn the_internet_cannot_reach_private_addresses() {
 
 #[test]
 fn carriers_reach_each_other_under_their_own_addresses() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 0);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 0) else { return };
     let one = lab.socket(SOURCE, source(63), 5060);
     let other = lab.socket(DESTINATION, Ipv4Addr::new(198, 51, 100, 3), 5060);
     one.send_to(b"media", other.local_addr().expect("address")).expect("send");
@@ -249,7 +252,7 @@ fn carriers_reach_each_other_under_their_own_addresses() {
 
 #[test]
 fn metadata_needs_a_token() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 2);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 2) else { return };
     assert_eq!(lab.code("i-1", "/metadata-without?path=meta-data/local-ipv4"), 401);
     assert_eq!(lab.code("i-1", "/metadata-with?path=meta-data/local-ipv4&token=guessed"), 401);
     assert_eq!(lab.code("i-1", "/token?ttl=0"), 400);
@@ -279,7 +282,7 @@ fn metadata_needs_a_token() {
 
 #[test]
 fn the_resolver_knows_the_carriers_and_nothing_else() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 1);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 1) else { return };
     for server in ["169.254.169.253", "10.0.0.2"] {
         let ask = |name: &str, kind: u16| lab.get("i-1", &format!("/resolve?server={server}&name={name}&kind={kind}"));
         assert_eq!(ask("destination.test", 1), r#"{"code": 0, "answers": [["198.51.100.3", 60]]}"#);
@@ -291,7 +294,7 @@ fn the_resolver_knows_the_carriers_and_nothing_else() {
 
 #[test]
 fn instances_stand_in_the_zones_in_turn() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 4);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 4) else { return };
     let status = lab.status().expect("status");
     let places: Vec<_> = status.instances.iter().map(|one| (one.zone.as_str(), one.address.to_string())).collect();
     let expected = [
@@ -305,9 +308,9 @@ fn instances_stand_in_the_zones_in_turn() {
 
 #[test]
 fn flows_idle_out_as_on_aws() {
-    let lab = TestLab::start(&plan(Topology::LoadBalanced), 1);
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 1) else { return };
     let flow = |port: u16| -> Option<u32> {
-        let mut exec = std::process::Command::new(support::binary());
+        let mut exec = std::process::Command::new(sipedge());
         exec.args(["lab", "--folder"]).arg(&lab.folder).args(["exec", "vpc", "--", "cat", "/proc/net/nf_conntrack"]);
         let table = String::from_utf8_lossy(&exec.output().expect("exec").stdout).into_owned();
         let line = table.lines().find(|line| line.contains("udp") && line.contains(&format!("dport={port}")))?;
@@ -321,11 +324,11 @@ fn flows_idle_out_as_on_aws() {
     assert!((25..=30).contains(&unanswered), "{unanswered} s");
 
     let caller = lab.socket(SOURCE, source(1), 5060);
-    support::eventually("the load balancer's flow gets 120 s", || {
+    eventually("the load balancer's flow gets 120 s", || {
         echo(&caller, "keep");
         flow(INGRESS_PORT).is_some_and(|seconds| (115..=120).contains(&seconds))
     });
-    support::eventually("the NAT gateway's flow gets 350 s", || {
+    eventually("the NAT gateway's flow gets 350 s", || {
         lab.get("i-1", &format!("/send?from={EGRESS_PORT}&to=198.51.100.3:6001&text=keep"));
         if let Ok((_, from)) = carrier.recv_from(&mut [0; 64]) {
             carrier.send_to(b"reply", from).expect("send");

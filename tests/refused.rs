@@ -1,14 +1,13 @@
 //! What the edge refuses, seen from outside: SIP and other datagrams over the lab's network to an instance that booted as on AWS.
 
-// Helpers of tests panic where a test would.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic where a test would")]
 
 #[path = "support/project.rs"]
 mod support;
 
 /// The user agents' sockets and messages, as the proxy's own tests have them.
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared with tests that use more of it")]
-#[path = "../crates/proxy/tests/common/sip.rs"]
+#[path = "../crates/proxy/tests/process/sip.rs"]
 mod sip;
 #[path = "support/stage.rs"]
 mod stage;
@@ -19,9 +18,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sip::{Agent, Message};
 use stage::{SILENCE, Stage, assert_silent, in_dialog};
-
-/// Longest wait for anything that has to happen.
-const DEADLINE: Duration = Duration::from_secs(10);
+use support::DEADLINE;
 
 /// The longest UDP payload over IPv4 (RFC 768, RFC 791): 65,535 less the headers of IP and UDP.
 const LONGEST_DATAGRAM: usize = 65_507;

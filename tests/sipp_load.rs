@@ -11,11 +11,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use edge::{Edge, SIX_LINES, eventually, sum};
+use edge::{Edge, SIX_LINES, sum};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sipedge::plan::Endpoint;
-use support::{Running, program, repository, skip};
+use support::{Running, eventually, program, repository, skip};
 
 const CALLS: u64 = 1_000;
 const CALLS_PER_SECOND: u64 = 100;

@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use support::{Project, kill_process};
+use support::Project;
 
 const TOPOLOGY: &str = "load-balanced";
 
@@ -106,20 +106,6 @@ fn a_file_in_place_of_the_folder() {
         project.run(&["destroy"]).expect(0);
         project.assert_no_trace();
     }
-}
-
-#[test]
-fn the_supervisor_is_killed() {
-    let Some(project) = Project::with_lab("the_supervisor_is_killed") else { return };
-    project.deploy(TOPOLOGY);
-    kill_process(project.supervisor(TOPOLOGY));
-    let ran = project.run(&["verify", "call"]).expect(7);
-    assert!(ran.stderr.contains("sipedge deploy"), "{}", ran.stderr);
-    project.run(&["status"]).expect(7);
-    project.deploy(TOPOLOGY);
-    kill_process(project.supervisor(TOPOLOGY));
-    project.run(&["destroy"]).expect(0);
-    project.assert_no_trace();
 }
 
 #[test]

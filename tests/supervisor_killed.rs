@@ -3,7 +3,7 @@
 #[path = "support/project.rs"]
 mod support;
 
-use support::{Project, kill_process, processes_of};
+use support::{Project, eventually, kill_process, processes_of};
 
 /// A project whose supervisor was killed.
 fn killed(test: &str, topology: &str) -> Option<Project> {
@@ -12,11 +12,7 @@ fn killed(test: &str, topology: &str) -> Option<Project> {
     let pids: Vec<i64> = project.instances(topology).into_iter().map(|(_, pid)| pid).collect();
     assert!(!pids.is_empty());
     kill_process(project.supervisor(topology));
-    let begun = std::time::Instant::now();
-    while !processes_of(project.folder()).is_empty() {
-        assert!(begun.elapsed().as_secs() < 5, "instances outlive it: {:#?}", processes_of(project.folder()));
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    eventually("its instances end with it", || processes_of(project.folder()).is_empty());
     Some(project)
 }
 

@@ -8,8 +8,8 @@ mod loopback;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use edge::{Edge, EdgeConfig, EdgeRoute};
-use loopback::{Block, DOMAIN, NUMBER};
+use edge::Edge;
+use loopback::{Block, NUMBER};
 use sipedge::verify::agent::{Agent, AgentError, Call, Dialling, End, Expected, Invite, RingingCall, Settings};
 use sipedge::verify::trace::Trace;
 use tokio::task::JoinSet;
@@ -21,19 +21,9 @@ struct Stand {
 }
 
 impl Stand {
-    /// Calls from the caller's and the callee's address go to `callee`.
+    /// Calls from the caller's address go to `callee`.
     fn new(block: Block, callee: SocketAddr) -> Self {
-        let config = EdgeConfig {
-            ingress: block.ingress(),
-            egress: block.egress(),
-            advertised: block.address(2).to_string(),
-            private: block.address(77).to_string(),
-            routes: vec![EdgeRoute { allow: vec![block.address(10).into()], callee, domain: DOMAIN.to_owned() }],
-            silent: false,
-            secret: 42,
-            faults: Default::default(),
-        };
-        Self { block, _edge: Edge::start(config).expect("the edge's addresses are free") }
+        Self { block, _edge: Edge::start(block.edge(callee)).expect("the edge's addresses are free") }
     }
 
     fn invite(&self) -> Invite {

@@ -11,8 +11,8 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use edge::{Edge, EdgeConfig, EdgeRoute};
-use loopback::{Block, DOMAIN};
+use edge::{Edge, EdgeConfig};
+use loopback::Block;
 use plans::one_call;
 use sipedge::plan::{Endpoint, VerifyCall};
 use sipedge::verify::{Addresses, Bench, Check, Report, report, run};
@@ -31,14 +31,9 @@ fn smoke(faults: &[&str], refuse: Refuse) -> Report {
 
 fn start(block: Block, callee: SocketAddr, faults: &[&str], refuse: Refuse) -> Edge {
     let config = EdgeConfig {
-        ingress: block.ingress(),
-        egress: block.egress(),
-        advertised: block.address(2).to_string(),
-        private: block.address(77).to_string(),
-        routes: vec![EdgeRoute { allow: vec![block.address(10).into()], callee, domain: DOMAIN.to_owned() }],
         silent: refuse == Refuse::Silence,
-        secret: 42,
         faults: faults.iter().map(ToString::to_string).collect(),
+        ..block.edge(callee)
     };
     Edge::start(config).expect("the edge's addresses are free")
 }

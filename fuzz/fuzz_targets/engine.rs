@@ -2,7 +2,7 @@
 
 #[path = "../bodies.rs"]
 mod bodies;
-#[path = "../../crates/proxy/tests/support/mod.rs"]
-mod support;
+#[path = "../../crates/proxy/tests/bench/mod.rs"]
+mod bench;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::engine(data));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sipedge::plan::{Plan, VerifyCall};
 use sipedge::target::lab::{InstanceId, Lab};
 
-use crate::support::Project;
+use crate::support::{DEADLINE, Project};
 
 /// The carrier bridge, whole: both trunks are the same carrier.
 pub const SIX_LINES: &str = "\
@@ -24,8 +24,6 @@ routes:
   - { from: source, to: destination }
 ";
 
-/// Longest time until something that an instance or the lab does by itself is seen.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two looks at something that tells nobody when it changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -128,14 +126,4 @@ impl Edge {
 #[track_caller]
 pub fn sum(counts: &BTreeMap<InstanceId, Counts>, name: &str) -> u64 {
     counts.values().map(|counts| *counts.get(name).unwrap_or_else(|| panic!("no metric {name}: {counts:?}"))).sum()
-}
-
-/// Awaits a condition.
-#[track_caller]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < DEADLINE, "did not happen within {DEADLINE:?}: {what}");
-        std::thread::sleep(LOOK_AGAIN);
-    }
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sipedge::target::lab::STRANGER_NAMESPACE;
 use sipedge::verify::Bench;
 
+use crate::edge::{EdgeConfig, EdgeRoute};
+
 /// Number that the test calls dial.
 pub(crate) const NUMBER: &str = "+15550100";
 
@@ -60,6 +62,20 @@ impl Block {
     /// The called carrier.
     pub(crate) fn callee(&self) -> SocketAddr {
         SocketAddr::new(self.address(20), 5060)
+    }
+
+    /// An edge without fault in this block, which sends the caller's calls to `callee`.
+    pub(crate) fn edge(&self, callee: SocketAddr) -> EdgeConfig {
+        EdgeConfig {
+            ingress: self.ingress(),
+            egress: self.egress(),
+            advertised: self.address(2).to_string(),
+            private: self.address(77).to_string(),
+            routes: vec![EdgeRoute { allow: vec![self.address(10).into()], callee, domain: DOMAIN.to_owned() }],
+            silent: false,
+            secret: 42,
+            faults: Default::default(),
+        }
     }
 }
 

@@ -17,20 +17,29 @@ use serde_json::Value;
 
 /// Longest time that any command of sipedge may take here. A deploy takes seconds; a machine that builds beside it is slower.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(120);
+/// Longest time until something that the edge or the lab does by itself is seen.
+pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest time until ended processes are gone from the process table.
 const GONE_DEADLINE: Duration = Duration::from_secs(5);
 /// Time between two looks at something that tells nobody when it changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Names another `sipedge` than the one that this test was built with.
+pub const BINARY_VARIABLE: &str = "SIPEDGE_BIN";
 
 /// The repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The `sipedge` that this test was built with, and beside it a `sipedge-proxy`.
+/// The `sipedge` that this test was built with, and beside it a `sipedge-proxy`; or the one that the environment names, as it does for
+/// a test that runs as a user who cannot read the folder of the build.
 pub fn sipedge() -> &'static Path {
     static SIPEDGE: OnceLock<PathBuf> = OnceLock::new();
     SIPEDGE.get_or_init(|| {
+        if let Some(named) = std::env::var_os(BINARY_VARIABLE) {
+            return named.into();
+        }
         let sipedge = PathBuf::from(env!("CARGO_BIN_EXE_sipedge"));
         let folder = sipedge.parent().expect("the binary is in a folder");
         // Another package's binary: cargo builds it for the tests of the whole workspace, not for those of this package.
@@ -82,13 +91,15 @@ pub fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// Why this machine cannot have a lab, as far as its settings tell.
-fn lab_forbidden() -> Option<String> {
+/// Why this user cannot have a lab, as far as the machine's settings tell.
+pub fn lab_forbidden() -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective_user = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
-    if effective_user == Some("0") {
-        return None;
-    }
+    if effective_user == Some("0") { None } else { user_namespaces_forbidden() }
+}
+
+/// Why a user who is not root cannot have a lab, as far as the machine's settings tell.
+pub fn user_namespaces_forbidden() -> Option<String> {
     let settings = [
         ("/proc/sys/user/max_user_namespaces", "0"),
         ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
@@ -98,6 +109,22 @@ fn lab_forbidden() -> Option<String> {
         let value = fs::read_to_string(file).ok()?;
         (value.trim() == forbids).then(|| format!("{file} is {forbids}"))
     })
+}
+
+/// Awaits a condition.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < DEADLINE, "did not happen within {DEADLINE:?}: {what}");
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Whether a process exists and is no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// What a command did.
@@ -422,13 +449,8 @@ pub fn processes_of(folder: &Path) -> Vec<(i32, String)> {
 #[track_caller]
 pub fn kill_process(pid: i64) {
     let pid = i32::try_from(pid).expect("a process id");
-    let gone = || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("it runs");
-    let begun = Instant::now();
-    while !gone() {
-        assert!(begun.elapsed() < GONE_DEADLINE, "process {pid} is still there after SIGKILL");
-        std::thread::sleep(LOOK_AGAIN);
-    }
+    eventually("a process that got SIGKILL is gone", || !is_alive(pid));
 }
 
 fn interfaces() -> BTreeSet<String> {

@@ -1,16 +1,20 @@
 //! `/healthz`, `/readyz` and `/metrics`, and what a client may do to them.
 
-// The crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic"
+)]
 
-mod common;
+mod process;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::sip::Agent;
-use common::{ADMIN, DEADLINE, INGRESS, Process, address, config, get, metric, wait_for_readyz};
+use process::sip::Agent;
+use process::{ADMIN, DEADLINE, INGRESS, Process, address, config, get, metric, wait_for_readyz};
 
 fn ready(number: u8) -> (Process, tempfile::TempDir) {
     let config = config(address(number), address(201), "198.51.100.7:5060".parse().unwrap());

@@ -1,6 +1,6 @@
 //! Whatever arrives, the engine does not panic, keeps its budgets, sends only well-formed messages, and forgets everything in the end.
 
-mod support;
+mod bench;
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use proptest::sample::Index;
 
 use sipedge_proxy::engine::{Gauges, Port};
 
-use support::{Bench, CALLEE, CALLER, STRANGER, Sent, check_well_formed, config, request, response};
+use bench::{Bench, CALLEE, CALLER, STRANGER, Sent, check_well_formed, config, request, response};
 
 /// One thing that happens to the engine.
 #[derive(Debug, Clone)]

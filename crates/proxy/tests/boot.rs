@@ -1,19 +1,23 @@
 //! `sipedge-proxy boot`: from instance metadata to ready, and one clear line with an exit code for each way to fail.
 
-// The crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic"
+)]
 
-mod common;
+mod process;
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
-use common::imds::{Imds, State, Trouble};
-use common::sip::Agent;
-use common::{ADMIN, EGRESS, INGRESS, Process, address, config, folder, get, user_data, wait_for_readyz};
 use nix::sys::signal::Signal;
 use nix::sys::socket;
+use process::imds::{Imds, State, Trouble};
+use process::sip::Agent;
+use process::{ADMIN, EGRESS, INGRESS, Process, address, config, folder, get, user_data, wait_for_readyz};
 use sipedge_proxy::config::{Advertise, Config, SecretRef};
 
 /// The configuration that an instance gets: without its address.
@@ -141,7 +145,7 @@ fn a_public_address_that_is_associated_late_is_waited_for() {
     let imds = Imds::start(state(15, &config));
     let mut process = boot(&imds, folder.path(), "60");
     let asked = || imds.log().iter().filter(|request| request.ends_with("public-ipv4")).count() > 1;
-    let deadline = std::time::Instant::now() + common::DEADLINE;
+    let deadline = std::time::Instant::now() + process::DEADLINE;
     while !asked() {
         assert!(std::time::Instant::now() < deadline, "public-ipv4 is asked for once only");
         std::thread::sleep(Duration::from_millis(5));
@@ -280,7 +284,7 @@ fn sigterm_before_ready_ends_at_once() {
     let trouble = (0..100).map(|_| Trouble::Status(503)).collect();
     let imds = Imds::start(State { trouble, ..state(21, &config) });
     let mut process = boot(&imds, folder.path(), "60");
-    let deadline = std::time::Instant::now() + common::DEADLINE;
+    let deadline = std::time::Instant::now() + process::DEADLINE;
     while imds.log().is_empty() {
         assert!(std::time::Instant::now() < deadline, "the metadata service was not asked");
         std::thread::sleep(Duration::from_millis(5));

@@ -1,13 +1,17 @@
 //! `sipedge-proxy check`: what it accepts, and the messages for what it refuses, word for word.
 
-// The crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic"
+)]
 
-mod common;
+mod process;
 
 use std::process::Command;
 
-use common::{config, user_data};
+use process::{config, user_data};
 use sipedge_proxy::boot::{self, BootError};
 use sipedge_proxy::config::{Advertise, Config, SecretRef};
 

@@ -1,16 +1,20 @@
 //! SIGTERM: not ready any more, calls in progress go on, exit 0 when nothing is left or the grace period is over.
 
-// The crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic"
+)]
 
-mod common;
+mod process;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use common::sip::{Agent, Message};
-use common::{INGRESS, Process, address, config, metric, wait_for_readyz};
 use nix::sys::signal::Signal;
+use process::sip::{Agent, Message};
+use process::{INGRESS, Process, address, config, metric, wait_for_readyz};
 use sipedge_proxy::config::Config;
 
 struct Stage {

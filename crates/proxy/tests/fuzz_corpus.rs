@@ -1,6 +1,6 @@
 //! The corpus of the fuzz targets, run through the same bodies, so that what fuzzing has found stays found without cargo-fuzz.
 
-mod support;
+mod bench;
 
 #[path = "../../../fuzz/bodies.rs"]
 mod bodies;

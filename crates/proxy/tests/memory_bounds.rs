@@ -1,12 +1,12 @@
 //! Whatever floods in, the tables keep their budgets, and calls that are up go on.
 
-mod support;
+mod bench;
 
 use std::time::Duration;
 
 use sipedge_proxy::engine::{Gauges, Port};
 
-use support::{Bench, CALLEE, CALLER, STRANGER, Sent, config, request, response};
+use bench::{Bench, CALLEE, CALLER, STRANGER, Sent, config, request, response};
 
 /// Sends `flood` while calls are up; each of them still ends by its BYE, and afterwards nothing is left.
 fn calls_survive(mut flood: impl FnMut(&mut Bench, usize)) {
@@ -71,7 +71,7 @@ fn strangers() {
         let method = ["INVITE", "OPTIONS", "REGISTER", "CANCEL", "ACK", "FOO"][number % 6];
         let text = request(method, number, "flood", "", "").replace("192.0.2.1", "203.0.113.200");
         for sent in bench.receive(Port::Ingress, STRANGER, text.as_bytes()) {
-            assert!(sent.to == support::address(STRANGER) && sent.bytes.starts_with(b"SIP/2.0 403"));
+            assert!(sent.to == bench::address(STRANGER) && sent.bytes.starts_with(b"SIP/2.0 403"));
         }
         assert!(bench.engine.gauges().transactions <= 60);
     });

@@ -1,17 +1,21 @@
 //! Destinations' domains: resolved ahead of the calls, once for all shards, and again when their time is over.
 
-// The crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic"
+)]
 
-mod common;
+mod process;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::sip::Agent;
-use common::{DEADLINE, EGRESS, INGRESS, address, config, keys};
+use process::sip::Agent;
+use process::{DEADLINE, EGRESS, INGRESS, address, config, keys};
 use sipedge_proxy::engine::{Control, Place};
 use sipedge_proxy::net::Proxy;
 

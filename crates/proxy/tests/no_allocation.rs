@@ -1,6 +1,6 @@
 //! In steady state a call allocates nothing inside the engine.
 
-mod support;
+mod bench;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sipedge_proxy::engine::Port;
 
-use support::{Bench, CALLEE, CALLER, address, config, request, response};
+use bench::{Bench, CALLEE, CALLER, address, config, request, response};
 
 /// Counts the allocations of each thread by itself, so that the test harness does not disturb.
 struct Counting;

@@ -1,16 +1,20 @@
 //! Two shards: a call belongs to one, wherever its datagrams arrive; nothing is lost, and the order in a dialog is kept.
 
-// The crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the crate's rules are for the engine; tests of sockets and processes open them, read the clock, and panic"
+)]
 
-mod common;
+mod process;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::sip::Agent;
-use common::{DEADLINE, EGRESS, INGRESS, address, config, keys};
+use process::sip::Agent;
+use process::{DEADLINE, EGRESS, INGRESS, address, config, keys};
 use sipedge_proxy::engine::{Control, Place};
 use sipedge_proxy::net::{Numbers, Proxy};
 

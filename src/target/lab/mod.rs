@@ -21,8 +21,7 @@ mod protocol;
 mod resolver;
 mod state;
 mod supervisor;
-#[allow(unsafe_code)]
-// the system calls that no crate wraps safely: pre_exec, file descriptors that arrive over a socket
+#[expect(unsafe_code, reason = "no crate wraps these safely: pre_exec, file descriptors that arrive over a socket")]
 mod sys;
 mod userns;
 

@@ -1,3 +1,5 @@
+//! Reads a configuration document, from user-data or a file, with every reason why it cannot be used.
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! Branch parameters: which transaction a message belongs to, and what the forwarded request gets (RFC 3261 §16.6, §17.2.3).
+
 use sipedge_sip::via::Via;
 
 use super::head::Head;

@@ -1,3 +1,5 @@
+//! The calls that limits count, each from its INVITE to its end.
+
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 

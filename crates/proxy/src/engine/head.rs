@@ -1,3 +1,5 @@
+//! What the engine reads of every message before it decides anything (RFC 3261 §8.1.1).
+
 use std::net::SocketAddr;
 
 use sipedge_sip::message::{CSeq, Element, HeaderName, Message, Method, Request};

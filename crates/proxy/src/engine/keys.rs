@@ -1,3 +1,5 @@
+//! The keys of branches and route tokens, and the keyed hash that they are for.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! The counts that limits on rates and calls act on, shared by the shards of an instance.
+
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use sipedge_sip::Time;

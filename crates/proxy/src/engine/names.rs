@@ -1,3 +1,5 @@
+//! Host names that requests go to, and when each has to be resolved again.
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;

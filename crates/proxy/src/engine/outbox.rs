@@ -1,3 +1,5 @@
+//! What an engine hands its driver: datagrams, questions for the resolver, events.
+
 use std::net::SocketAddr;
 use std::ops::Range;
 

@@ -1,3 +1,5 @@
+//! Memory for messages that are kept to be sent again.
+
 /// Kept messages. Buffers come in a few sizes and are used again, so that keeping a message allocates nothing in steady state.
 #[derive(Debug, Default)]
 pub(super) struct Pool {

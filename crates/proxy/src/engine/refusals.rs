@@ -1,3 +1,5 @@
+//! INVITEs that were refused not long ago (RFC 3261 §8.2.7).
+
 use std::time::Duration;
 
 use sipedge_sip::Time;

@@ -1,3 +1,5 @@
+//! From a configuration to what an engine needs to run, with every reason why it cannot.
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Route tokens: the signed user part of Record-Route, by which requests in a dialog are known again.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 

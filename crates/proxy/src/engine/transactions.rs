@@ -1,3 +1,5 @@
+//! The table of transactions, with their timers and kept messages (RFC 3261 §17).
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;

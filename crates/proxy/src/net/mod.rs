@@ -9,7 +9,7 @@ mod numbers;
 mod outgoing;
 mod resolver;
 mod shard;
-#[allow(unsafe_code)] // system calls in batches; each use says why it is sound
+#[expect(unsafe_code, reason = "system calls in batches; each use says why it is sound")]
 mod sys;
 
 use std::io;

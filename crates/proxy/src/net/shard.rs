@@ -1,3 +1,5 @@
+//! One shard: a thread that moves datagrams between its sockets and its engine.
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};

@@ -1,12 +1,10 @@
-//! What the tests of the lab share: plans written by hand, a stand-in for the appliance, waits with deadlines.
+//! A lab without a deploy: plans written by hand, and a stand-in for the appliance.
 
-#![allow(dead_code)] // each test file is a crate of its own and uses its part
+#![allow(dead_code, reason = "each test file uses its part of this module")]
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::time::{Duration, Instant};
 
 use sipedge::plan::{
     Carrier, CarrierDomain, CarrierRange, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading, TargetKind,
@@ -15,8 +13,8 @@ use sipedge::plan::{
 use sipedge::target::lab::{InstanceId, Lab, LabStatus};
 use sipedge_proxy::config;
 
-/// How long anything in a lab may take.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+use crate::support::{BINARY_VARIABLE, DEADLINE, eventually, lab_forbidden, program, skip};
+
 /// Carrier of the plan's source trunk.
 pub(crate) const SOURCE: &str = "source-carrier";
 /// Carrier of the plan's destination trunk.
@@ -25,10 +23,9 @@ pub(crate) const INGRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(crate) const EGRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
 pub(crate) const INGRESS_PORT: u16 = 5060;
 pub(crate) const EGRESS_PORT: u16 = 5080;
-/// The program that stands in for the appliance, and the variables that name it and the `sipedge` binary.
+/// The program that stands in for the appliance, and the variable that names it.
 pub(crate) const STAND_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/instance.py");
 pub(crate) const PROXY_VARIABLE: &str = "SIPEDGE_PROXY";
-pub(crate) const BINARY_VARIABLE: &str = "SIPEDGE_BIN";
 const ADMIN_PORT: u16 = 8080;
 
 /// A lab in a folder of its own, destroyed at the end of the test.
@@ -55,9 +52,11 @@ impl Drop for TestLab {
 }
 
 impl TestLab {
-    /// Starts a lab with `count` healthy instances.
-    pub(crate) fn start(plan: &Plan, count: usize) -> Self {
-        use_stand_in();
+    /// Starts a lab with `count` healthy instances; none when this machine cannot have one.
+    pub(crate) fn start(plan: &Plan, count: usize) -> Option<Self> {
+        if !use_stand_in() {
+            return None;
+        }
         let above = tempfile::tempdir().expect("a folder");
         let folder = above.path().join("lab");
         let lab = Lab::start(plan, &folder).expect("start");
@@ -66,7 +65,7 @@ impl TestLab {
         for id in ids {
             lab.wait_healthy(&id, DEADLINE).expect("healthy");
         }
-        lab
+        Some(lab)
     }
 
     /// Hands the lab to the test, which ends it.
@@ -129,24 +128,16 @@ pub(crate) fn await_status(lab: &Lab, what: &str, condition: impl Fn(&LabStatus)
     eventually(what, || condition(&lab.status().expect("status")));
 }
 
-/// Awaits a condition.
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < until, "did not happen within {DEADLINE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Whether a process exists and is no zombie.
-pub(crate) fn is_alive(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
-}
-
-/// Has this test's supervisors boot `instance.py` in place of `sipedge-proxy`, unless the environment says which already.
-pub(crate) fn use_stand_in() {
+/// Has this test's supervisors boot `instance.py` in place of `sipedge-proxy`, unless the environment says which already. False, and
+/// the test is skipped, when this machine cannot have a lab with it.
+#[must_use]
+pub(crate) fn use_stand_in() -> bool {
     static ONCE: Once = Once::new();
+    let missing = || program("python3").is_none().then(|| "it needs python3".to_owned());
+    if let Some(reason) = lab_forbidden().or_else(missing) {
+        skip(&this_test(), &reason);
+        return false;
+    }
     ONCE.call_once(|| {
         for (name, path) in [(PROXY_VARIABLE, STAND_IN), (BINARY_VARIABLE, env!("CARGO_BIN_EXE_sipedge"))] {
             if std::env::var_os(name).is_none() {
@@ -154,14 +145,18 @@ pub(crate) fn use_stand_in() {
             }
         }
     });
+    true
 }
 
-/// The `sipedge` binary under test.
-pub(crate) fn binary() -> PathBuf {
-    std::env::var_os(BINARY_VARIABLE).map_or_else(|| env!("CARGO_BIN_EXE_sipedge").into(), PathBuf::from)
+/// Name of the test that calls this: the test harness gives each a thread of that name.
+pub(crate) fn this_test() -> String {
+    std::thread::current().name().unwrap_or("a test").to_owned()
 }
 
-#[allow(unsafe_code)] // std's set_var: other threads of the test read the environment through std alone, which locks it
+#[expect(
+    unsafe_code,
+    reason = "std's set_var: the test's threads read the environment through std alone, which locks it"
+)]
 fn set_variable(name: &str, value: &Path) {
     // SAFETY: no thread of a test binary reads the environment other than through std.
     unsafe { std::env::set_var(name, value) };

@@ -1,6 +1,6 @@
 //! What the tests of the running proxy share: its process, an instance metadata service, HTTP, and addresses of their own.
 
-#![allow(dead_code, unreachable_pub)] // each test file uses its part
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this module")]
 
 pub mod imds;
 pub mod sip;

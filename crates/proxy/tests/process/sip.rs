@@ -1,3 +1,5 @@
+//! User agents on plain sockets, and the messages that they get.
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 

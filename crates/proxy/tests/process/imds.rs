@@ -1,3 +1,5 @@
+//! An instance metadata service that answers as a test says.
+
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};

@@ -1,0 +1,91 @@
+//! Requests within a dialog: by which route they come, and where they may go.
+
+use super::*;
+
+#[test]
+fn the_callee_hangs_up_by_another_instance() {
+    let route = Bench::new(config()).call();
+    let mut other = Bench::new(config());
+    let bye = request("BYE", "sip:a@192.0.2.1", "z9hG4bKx", ";tag=caller", &route)
+        .replace("tag=caller\nTo", "tag=callee\nTo");
+    let bye = Bench::one(other.receive(Port::Ingress, CALLEE, &bye));
+    assert_eq!((bye.port, bye.to.as_str()), (Port::Egress, CALLER));
+}
+
+#[test]
+fn in_dialog_requests_need_the_token_of_their_call() {
+    let route = Bench::new(config()).call();
+    let bye = |route: &str| request("BYE", "sip:b@198.51.100.1", "z9hG4bKx", ";tag=callee", route);
+    let refused = |bench: &mut Bench, text: &str, status: &str| {
+        let answer = Bench::one(bench.receive(Port::Ingress, CALLER, text));
+        assert!(answer.start().starts_with(status), "{answer:?}");
+    };
+    let mut bench = Bench::new(config());
+    refused(&mut bench, &bye(""), "SIP/2.0 404");
+    refused(&mut bench, &bye("Route: <sip:203.0.113.10;lr>\n"), "SIP/2.0 403");
+    refused(&mut bench, &bye(&route.replace("sip:A", "sip:B")), "SIP/2.0 403");
+    refused(&mut bench, &bye(&route).replace("call@1", "call@2"), "SIP/2.0 403");
+    refused(&mut Bench::with_keys(config(), &keys(&[2])), &bye(&route), "SIP/2.0 403");
+    assert_eq!(bench.engine.counters().refused_token, 4);
+    // Signed by the key before last week's rotation: still good.
+    assert_eq!(
+        Bench::one(Bench::with_keys(config(), &keys(&[2, 1])).receive(Port::Ingress, CALLER, &bye(&route))).to,
+        CALLEE
+    );
+    // A forged ACK is dropped in silence.
+    let ack = request("ACK", "sip:b@198.51.100.1", "z9hG4bKx", ";tag=callee", &route.replace("sip:A", "sip:B"));
+    assert!(bench.receive(Port::Ingress, CALLER, &ack).is_empty());
+}
+
+#[test]
+fn an_ack_of_a_2xx_may_bear_the_branch_of_its_invite() {
+    let mut bench = Bench::new(config());
+    let route = bench.call();
+    let ack = request("ACK", "sip:b@198.51.100.1", "z9hG4bKcall", ";tag=callee", &route);
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &ack)).to, CALLEE);
+}
+
+#[test]
+fn a_header_that_is_there_twice_is_refused() {
+    let route = Bench::new(config()).call();
+    let mut bench = Bench::new(config());
+    let bye = request("BYE", "sip:b@198.51.100.1", "z9hG4bKx", ";tag=callee", &route);
+    for twice in ["Call-ID: victim@1\n", "From: <sip:a@b>;tag=x\n", "To: <sip:a@b>;tag=x\n", "Max-Forwards: 9\n"] {
+        let text = bye.replace("CSeq:", &format!("{twice}CSeq:"));
+        assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &text)).start().starts_with("SIP/2.0 400"), "{twice}");
+    }
+}
+
+#[test]
+fn a_remote_target_inside_is_refused() {
+    let route = Bench::new(config()).call();
+    for inside in ["127.0.0.1", "10.0.1.77", "169.254.169.254", "224.0.0.1", "255.255.255.255", "0.0.0.0", "[::1]"] {
+        let mut bench = Bench::new(config());
+        let bye = request("BYE", &format!("sip:b@{inside}"), "z9hG4bKx", ";tag=callee", &route);
+        let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &bye));
+        assert!(refused.start().starts_with("SIP/2.0 403"), "{inside}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_remote_target_with_a_name_is_asked_for_and_found_by_the_retransmission() {
+    let route = Bench::new(config()).call();
+    let mut bench = Bench::new(config());
+    let bye = request("BYE", "sip:b@PBX.example:5070", "z9hG4bKx", ";tag=callee", &route);
+    bench.engine.handle_datagram(
+        bench.now,
+        Port::Ingress,
+        CALLER.parse().unwrap(),
+        bye.replace('\n', "\r\n").as_bytes(),
+    );
+    bench.engine.handle_timeout(bench.now);
+    assert_eq!(bench.engine.outbox().resolves(), [Resolve { host: "pbx.example".into() }]);
+    bench.engine.clear_outbox();
+    bench.engine.handle_resolved(bench.now, "pbx.example", &["198.51.100.9".parse().unwrap()], Duration::from_secs(60));
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &bye)).to, "198.51.100.9:5070");
+
+    let nowhere = request("BYE", "sip:b@nowhere.example", "z9hG4bKy", ";tag=callee", &route);
+    assert!(bench.receive(Port::Ingress, CALLER, &nowhere).is_empty());
+    bench.engine.handle_resolved(bench.now, "nowhere.example", &[], Duration::ZERO);
+    assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &nowhere)).start().starts_with("SIP/2.0 503"));
+}
