@@ -3,7 +3,6 @@
 //!
 //! `SIPEDGE_SIM_SEED=123 cargo test --test sim -- --nocapture` replays one; `SIPEDGE_SIM_SEEDS=20000` runs more of them.
 
-#![allow(clippy::disallowed_methods, reason = "a test reads its settings from the environment")]
 #![allow(unreachable_pub, reason = "the modules of a test are nobody's library")]
 
 mod agent;

@@ -2,12 +2,6 @@
 //!
 //! `engine` decides and does no I/O; `net` moves datagrams; `boot` turns instance metadata into a running, tried instance.
 
-#![allow(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "the rules against clocks, sockets and threads are for the engine, which turns them on again"
-)]
-
 pub mod admin;
 pub mod boot;
 pub mod config;

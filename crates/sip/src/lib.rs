@@ -3,7 +3,8 @@
 //! Fully deterministic: no networking code, no timestamps from the operating system. Bytes and [`Time`] are arguments, and nothing
 //! here can panic on them.
 
-#![deny(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::string_slice)]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)] // no I/O, no clock
+#![deny(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::string_slice)] // nothing panics on bytes
 
 pub mod message;
 mod span;
