@@ -18,6 +18,7 @@ use std::path::Path;
 use structure::Structure;
 use tree::{Node, TreeError};
 
+pub(crate) use checks::PLACEHOLDER;
 pub use checks::stale_carriers;
 pub use report::{Finding, Severity, SpecErrors};
 pub use schema::{Defaulted, schema};
