@@ -3,6 +3,7 @@
 //! The way of the data is file → [`spec`] → [`plan`] → [`target`] → [`verify`] report; each arrow is a function that a test can call.
 
 pub mod deploy;
+mod files;
 pub mod plan;
 pub mod spec;
 pub mod target;
