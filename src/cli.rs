@@ -129,7 +129,7 @@ Examples:
     Check,
     #[command(after_help = "\
 Examples:
-  sipedge plan                             both topologies on AWS: picture, defaults, what would change
+  sipedge plan                             both topologies on AWS: picture, defaults, changes
   sipedge plan load-balanced --target lab  one of them, as the lab builds it
   sipedge plan single-ec2 --out rendered   writes its files to rendered/single-ec2/ as well")]
     /// Shows what a deploy would do, and changes nothing.

@@ -42,7 +42,7 @@ fn no_command_shows_the_help() {
 
 #[test]
 fn with_json_a_mistake_on_the_command_line_is_one_object() {
-    for arguments in [&["deploy", "single", "--json"][..], &["deploy", "--json"], &["lab", "--json"]] {
+    for arguments in [&["deploy", "single", "--json"][..], &["deploy", "--json"], &["--json", "lab"]] {
         let ran = Project::new().run(arguments).expect(2);
         let error = ran.json_error();
         assert_eq!(error["kind"], "usage");
