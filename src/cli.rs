@@ -8,6 +8,7 @@ mod spec;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use sipedge::plan::{TargetKind, Topology};
 
@@ -19,10 +20,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(command_line) => command_line,
         Err(error) => return usage(&error),
     };
-    let json = command_line.global.json;
+    let (json, spec) = (command_line.global.json, command_line.global.spec.clone());
     match dispatch(command_line) {
         Ok(exit) => exit.into(),
         Err(failure) => {
+            let failure = failure.about(&spec);
             failure.print(json);
             failure.exit.into()
         }
@@ -58,12 +60,26 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return Exit::Done.into();
     }
-    if std::env::args().any(|argument| argument == "--json") {
-        Failure::new(Exit::Usage, error.to_string().trim_end()).print(true);
+    if std::env::args_os().any(|argument| argument == "--json") {
+        Failure::new(Exit::Usage, usage_message(error))
+            .next("sipedge --help", "shows the commands and their options")
+            .print(true);
     } else {
         let _ = error.print();
     }
     Exit::Usage.into()
+}
+
+/// What is wrong, in one line: without clap's label and its lines on usage and help.
+fn usage_message(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is missing".to_owned();
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let parts = text.split("\n\n").take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
+    let parts: Vec<String> = parts.map(|part| part.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    parts.join("; ")
 }
 
 /// One YAML spec to a running, verified SIP edge.
@@ -79,12 +95,15 @@ struct CommandLine {
     command: Command,
 }
 
+/// The spec when none is named.
+const DEFAULT_SPEC: &str = "sipedge.yaml";
+
 /// What every command takes.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of all commands")]
 struct Global {
     /// The spec. Its state is kept beside it, in `.sipedge/`.
-    #[arg(long, global = true, value_name = "FILE", default_value = "sipedge.yaml")]
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_SPEC)]
     spec: PathBuf,
     /// Where the edge is, or is to be. `plan` and `deploy` take aws when it is left out, the others take what is deployed.
     #[arg(long, global = true, value_name = "TARGET")]
@@ -110,9 +129,9 @@ Examples:
     Check,
     #[command(after_help = "\
 Examples:
-  sipedge plan                            both topologies on AWS: picture, defaults, what would change
-  sipedge plan load-balanced --target lab one of them, as the lab builds it
-  sipedge plan single-ec2 --out rendered  writes its files to rendered/single-ec2/ as well")]
+  sipedge plan                             both topologies on AWS: picture, defaults, changes
+  sipedge plan load-balanced --target lab  one of them, as the lab builds it
+  sipedge plan single-ec2 --out rendered   writes its files to rendered/single-ec2/ as well")]
     /// Shows what a deploy would do, and changes nothing.
     Plan(Plan),
     #[command(after_help = "\
@@ -254,7 +273,7 @@ struct Lab {
 enum LabAction {
     #[command(after_help = "\
 Examples:
-  sipedge lab exec twilio -- sipp -sn uac -m 100 -r 10 198.51.100.10
+  sipedge lab exec twilio -- sipp -sn uac -m 100 -r 10 203.0.113.10
   sipedge lab exec stranger -- ip route
 
 The exit code is that of the program.")]
@@ -278,8 +297,8 @@ The exit code is that of the program.")]
         /// Its name, such as `i-1`.
         instance: String,
     },
-    #[command(alias = "deregister", after_help = "Examples:\n  sipedge lab remove i-1")]
-    /// Takes an instance out of the load balancer: no new flows; existing ones go on. (Also: deregister.)
+    #[command(visible_alias = "deregister", after_help = "Examples:\n  sipedge lab remove i-1")]
+    /// Takes an instance out of the load balancer: no new flows; existing ones go on.
     Remove {
         /// Its name, such as `i-1`.
         instance: String,

@@ -3,11 +3,13 @@
 #[path = "support/project.rs"]
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use support::Project;
+use support::{Project, run};
 
 #[test]
 fn mistakes_on_the_command_line_exit_with_2() {
@@ -40,8 +42,68 @@ fn no_command_shows_the_help() {
 
 #[test]
 fn with_json_a_mistake_on_the_command_line_is_one_object() {
-    let ran = Project::new().run(&["deploy", "single", "--json"]).expect(2);
-    assert_eq!(ran.json_error()["kind"], "usage");
+    for arguments in [&["deploy", "single", "--json"][..], &["deploy", "--json"], &["--json", "lab"]] {
+        let ran = Project::new().run(arguments).expect(2);
+        let error = ran.json_error();
+        assert_eq!(error["kind"], "usage");
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(!message.is_empty() && !message.contains('\n'), "one line: {message}");
+        assert!(!message.starts_with("error") && !message.contains("Usage"), "what is wrong alone: {message}");
+    }
+}
+
+#[test]
+fn arguments_need_not_be_utf_8() {
+    let project = Project::new();
+    let odd = OsStr::from_bytes(b"\xff.yaml");
+    for arguments in [&["deploy", "--target", "lab"][..], &["--json", "verify"]] {
+        let mut command = project.command(arguments);
+        command.arg(odd);
+        let ran = run(command).expect(2);
+        assert!(ran.stderr.contains("error"), "{}: {}", ran.command, ran.stderr);
+    }
+    for arguments in [&["init", "--json"][..], &["check", "--json"], &["plan", "--json"]] {
+        let mut command = project.command(arguments);
+        command.arg("--spec").arg(odd);
+        run(command).expect(0).json();
+    }
+    let mut command = project.command(&["plan", "--json", "--out"]);
+    command.arg(OsStr::from_bytes(b"\xff-folder"));
+    run(command).expect(0).json();
+}
+
+#[test]
+fn what_to_type_next_names_the_spec() {
+    let project = Project::new();
+    fs::create_dir(project.folder().join("my edge")).expect("create");
+    project.run(&["init", "--spec", "my edge/sip.yaml"]).expect(0);
+    let next = |arguments: &[&str], code| {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json", "--spec", "my edge/sip.yaml"]).collect();
+        let error = project.run(&arguments).expect(code).json_error();
+        error["next"][0]["command"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(next(&["init"], 2), "sipedge init --force --spec 'my edge/sip.yaml'");
+    assert_eq!(next(&["status"], 7), "sipedge deploy load-balanced --target lab --spec 'my edge/sip.yaml'");
+    let deploy = ["deploy", "single-ec2", "--target", "lab"];
+    assert_eq!(next(&deploy[..2], 4), "sipedge deploy single-ec2 --target lab --spec 'my edge/sip.yaml'");
+    let fails: Vec<&str> = deploy.into_iter().chain(["--instances", "2"]).collect();
+    assert_eq!(next(&fails, 2), "sipedge deploy single-ec2 --target lab --spec 'my edge/sip.yaml'");
+    project.run(&["destroy", "--spec", "my edge/sip.yaml"]).expect(0);
+}
+
+#[test]
+fn check_and_plan_warn_of_the_domain_of_the_examples() {
+    let project = Project::new();
+    let checked = project.run(&["check"]).expect(0).stdout;
+    let warning = checked.lines().next().unwrap_or_default();
+    assert!(warning.starts_with("warning: sipedge.yaml:") && warning.contains("that of the examples"), "{checked}");
+    let planned = project.run(&["plan", "single-ec2"]).expect(0).stdout;
+    assert_eq!(planned.matches("that of the examples").count(), 1, "{planned}");
+    let lab = project.run(&["plan", "single-ec2", "--target", "lab"]).expect(0).stdout;
+    assert!(!lab.contains("that of the examples"), "the lab has its own domains: {lab}");
+    project.write_spec(&project.spec().replace("your-account.sip", "mine.sip"));
+    let checked = project.run(&["check"]).expect(0).stdout;
+    assert!(!checked.contains("that of the examples"), "{checked}");
 }
 
 #[test]
@@ -172,8 +234,14 @@ fn a_file_in_place_of_the_state_of_all_edges_is_not_touched() {
 #[test]
 fn plan_writes_the_files_of_each_topology_and_creates_no_state() {
     let project = Project::new();
+    let own = project.folder().join("rendered/single-ec2/own.tf");
+    fs::create_dir_all(own.parent().expect("a folder")).expect("create");
+    fs::write(&own, "mine").expect("write");
+    let plans = project.run(&["plan", "--out", "rendered", "--json"]).expect(0).json();
     project.run(&["plan", "--out", "rendered"]).expect(0);
-    for topology in ["single-ec2", "load-balanced"] {
+    assert_eq!(fs::read_to_string(&own).expect("what is not sipedge's stays"), "mine");
+    for (index, topology) in ["load-balanced", "single-ec2"].into_iter().enumerate() {
+        assert_eq!(plans["plans"][index]["written"], format!("rendered/{topology}"));
         let folder = project.folder().join("rendered").join(topology);
         let sheet = folder.join("hand-off.md");
         let mode =

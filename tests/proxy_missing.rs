@@ -24,7 +24,7 @@ fn what_cannot_be_run_is_named_and_nothing_runs() {
         assert_eq!((&error["kind"], &error["step"]), (&"target-not-available".into(), &"infrastructure".into()));
         let message = error["message"].as_str().unwrap_or_default();
         assert!(message.contains(&*proxy.to_string_lossy()), "it names {}: {message}", proxy.display());
-        assert!(message.contains("cargo build -p sipedge-proxy"), "it says what to do: {message}");
+        assert!(message.contains("cargo build --release"), "it says what to do: {message}");
         project.run(&["status"]).expect(7);
         project.run(&["verify", "call"]).expect(7);
     }

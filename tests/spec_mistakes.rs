@@ -123,7 +123,7 @@ fn a_report_stays_readable_whatever_the_file_is() {
     let windows =
         sipedge::spec::init_text("x").replace('\n', "\r\n").replace("carrier: twilio }", "carrier: twillio }");
     let report = Spec::parse("x", &windows).unwrap_err();
-    assert_eq!(report.findings.len(), 1, "{report}");
+    assert_eq!(report.errors().count(), 1, "{report}");
     assert!(!report.to_string().contains('\r'));
 
     let long = format!("name: {}\n", "x".repeat(100_000));

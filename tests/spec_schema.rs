@@ -26,7 +26,9 @@ fn the_examples_are_valid_for_schema_and_check() {
         let errors: Vec<String> = validator.iter_errors(&parsed(&text)).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{name}: {errors:?}");
         let loaded = Spec::parse(name, &text).unwrap_or_else(|errors| panic!("{errors}"));
-        assert!(loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
+        // The examples' own domain is what one has to replace.
+        let doubtful: Vec<_> = loaded.warnings.iter().filter(|warning| warning.code != "spec::placeholder").collect();
+        assert!(doubtful.is_empty(), "{name}: {doubtful:?}");
     }
     assert_eq!(Spec::parse("init", &init_text("my-edge")).unwrap().spec.name, "my-edge");
 }

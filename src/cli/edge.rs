@@ -1,10 +1,8 @@
 //! Commands on what is deployed: deploy, status, verify, destroy.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 use sipedge::deploy::{
-    self, Cause, DeployError, Destroyed, Options, Project, State, TopologyStatus, topology_name, write_whole,
+    self, Cause, DeployError, Destroyed, Options, Project, State, StateError, TopologyStatus, write_whole,
 };
 use sipedge::plan::Topology;
 use sipedge::spec::Spec;
@@ -16,11 +14,11 @@ use super::{Deploy, Destroy, Global, Reports, Target, TopologyName, VerifyCall};
 
 pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     let topology: Topology = args.topology.into();
-    let typed = format!("sipedge deploy {} --target lab", topology_name(topology));
+    let typed = format!("sipedge deploy {} --target lab", topology);
     require_lab(Some(global.target.unwrap_or(Target::Aws)), &typed)?;
     let loaded = Spec::load(&global.spec)?;
     let state = project(global, &loaded.spec.name)?.state(topology);
-    let options = Options { instances: args.instances, spec_file: global.spec.clone() };
+    let options = Options { instances: args.instances };
     let mut progress = deploy::for_output(global.json);
     let deployed = deploy::deploy(&loaded, &state, &options, progress.as_mut()).map_err(|error| {
         // The report comes before the error, which says what to do about it.
@@ -39,7 +37,7 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
         exit::print(&format!(
             "{} {} is up: {} instances behind {}",
             deployed.plan.name,
-            topology_name(topology),
+            topology,
             deployed.status.instances.len(),
             ingress.join(", ")
         ))?;
@@ -73,7 +71,7 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
 pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
     require_lab(global.target, "sipedge verify call --target lab")?;
     let state = one_deployed(global, args.topology)?;
-    let plan = state.plan()?;
+    let plan = state.plan().map_err(|error| damaged_plan(error, &state))?;
     let lab = Lab::attach(&state.lab_folder())?;
     let (Some(plan), Some(lab)) = (plan, lab) else {
         return Err(not_running(&state));
@@ -95,8 +93,8 @@ pub(super) fn destroy(global: &Global, args: &Destroy) -> Result<Exit, Failure> 
     let mut progress = deploy::for_output(global.json);
     let mut removed = Vec::new();
     for topology in topologies {
-        match deploy::destroy(&project.state(topology), &global.spec, progress.as_mut())? {
-            Destroyed::Removed => removed.push(topology_name(topology)),
+        match deploy::destroy(&project.state(topology), progress.as_mut())? {
+            Destroyed::Removed => removed.push(topology.as_str()),
             Destroyed::NothingThere => {}
         }
     }
@@ -121,7 +119,7 @@ pub(super) fn one_deployed(global: &Global, named: Option<TopologyName>) -> Resu
         (None, [topology]) => Ok(project.state(*topology)),
         (None, []) => Err(nothing_deployed(&project, None)),
         (None, _) => {
-            let names: Vec<&str> = present.iter().map(|topology| topology_name(*topology)).collect();
+            let names: Vec<&str> = present.iter().map(|topology| topology.as_str()).collect();
             let message = format!("more than one topology is deployed: say --topology {}", names.join(" or "));
             Err(Failure::new(Exit::Usage, message))
         }
@@ -139,11 +137,20 @@ pub(super) fn require_lab(target: Option<Target>, instead: &str) -> Result<(), F
 
 /// The failure of a command that needs what is not there.
 pub(super) fn not_running(state: &State) -> Failure {
-    let topology = topology_name(state.topology());
+    let topology = state.topology();
     let message = format!("{} {topology} was deployed, but no process of it runs", state.edge());
     Failure::new(Exit::NothingDeployed, message)
         .next(format!("sipedge deploy {topology} --target lab"), "builds it again")
         .next(format!("sipedge destroy {topology}"), "removes what is left of it")
+}
+
+/// The failure of a command that needs the plan of what is deployed. A deploy makes a damaged one anew.
+fn damaged_plan(error: StateError, state: &State) -> Failure {
+    let StateError::Damaged(_) = &error else { return error.into() };
+    let topology = state.topology();
+    Failure::new(Exit::StateDamaged, error.to_string())
+        .next(format!("sipedge deploy {topology} --target lab"), "makes what is damaged anew")
+        .next(format!("sipedge destroy {topology}"), "removes everything of it")
 }
 
 /// Files of reports are for everybody.
@@ -151,20 +158,11 @@ const REPORT_MODE: u32 = 0o644;
 
 /// The edge that the spec names. What is deployed can be seen and removed even if the rest of the spec has mistakes by now.
 fn deployed_project(global: &Global) -> Result<Project, Failure> {
-    let name = match edge_name(&global.spec) {
+    let name = match Spec::edge_name(&global.spec) {
         Some(name) => name,
         None => Spec::load(&global.spec)?.spec.name,
     };
     project(global, &name)
-}
-
-fn edge_name(spec_file: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(spec_file).ok()?;
-    let value: Value = serde_yaml::from_str(&text).ok()?;
-    let name = value.get("name")?.as_str()?;
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
-    (name.starts_with(|letter: char| letter.is_ascii_alphanumeric()) && name.chars().all(plain))
-        .then(|| name.to_owned())
 }
 
 fn project(global: &Global, edge: &str) -> Result<Project, Failure> {
@@ -173,8 +171,8 @@ fn project(global: &Global, edge: &str) -> Result<Project, Failure> {
 }
 
 fn nothing_deployed(project: &Project, topology: Option<Topology>) -> Failure {
-    let what = topology.map(|topology| format!(" {}", topology_name(topology))).unwrap_or_default();
-    let name = topology.map_or("load-balanced", topology_name);
+    let what = topology.map(|topology| format!(" {topology}")).unwrap_or_default();
+    let name = topology.unwrap_or(Topology::LoadBalanced);
     Failure::new(Exit::NothingDeployed, format!("{}{what} is not deployed", project.edge()))
         .next(format!("sipedge deploy {name} --target lab"), "deploys it on this machine")
 }

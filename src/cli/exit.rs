@@ -1,6 +1,7 @@
 //! Exit codes, and failures as text or JSON.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -8,6 +9,8 @@ use sipedge::deploy::{Cause, DeployError, StateError, lab_unavailable};
 use sipedge::plan::PlanError;
 use sipedge::spec::SpecErrors;
 use sipedge::target::lab::LabError;
+
+use super::DEFAULT_SPEC;
 
 /// How a command ended. The numbers are a promise to scripts: a number keeps its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +110,16 @@ impl Failure {
         self
     }
 
+    /// Makes the commands that lead on commands about this spec.
+    pub(super) fn about(mut self, spec: &Path) -> Self {
+        for (command, _) in &mut self.next {
+            if command.starts_with("sipedge ") {
+                command.push_str(&spec_argument(spec));
+            }
+        }
+        self
+    }
+
     /// Writes it to standard error.
     pub(super) fn print(&self, json: bool) {
         let text = if json { format!("{}\n", self.to_json()) } else { self.to_text() };
@@ -165,11 +178,15 @@ impl From<StateError> for Failure {
             _ => Exit::Unexpected,
         };
         let failure = Self::new(exit, error.to_string());
-        match exit {
-            Exit::StateLocked => failure.next("sipedge status", "shows what it is doing; try again when it is done"),
-            Exit::StateDamaged => failure
-                .next("sipedge deploy TOPOLOGY --target lab", "makes what is damaged anew")
-                .next("sipedge destroy", "removes everything"),
+        match &error {
+            StateError::Locked { .. } => {
+                failure.next("sipedge status", "shows what it is doing; try again when it is done")
+            }
+            // What deploy and destroy do not repair is in the place of the state of all edges.
+            StateError::Damaged(damage) => failure.next(
+                format!("mv {0} {0}.old", quoted(&damage.path)),
+                "takes it out of the way; the same command then goes on",
+            ),
             _ => failure,
         }
     }
@@ -209,6 +226,18 @@ impl From<DeployError> for Failure {
     }
 }
 
+/// ` --spec FILE` as one types it, or nothing when it is the default.
+pub(super) fn spec_argument(spec: &Path) -> String {
+    if spec == Path::new(DEFAULT_SPEC) { String::new() } else { format!(" --spec {}", quoted(spec)) }
+}
+
+/// A path as one types it into a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |letter: char| letter.is_alphanumeric() || "/._-+,:@%=".contains(letter);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// Writes a command's result to standard output. A reader that went away (`| head`) is no failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
@@ -229,6 +258,13 @@ pub(super) fn print_json(value: &Value) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_quoted_when_a_shell_would_divide_it() {
+        assert_eq!(spec_argument(Path::new("sipedge.yaml")), "");
+        assert_eq!(spec_argument(Path::new("edge/sip.yaml")), " --spec edge/sip.yaml");
+        assert_eq!(spec_argument(Path::new("my edge's.yaml")), r" --spec 'my edge'\''s.yaml'");
+    }
 
     #[test]
     fn numbers_are_their_places() {

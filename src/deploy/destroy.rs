@@ -1,7 +1,5 @@
 //! Removing a topology: whole, half built, damaged or not there at all.
 
-use std::path::Path;
-
 use super::error::{Cause, DeployError, StepFailure};
 use super::journal::{Command, Outcome, Step};
 use super::progress::{Event, Progress};
@@ -19,7 +17,7 @@ pub enum Destroyed {
 }
 
 /// Ends everything that a deploy of this topology started and removes its state.
-pub fn destroy(state: &State, spec_file: &Path, progress: &mut dyn Progress) -> Result<Destroyed, DeployError> {
+pub fn destroy(state: &State, progress: &mut dyn Progress) -> Result<Destroyed, DeployError> {
     if !state.exists() {
         return Ok(Destroyed::NothingThere);
     }
@@ -38,7 +36,7 @@ pub fn destroy(state: &State, spec_file: &Path, progress: &mut dyn Progress) -> 
         // The lab's failure is what the user has to see, not that it could not be written down as well.
         let _ = write_json(&state.journal_file(), &journal, ARTEFACT_MODE);
         progress.event(&Event::StepFailed { step: Step::Remove, ms, detail: &detail });
-        return Err(StepFailure::new(Step::Remove, cause, state, spec_file).into());
+        return Err(StepFailure::new(Step::Remove, cause, state).into());
     }
     state.remove(lock)?;
     let detail = format!("{} is gone", state.folder().display());

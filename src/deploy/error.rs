@@ -1,9 +1,7 @@
 //! Why a deploy ended early, and what the user does about it.
 
-use std::path::Path;
-
 use super::journal::Step;
-use super::state::{State, StateError, topology_name};
+use super::state::{State, StateError};
 use crate::plan::PlanError;
 use crate::target::lab::{Lab, LabError};
 use crate::verify::Report;
@@ -39,7 +37,7 @@ pub struct StepFailure {
     pub stands: Vec<String>,
     /// What does not.
     pub missing: Vec<String>,
-    /// Commands that lead on, each with what it does.
+    /// Commands that lead on, each with what it does; for the spec in its usual place.
     pub next: Vec<(String, String)>,
 }
 
@@ -79,7 +77,7 @@ pub fn lab_unavailable(error: &LabError) -> bool {
 
 impl StepFailure {
     /// Asks the target what stands, for the message.
-    pub(super) fn new(step: Step, cause: Cause, state: &State, spec_file: &Path) -> Self {
+    pub(super) fn new(step: Step, cause: Cause, state: &State) -> Self {
         let mut stands = Vec::new();
         let mut missing = Vec::new();
         if step > Step::Artefacts {
@@ -108,30 +106,24 @@ impl StepFailure {
         if step != Step::Remove {
             missing.push("the verified call".to_owned());
         }
-        let next = next_commands(step, state, spec_file);
+        let next = next_commands(step, state);
         Self { step, cause, stands, missing, next }
     }
 }
 
-fn next_commands(step: Step, state: &State, spec_file: &Path) -> Vec<(String, String)> {
-    let topology = topology_name(state.topology());
-    let spec = spec_argument(spec_file);
+fn next_commands(step: Step, state: &State) -> Vec<(String, String)> {
+    let topology = state.topology();
     let mut next = Vec::new();
     if step == Step::Remove {
-        next.push((format!("sipedge destroy {topology}{spec}"), "goes on with the removal".to_owned()));
+        next.push((format!("sipedge destroy {topology}"), "goes on with the removal".to_owned()));
         return next;
     }
     if step == Step::VerifiedCall {
-        let command = format!("sipedge verify call --topology {topology}{spec}");
+        let command = format!("sipedge verify call --topology {topology}");
         next.push((command, "places the call again, with nothing else changed".to_owned()));
     }
-    let command = format!("sipedge deploy {topology} --target lab{spec}");
+    let command = format!("sipedge deploy {topology} --target lab");
     next.push((command, "goes on from what stands, once the cause is gone".to_owned()));
-    next.push((format!("sipedge destroy {topology}{spec}"), "removes what stands".to_owned()));
+    next.push((format!("sipedge destroy {topology}"), "removes what stands".to_owned()));
     next
-}
-
-/// ` --spec FILE`, or nothing when it is the default.
-fn spec_argument(spec_file: &Path) -> String {
-    if spec_file == Path::new("sipedge.yaml") { String::new() } else { format!(" --spec {}", spec_file.display()) }
 }

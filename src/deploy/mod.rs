@@ -9,19 +9,19 @@ mod secrets;
 mod state;
 mod status;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
 
 pub use destroy::{Destroyed, destroy};
 pub use error::{Cause, DeployError, StepFailure, lab_unavailable};
 pub use journal::{Command, Journal, Outcome, Run, Step, StepRecord, now_unix_ms, rfc3339};
 pub use progress::{Event, Progress, for_output};
 pub use secrets::{TokenKey, TokenKeys};
-pub use state::{Damage, Project, State, StateError, StateLock, TOPOLOGIES, topology_name, write_json, write_whole};
+pub use state::{Damage, Project, State, StateError, StateLock, TOPOLOGIES, write_json, write_whole};
 pub use status::{TopologyStatus, status};
 
 use crate::plan::{self, Plan, TargetKind};
-use crate::spec::Loaded;
+use crate::spec::{Loaded, Spec, stale_carriers};
 use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabStatus};
 use crate::verify::{self, Addresses, Report};
 
@@ -30,8 +30,6 @@ use crate::verify::{self, Addresses, Report};
 pub struct Options {
     /// Instances to start with instead of `scaling.min`.
     pub instances: Option<u32>,
-    /// The spec's file as the user names it, for the commands that messages propose.
-    pub spec_file: PathBuf,
 }
 
 /// What a deploy ends in.
@@ -55,22 +53,22 @@ pub fn deploy(
     progress: &mut dyn Progress,
 ) -> Result<Deployed, DeployError> {
     let lock = take_over(state, progress)?;
-    let mut runner = Runner::begin(state, options, progress)?;
+    let mut runner = Runner::begin(state, progress)?;
 
     let plan = runner.step(Step::Plan, |progress| {
         let plan = plan::plan(loaded, state.topology(), TargetKind::Lab)?;
-        for warning in &plan.warnings {
-            progress.event(&Event::Note { text: warning });
+        for note in notes(&plan, &loaded.spec, SystemTime::now()) {
+            progress.event(&Event::Note { text: &note });
         }
         let wanted = wanted_instances(&plan, options)?;
-        let detail =
-            format!("{} as {}, {wanted} of at most {}", plan.name, topology_name(plan.topology), plan.scaling.max);
+        let detail = format!("{} as {}, {wanted} of at most {}", plan.name, plan.topology, plan.scaling.max);
         Ok((plan, detail))
     })?;
 
     runner.step(Step::Artefacts, |_| {
         let folder = state.artefacts_folder();
         write_artefacts(&plan, &folder)?;
+        clear_stale_artefacts(&plan, &folder)?;
         Ok(((), format!("{} in {}", counted(plan.artefacts.len(), "file"), folder.display())))
     })?;
 
@@ -111,19 +109,10 @@ pub fn addresses(plan: &Plan, status: &LabStatus) -> Option<Addresses> {
     })
 }
 
-/// Writes the plan's files into `folder`, which then has no others.
+/// Writes the plan's files into `folder`. Other files there stay as they are.
 pub fn write_artefacts(plan: &Plan, folder: &Path) -> Result<(), StateError> {
-    std::fs::create_dir_all(folder).map_err(StateError::io("create", folder))?;
     for (name, content) in &plan.artefacts {
         write_whole(&folder.join(name), content.as_bytes(), ARTEFACT_MODE)?;
-    }
-    for entry in std::fs::read_dir(folder).map_err(StateError::io("read", folder))? {
-        let entry = entry.map_err(StateError::io("read", folder))?;
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        if is_file && !entry.file_name().to_str().is_some_and(|name| plan.artefacts.contains_key(name)) {
-            let path = entry.path();
-            std::fs::remove_file(&path).map_err(StateError::io("remove", &path))?;
-        }
     }
     Ok(())
 }
@@ -163,6 +152,24 @@ fn take_over(state: &State, progress: &mut dyn Progress) -> Result<StateLock, St
         tell(&damage, progress);
     }
     Ok(lock)
+}
+
+/// What a reader of the deploy should know before anything is built.
+fn notes(plan: &Plan, spec: &Spec, now: SystemTime) -> Vec<String> {
+    plan.warnings.iter().cloned().chain(stale_carriers(spec, now)).collect()
+}
+
+/// Removes the files of an earlier plan from a folder that is sipedge's own.
+fn clear_stale_artefacts(plan: &Plan, folder: &Path) -> Result<(), StateError> {
+    for entry in std::fs::read_dir(folder).map_err(StateError::io("read", folder))? {
+        let entry = entry.map_err(StateError::io("read", folder))?;
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && !entry.file_name().to_str().is_some_and(|name| plan.artefacts.contains_key(name)) {
+            let path = entry.path();
+            std::fs::remove_file(&path).map_err(StateError::io("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 fn wanted_instances(plan: &Plan, options: &Options) -> Result<u32, Cause> {
@@ -306,7 +313,6 @@ fn in_service(status: &LabStatus) -> Vec<InstanceStatus> {
 /// Journals and tells each step.
 struct Runner<'a> {
     state: &'a State,
-    options: &'a Options,
     progress: &'a mut dyn Progress,
     journal: Journal,
     /// The step at which the last run ended, unless it ended well.
@@ -314,7 +320,7 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn begin(state: &'a State, options: &'a Options, progress: &'a mut dyn Progress) -> Result<Self, StateError> {
+    fn begin(state: &'a State, progress: &'a mut dyn Progress) -> Result<Self, StateError> {
         let mut journal = state.journal()?;
         let last_unfinished = journal.last().and_then(Run::unfinished_step);
         if let (Some(step), Some(Run { outcome: None, command, .. })) = (last_unfinished, journal.last()) {
@@ -326,7 +332,7 @@ impl<'a> Runner<'a> {
             progress.event(&Event::Note { text: &text });
         }
         journal.begin(Command::Deploy);
-        Ok(Self { state, options, progress, journal, last_unfinished })
+        Ok(Self { state, progress, journal, last_unfinished })
     }
 
     fn step<T>(
@@ -354,7 +360,7 @@ impl<'a> Runner<'a> {
                 // The step's failure is what the user has to see, not that it could not be written down as well.
                 let _ = self.save();
                 self.progress.event(&Event::StepFailed { step, ms, detail: &detail });
-                Err(StepFailure::new(step, cause, self.state, &self.options.spec_file).into())
+                Err(StepFailure::new(step, cause, self.state).into())
             }
         }
     }
@@ -366,5 +372,39 @@ impl<'a> Runner<'a> {
 
     fn save(&self) -> Result<(), StateError> {
         write_json(&self.state.journal_file(), &self.journal, ARTEFACT_MODE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Topology;
+
+    fn example() -> (Loaded, Plan) {
+        let loaded = Spec::parse("sipedge.yaml", &crate::spec::init_text("edge")).expect("the example is sound");
+        let plan = plan::plan(&loaded, Topology::SingleEc2, TargetKind::Lab).expect("it can be planned");
+        (loaded, plan)
+    }
+
+    #[test]
+    fn only_a_deploy_clears_the_files_of_an_earlier_plan() {
+        let (_, plan) = example();
+        let folder = tempfile::tempdir().expect("folder");
+        let stale = folder.path().join("earlier.tf");
+        std::fs::write(&stale, "").expect("write");
+        write_artefacts(&plan, folder.path()).expect("write");
+        assert!(stale.exists());
+        clear_stale_artefacts(&plan, folder.path()).expect("clear");
+        assert!(!stale.exists());
+        assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), plan.artefacts.len());
+    }
+
+    #[test]
+    fn old_addresses_of_a_carrier_are_a_note() {
+        let (loaded, plan) = example();
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(100 * 365 * 86_400);
+        assert!(notes(&plan, &loaded.spec, far).iter().any(|note| note.contains("compare them with")));
+        let before = notes(&plan, &loaded.spec, SystemTime::UNIX_EPOCH);
+        assert!(!before.iter().any(|note| note.contains("compare them with")), "{before:?}");
     }
 }

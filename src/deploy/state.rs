@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -15,18 +15,11 @@ use serde::de::DeserializeOwned;
 
 use super::journal::Journal;
 use super::secrets::TokenKeys;
+use crate::files;
 use crate::plan::{Plan, Topology};
 
 /// Both topologies, in the order in which they are shown.
 pub const TOPOLOGIES: [Topology; 2] = [Topology::LoadBalanced, Topology::SingleEc2];
-
-/// The topology's name on the command line, in file names and in the spec.
-pub fn topology_name(topology: Topology) -> &'static str {
-    match topology {
-        Topology::SingleEc2 => "single-ec2",
-        Topology::LoadBalanced => "load-balanced",
-    }
-}
 
 /// The state of one edge.
 #[derive(Debug, Clone)]
@@ -80,7 +73,7 @@ impl State {
 
     /// `.sipedge/<edge>/<topology>`.
     pub fn folder(&self) -> PathBuf {
-        self.root.join(&self.edge).join(topology_name(self.topology))
+        self.root.join(&self.edge).join(self.topology.as_str())
     }
 
     /// The lab's own folder.
@@ -250,6 +243,7 @@ pub struct StateLock {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
     /// Where it is.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// What is wrong with it.
     pub what: String,
@@ -313,19 +307,11 @@ impl StateError {
     }
 }
 
-/// Writes a file beside its place and renames it. `mode` as in chmod.
+/// Writes a file beside its place and renames it, in a folder that is made when it is not there. `mode` as in chmod.
 pub fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), StateError> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = files::folder_of(path);
     fs::create_dir_all(folder).map_err(StateError::io("create", folder))?;
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(content)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-        file.as_file().sync_data()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(StateError::io("write", path))
+    files::write_whole(path, content, mode).map_err(StateError::io("write", path))
 }
 
 /// [`write_whole`] of a value as indented JSON.
@@ -334,6 +320,11 @@ pub fn write_json(path: &Path, value: &impl Serialize, mode: u32) -> Result<(), 
         .map_err(|error| StateError::io("write", path)(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     text.push('\n');
     write_whole(path, text.as_bytes(), mode)
+}
+
+/// Paths need not be UTF-8, and JSON has to be.
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 const LOCK_FILE: &str = "lock";

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::journal::{Command, Outcome, Run, now_unix_ms};
-use super::state::{Damage, State, topology_name};
+use super::state::{Damage, State};
 use crate::plan::{TargetKind, Topology};
 use crate::target::lab::{Lab, LabStatus};
 
@@ -64,7 +64,7 @@ pub fn status(state: &State) -> TopologyStatus {
 impl TopologyStatus {
     /// As text.
     pub fn render(&self) -> String {
-        let mut text = format!("{} {}: ", self.edge, topology_name(self.topology));
+        let mut text = format!("{} {}: ", self.edge, self.topology);
         match (&self.lab, self.age_s) {
             (Some(_), Some(age)) => text.push_str(&format!("up for {}\n", duration(age))),
             (Some(_), None) => text.push_str("up\n"),

@@ -34,7 +34,7 @@ pub(super) fn carriers(spec: &Spec, target: TargetKind, warnings: &mut Vec<Strin
         .collect();
     match target {
         TargetKind::Lab => stand_in(&mut carriers, warnings)?,
-        TargetKind::Aws => warn_of_examples(spec, &carriers, warnings),
+        TargetKind::Aws => warn_of_examples(&carriers, warnings),
     }
     for carrier in &mut carriers {
         let addresses: Vec<IpAddr> = match target {
@@ -119,19 +119,11 @@ fn is_pool_end(range: &Ipv4Net) -> bool {
         && POOLS.iter().any(|pool| range.network() == pool.network() || range.network() == pool.broadcast())
 }
 
-fn warn_of_examples(spec: &Spec, carriers: &[Carrier], warnings: &mut Vec<String>) {
+fn warn_of_examples(carriers: &[Carrier], warnings: &mut Vec<String>) {
     for range in carriers.iter().flat_map(|carrier| &carrier.ranges) {
         let IpNet::V4(real) = range.real else { continue };
         if POOLS.iter().any(|pool| pool.contains(&real)) {
             warnings.push(format!("{real} is a documentation range (RFC 5737): on AWS nobody has these addresses"));
-        }
-    }
-    for (name, trunk) in &spec.trunks {
-        let placeholder = trunk.data().and_then(|data| data.placeholder_domain.as_deref());
-        if trunk.domain.is_some() && trunk.domain.as_deref() == placeholder {
-            warnings.push(format!(
-                "the domain of the trunk `{name}` is that of the examples: write your own before calls are sent there"
-            ));
         }
     }
 }

@@ -12,7 +12,7 @@ mod verify;
 
 use ipnet::IpNet;
 
-use crate::spec::{Loaded, Spec};
+use crate::spec::{Loaded, PLACEHOLDER, Spec};
 
 pub use crate::spec::Defaulted;
 pub use difference::{ArtefactChange, Difference, SettingChange, State, difference};
@@ -80,6 +80,7 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
     let mut warnings: Vec<String> = loaded
         .warnings
         .iter()
+        .filter(|warning| target == TargetKind::Aws || warning.code != PLACEHOLDER)
         .map(|warning| format!("{}:{}: {} ({})", warning.file, warning.line, warning.message, warning.help))
         .collect();
     let carriers = carriers::carriers(spec, target, &mut warnings)?;

@@ -139,7 +139,10 @@ pub(super) fn defaults(
         add("drain.accept", Duration::from_millis(proxy.drain.accept_ms).to_string(), reason);
     }
     if spec.drain.grace.is_none() {
-        let reason = "transactions in progress end; longer calls go on through the other instances";
+        let reason = match single {
+            true => "transactions in progress end; a longer call loses its edge",
+            false => "transactions in progress end; longer calls go on through the other instances",
+        };
         add("drain.grace", Duration::from_millis(proxy.drain.grace_ms).to_string(), reason);
     }
     if spec.load_balancer.advertise.is_none() && !single {

@@ -18,6 +18,7 @@ use std::path::Path;
 use structure::Structure;
 use tree::{Node, TreeError};
 
+pub(crate) use checks::PLACEHOLDER;
 pub use checks::stale_carriers;
 pub use report::{Finding, Severity, SpecErrors};
 pub use schema::{Defaulted, schema};
@@ -57,6 +58,21 @@ impl Loaded {
 impl Spec {
     /// Reads and checks the file at `path`. Errors: all that is wrong with it.
     pub fn load(path: &Path) -> Result<Loaded, SpecErrors> {
+        Self::parse(&path.display().to_string(), &Self::read(path)?)
+    }
+
+    /// The edge's name in the file at `path`, whatever else is wrong with the file; none when it has no sound name.
+    pub fn edge_name(path: &Path) -> Option<String> {
+        let text = Self::read(path).ok()?;
+        let (document, _) = tree::read(text.strip_prefix('\u{feff}').unwrap_or(&text)).ok()?;
+        match &document.at(&tree::Path::of(["name"]))?.value {
+            tree::Value::Text(name) => values::check_format("edge-name", name).ok().map(|()| name.clone()),
+            _ => None,
+        }
+    }
+
+    /// The text of the file at `path`, of at most [`MAX_BYTES`].
+    fn read(path: &Path) -> Result<String, SpecErrors> {
         let name = path.display().to_string();
         let fail = |code, message: String, help: &str| {
             let what = What::error(code, message, help);
@@ -90,7 +106,7 @@ impl Spec {
             }
         };
         match String::from_utf8(bytes) {
-            Ok(text) => Self::parse(&name, &text),
+            Ok(text) => Ok(text),
             Err(error) => {
                 let valid = error.utf8_error().valid_up_to();
                 let line = error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count() + 1;

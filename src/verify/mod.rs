@@ -13,7 +13,7 @@ mod sheet;
 pub mod trace;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use sipedge_proxy::config::{Advertise, Refuse};
 use tokio::task::JoinSet;
 
 use crate::plan::{Endpoint, INGRESS_ADDRESS, Plan, VerifyCall};
-use crate::target::lab::{Lab, STRANGER_NAMESPACE};
+use crate::target::lab::{self, Lab, STRANGER_NAMESPACE};
 use agent::{Agent, Settings};
 use checks::Scene;
 use pace::Pace;
@@ -30,9 +30,9 @@ use trace::Trace;
 
 pub use report::{CallReport, Check, LadderMessage, Report};
 
-/// Address of the user agent that no trunk admits, in the namespace [`STRANGER_NAMESPACE`]. 198.18.0.0/15 is set aside for
-/// benchmarks (RFC 2544): no carrier signals from it.
-pub const STRANGER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), 5060);
+/// Address of the user agent that no trunk admits, in the namespace [`STRANGER_NAMESPACE`]: [`lab::STRANGER_ADDRESS`] with the
+/// port of SIP.
+pub const STRANGER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(lab::STRANGER_ADDRESS), 5060);
 
 /// Shortest wait for what should come: an INVITE is sent again after 500 ms and 1.5 s meanwhile.
 const PATIENCE_MIN: Duration = Duration::from_secs(2);

@@ -10,7 +10,7 @@ use sipedge_proxy::observe::{LogFormat, start_logs};
 
 /// The SIP proxy of a sipedge instance.
 #[derive(Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version, after_help = HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -19,7 +19,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Boot this instance: metadata, configuration from user-data, self-call, ready.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = BOOT_HELP)]
     Boot {
         /// Instance metadata service (IMDSv2).
         #[arg(long, value_name = "URL", default_value = METADATA_URL)]
@@ -31,7 +31,7 @@ enum Command {
         service: Service,
     },
     /// Run a configuration file on this machine: self-call, ready.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = RUN_HELP)]
     Run {
         /// Configuration file, with listen.address.
         #[arg(long, value_name = "FILE")]
@@ -40,7 +40,7 @@ enum Command {
         service: Service,
     },
     /// Check a configuration file or user-data, without starting anything.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = CHECK_HELP)]
     Check {
         /// Configuration file or user-data.
         file: PathBuf,
@@ -66,8 +66,33 @@ struct Service {
     log_filter: String,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ended as told, 1 internal error, 2 usage, 3 configuration refused, 4 metadata not available, \
-                          5 secrets not available, 6 address or port not available, 7 self-call failed";
+const HELP: &str = "\
+Examples:
+  sipedge-proxy check config.yaml         says what is wrong with a configuration, or sums it up
+  sipedge-proxy run --config config.yaml  runs it on this machine
+  sipedge-proxy boot                      what an instance does when it starts
+
+Exit codes:
+  0  ended as told
+  1  internal error
+  2  usage
+  3  configuration refused
+  4  metadata not available
+  5  secrets not available
+  6  address or port not available
+  7  self-call failed";
+
+const BOOT_HELP: &str = "\
+Example:
+  sipedge-proxy boot --log json --self-call-deadline 30";
+
+const RUN_HELP: &str = "\
+Example:
+  sipedge-proxy run --config config.yaml --secrets secrets/";
+
+const CHECK_HELP: &str = "\
+Example:
+  sipedge-proxy check user-data --json";
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {

@@ -9,6 +9,7 @@ use super::structure::Structure;
 use super::tree::{Node, Path};
 use super::types::Spec;
 
+pub(crate) use trunks::PLACEHOLDER;
 pub use trunks::stale_carriers;
 
 /// Runs all checks on what is sound of `spec`. Each finding: where, whether at the key, what.
@@ -27,6 +28,7 @@ pub(super) fn all(spec: &Spec, document: &Node, structure: &Structure) -> Vec<(P
     trunks::sources(&mut checks);
     trunks::destinations(&mut checks);
     trunks::targets(&mut checks);
+    trunks::placeholders(&mut checks);
     trunks::limits(&mut checks);
     trunks::unused(&mut checks);
     ranges::each(&mut checks);

@@ -14,6 +14,9 @@ use crate::spec::types::Spec;
 /// Names of the lab's namespaces that are nobody's trunk.
 const RESERVED: [&str; 4] = ["stranger", "vpc", "internet", "edge"];
 
+/// The warning of a domain that stands in the examples. In the lab it does no harm: there every domain is the lab's own.
+pub(crate) const PLACEHOLDER: &str = "spec::placeholder";
+
 /// Days after which a carrier's data should be compared to its source again: carriers announce changes a quarter ahead.
 const STALE_DAYS: u64 = 180;
 
@@ -225,6 +228,17 @@ pub(super) fn targets(checks: &mut Checks<'_>) {
                     What::warning("spec::domain", message, "compare with the carrier's console"),
                 );
             }
+        }
+    }
+}
+
+pub(super) fn placeholders(checks: &mut Checks<'_>) {
+    for (name, settings) in &checks.spec.trunks {
+        let Some((data, domain)) = settings.data().zip(settings.domain.as_deref()) else { continue };
+        if checks.spec.is_destination(name) && Some(domain) == data.placeholder_domain.as_deref() {
+            let message = format!("the domain of the trunk `{name}` is that of the examples: calls to it reach nobody");
+            let help = format!("write the domain that {} gave you", data.title);
+            checks.report(trunk(name, "domain"), What::warning(PLACEHOLDER, message, help));
         }
     }
 }

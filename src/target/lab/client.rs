@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -152,12 +152,6 @@ impl Lab {
     /// A UDP socket bound to `address` inside `namespace`.
     pub fn udp_socket(&self, namespace: &str, address: SocketAddr) -> Result<UdpSocket, LabError> {
         let request = Request::UdpSocket { namespace: namespace.to_owned(), address };
-        self.ask_descriptors::<1>(&request).map(|[socket]| socket.into())
-    }
-
-    /// A TCP listener bound to `address` inside `namespace`.
-    pub fn tcp_listener(&self, namespace: &str, address: SocketAddr) -> Result<TcpListener, LabError> {
-        let request = Request::TcpListener { namespace: namespace.to_owned(), address };
         self.ask_descriptors::<1>(&request).map(|[socket]| socket.into())
     }
 

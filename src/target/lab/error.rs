@@ -44,13 +44,13 @@ pub enum LabError {
         setting: String,
     },
     /// The appliance's binary is missing, or is no program.
-    #[error("no sipedge-proxy that can be run at {}; build it with `cargo build -p sipedge-proxy`, or name it in SIPEDGE_PROXY", tried.display())]
+    #[error("no sipedge-proxy that can be run at {}; build it with `cargo build --release`, which puts both programs into one folder, or name it in SIPEDGE_PROXY", tried.display())]
     NoProxy {
         /// Where it was looked for.
         tried: PathBuf,
     },
     /// The `sipedge` binary, which runs the supervisor, is missing.
-    #[error("no sipedge at {}; build it with `cargo build`, or name it in SIPEDGE_BIN", tried.display())]
+    #[error("no sipedge at {}; build it with `cargo build --release`, or name it in SIPEDGE_BIN", tried.display())]
     NoSipedge {
         /// Where it was looked for.
         tried: PathBuf,

@@ -19,7 +19,6 @@ pub(super) enum Request {
     FlushFlows,
     EndFlows { id: InstanceId },
     UdpSocket { namespace: String, address: SocketAddr },
-    TcpListener { namespace: String, address: SocketAddr },
     Namespace { name: String },
     HttpGet { id: InstanceId, path: String },
     Destroy,

@@ -1,9 +1,9 @@
 //! What a lab leaves in its folder, and how to tell from it whether a supervisor is alive.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::{InstanceId, LabError};
+use crate::files;
 
 /// The supervisor's process: [`Process`] as JSON.
 pub(super) const STATE: &str = "lab.json";
@@ -58,12 +59,8 @@ impl Process {
     /// Writes the state file, whole.
     pub(super) fn write(self, folder: &Path) -> Result<(), LabError> {
         let path = folder.join(STATE);
-        let failed = |error: &dyn std::fmt::Display| LabError::io("write", &path, error);
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
-        serde_json::to_writer(&mut file, &self).map_err(|error| failed(&error))?;
-        file.flush().map_err(|error| failed(&error))?;
-        file.persist(&path).map_err(|error| failed(&error))?;
-        Ok(())
+        let text = serde_json::to_vec(&self).map_err(|error| LabError::io("write", &path, error))?;
+        write_private(&path, &text)
     }
 
     /// The supervisor that the state file names, when it is alive. A missing or damaged file names none.
@@ -96,11 +93,9 @@ pub(super) fn create_folder(path: &Path) -> Result<(), LabError> {
     created.map_err(|error| LabError::io("create the folder", path, error))
 }
 
-/// Writes a file that only this user can read.
+/// Writes a file, whole, that only this user can read.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), LabError> {
-    let failed = |error: std::io::Error| LabError::io("write", path, error);
-    fs::write(path, bytes).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)
+    files::write_whole(path, bytes, 0o600).map_err(|error| LabError::io("write", path, error))
 }
 
 /// Removes what an earlier lab left, but for the secrets.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -249,12 +249,6 @@ impl Supervisor {
                 let bound = self.inside(&namespace, || UdpSocket::bind(address))?;
                 let socket =
                     bound.map_err(|error| LabError::kernel(format!("bind {address} in {namespace}"), error))?;
-                return Ok((Response::Descriptors { count: 1 }, vec![socket.into()]));
-            }
-            Request::TcpListener { namespace, address } => {
-                let bound = self.inside(&namespace, || TcpListener::bind(address))?;
-                let socket =
-                    bound.map_err(|error| LabError::kernel(format!("listen on {address} in {namespace}"), error))?;
                 return Ok((Response::Descriptors { count: 1 }, vec![socket.into()]));
             }
             Request::Namespace { name } => {

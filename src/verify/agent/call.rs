@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::dialog::{Dialog, offer};
 use super::message::{self, value, values};
 use super::transaction::{ClientTransaction, InviteEvent, ServerTransaction};
-use super::{Agent, AgentError, Received, Side, unique, wait};
+use super::{Agent, AgentError, Received, Side, instead, unique, wait};
 
 /// A call that is up at both ends.
 #[derive(Debug)]
@@ -382,10 +382,4 @@ impl Ringing {
         headers.push(Header::Contact(header::Contact::new(format!("<sip:callee@{}>", self.agent().address()))));
         headers
     }
-}
-
-/// An error that names the response which came in place of what was wanted.
-pub(super) fn instead(what: &str, response: &Received<Response>) -> AgentError {
-    let status = &response.message.status_code;
-    AgentError::Instead { what: what.to_owned(), came: status.to_string(), code: Some(status.code()) }
 }

@@ -8,10 +8,9 @@ use rsip::headers::{self as header, UntypedHeader};
 use rsip::{Header, Method, Request, Response};
 use tokio::sync::mpsc;
 
-use super::call::instead;
 use super::message::{self, uri_text, value, values};
 use super::transaction::{ClientTransaction, ServerTransaction};
-use super::{Agent, AgentError, DialogEntry, Received, Side, unique, wait};
+use super::{Agent, AgentError, DialogEntry, Received, Side, instead, unique, wait};
 
 /// Subject of requests with a falsified route set, so that they are known as such in ladders, captures and logs.
 pub(crate) const FORGED_SUBJECT: &str = "forged route";

@@ -442,6 +442,12 @@ fn unique() -> String {
     format!("{:016x}{:016x}", word(), word())
 }
 
+/// An error that names the response which came in place of what was wanted.
+fn instead(what: &str, response: &Received<Response>) -> AgentError {
+    let status = &response.message.status_code;
+    AgentError::Instead { what: what.to_owned(), came: status.to_string(), code: Some(status.code()) }
+}
+
 /// Waits for the next item of `receiver` for as long as the agent's patience.
 async fn wait<T>(
     receiver: &mut mpsc::UnboundedReceiver<T>,

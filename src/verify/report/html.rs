@@ -23,8 +23,8 @@ pub fn html(report: &Report) -> Result<String, askama::Error> {
     let calls = report.calls.iter().map(|call| Call { call, drawings: drawings(call) }).collect();
     Page {
         report,
-        topology: report.topology_name(),
-        target: report.target_name(),
+        topology: report.topology.as_str(),
+        target: report.target.as_str(),
         passed,
         all,
         columns: COLUMNS,

@@ -8,14 +8,14 @@ use super::{Check, Report};
 
 /// The report as JUnit XML. What was not tried is an error, what failed a failure.
 pub fn junit(report: &Report) -> String {
-    let mut document = quick_junit::Report::new(format!("smoke call of {} ({})", report.edge, report.topology_name()));
+    let mut document = quick_junit::Report::new(format!("smoke call of {} ({})", report.edge, report.topology));
     document.set_time(duration(report.took_ms));
     for call in &report.calls {
         let mut suite = TestSuite::new(format!("{} → {}", call.from, call.to));
         suite.set_time(duration(call.checks.iter().map(|check| check.took_ms).sum()));
         for check in &call.checks {
             let mut case = TestCase::new(check.id.clone(), status(check));
-            case.set_classname(format!("{}.{}", report.edge, report.topology_name())).set_time(duration(check.took_ms));
+            case.set_classname(format!("{}.{}", report.edge, report.topology)).set_time(duration(check.took_ms));
             suite.add_test_case(case);
         }
         document.add_test_suite(suite);

@@ -162,22 +162,6 @@ impl LadderMessage {
 }
 
 impl Report {
-    /// `load-balanced` or `single-ec2`.
-    fn topology_name(&self) -> &'static str {
-        match self.topology {
-            Topology::SingleEc2 => "single-ec2",
-            Topology::LoadBalanced => "load-balanced",
-        }
-    }
-
-    /// `aws` or `lab`.
-    fn target_name(&self) -> &'static str {
-        match self.target {
-            TargetKind::Aws => "aws",
-            TargetKind::Lab => "lab",
-        }
-    }
-
     /// Checks that passed, and all.
     fn tally(&self) -> (usize, usize) {
         let checks = || self.calls.iter().flat_map(|call| &call.checks);

@@ -15,7 +15,7 @@ const MARGIN: usize = 13;
 /// every other part with a failed check has its ladder too. Without colours.
 pub fn terminal(report: &Report) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "Smoke call: {}, {} on {}", report.edge, report.topology_name(), report.target_name());
+    let _ = writeln!(text, "Smoke call: {}, {} on {}", report.edge, report.topology, report.target);
     for call in &report.calls {
         let _ = writeln!(text, "\n{} → {}", call.from, call.to);
         for check in &call.checks {

@@ -192,11 +192,6 @@ impl Proxy {
         }
     }
 
-    /// Whether [`Proxy::drain`] was called.
-    pub fn is_draining(&self) -> bool {
-        self.draining_since.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
     /// `Some` once the drain is over: `drain.accept_ms` has passed and nothing is in progress, or `drain.grace_ms` has passed.
     pub fn drained(&self) -> Option<Drained> {
         let since = (*self.draining_since.lock().unwrap_or_else(PoisonError::into_inner))?;
