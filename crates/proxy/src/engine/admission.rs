@@ -6,7 +6,7 @@ use std::time::Duration;
 use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Message, Method};
 
-use super::head::Incoming;
+use super::incoming::Incoming;
 use super::pool::Pool;
 use super::token::{Direction, Token};
 use super::write::{self, Answer, ExtraHeader};

@@ -10,6 +10,7 @@ mod admission;
 mod branch;
 mod calls;
 mod head;
+mod incoming;
 mod keys;
 mod limits;
 mod names;

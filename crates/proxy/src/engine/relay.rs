@@ -8,7 +8,7 @@ use sipedge_sip::uri::Uri;
 use sipedge_sip::{Span, Time};
 
 use super::admission::TRYING;
-use super::head::Incoming;
+use super::incoming::Incoming;
 use super::limits::with_reserve;
 use super::token::{Direction, Token};
 use super::transactions::{Id, Key, Machine};

@@ -11,7 +11,8 @@ use super::admission::{
     BAD_ROUTE, FORBIDDEN, FORBIDDEN_TARGET, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND, OK, Sender,
     UNRESOLVED, UNSUPPORTED_SCHEME,
 };
-use super::head::{Head, Incoming};
+use super::head::Head;
+use super::incoming::Incoming;
 use super::relay::{NextHop, Onward, OwnRoutes};
 use super::setup::SIP_PORT;
 use super::token::Token;
