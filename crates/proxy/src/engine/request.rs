@@ -28,25 +28,30 @@ impl Engine {
             return;
         };
         let request = Incoming::new(*message, head, port, source, &self.setup.branch_key);
-        match head.method() {
+        let (method, invite) = (head.method(), Key::invite(request.branch));
+        match method {
             Method::Ack => {
-                if let Some(id) = self.known(&request, Key::invite(request.branch))
+                if let Some(id) = self.known(&request, invite)
                     && self.absorb_ack(now, id)
                 {
                     return;
                 }
             }
-            Method::Cancel if let Some(id) = self.known(&request, Key::invite(request.branch)) => {
-                self.answer(&request, OK);
-                self.cancel(now, id);
-                return;
-            }
-            method => {
-                if let Some(id) = self.known(&request, Key::new(request.branch, method)) {
-                    self.repeat(id);
+            Method::Cancel => {
+                if let Some(id) = self.known(&request, invite) {
+                    self.answer(&request, OK);
+                    self.cancel(now, id);
                     return;
                 }
             }
+            _ => {}
+        }
+        // An ACK is no transaction of its own; a CANCEL is one where its INVITE is not known.
+        if method != Method::Ack
+            && let Some(id) = self.known(&request, Key::new(request.branch, method))
+        {
+            self.repeat(id);
+            return;
         }
         let sender = self.sender(source);
         if head.to_tag.is_empty() {
