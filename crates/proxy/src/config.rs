@@ -47,7 +47,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// The private address. `boot` fills it in from the instance metadata when it is absent.
+    /// The private address. `run` needs it; `boot` takes it from the instance metadata, whatever stands here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// UDP port on which requests arrive and from which their responses leave.
