@@ -259,7 +259,7 @@ fn side(spec: &Spec, plan: &Plan, name: &str) -> Side {
         .iter()
         .find(|trunk| trunk.name == name)
         .and_then(|trunk| trunk.targets.first())
-        .cloned()
+        .map(|target| target.uri.clone())
         .unwrap_or_default();
     Side {
         trunk: name.to_owned(),

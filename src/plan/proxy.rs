@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 use sipedge_proxy::config::{
-    Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Timers, Trunk,
-    VERSION,
+    Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Streams,
+    Target as ProxyTarget, Timers, Trunk, VERSION,
 };
 
 use super::carriers::{used_address, used_ranges};
@@ -44,6 +44,8 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
             ingress_port: spec.listen.port,
             egress_port: if single { spec.listen.port } else { spec.egress.port },
             shards: 0,
+            tcp: false,
+            tls: None,
         },
         advertise: match (topology, target, &spec.load_balancer.advertise) {
             (Topology::SingleEc2, ..) => Advertise::Metadata,
@@ -73,6 +75,7 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
             call_ms: spec.timers.call.as_millis(),
         },
         budgets: Budgets { transactions: TRANSACTIONS, message_bytes: MESSAGE_BYTES, counted_calls: COUNTED_CALLS },
+        streams: Streams::default(),
         drain: Drain { accept_ms: accept.as_millis(), grace_ms: grace.as_millis(), retry_after_s: RETRY_AFTER_S },
     }
 }
@@ -87,13 +90,16 @@ fn trunks(spec: &Spec, carriers: &[Carrier]) -> Vec<Trunk> {
         from.retain(|range| !claimed.contains(range));
         claimed.extend(&from);
         trunks.push(Trunk {
-            name: name.clone(),
             from,
             targets: match spec.is_destination(name) {
-                true => trunk.destinations().iter().map(|target| used_target(carriers, target).to_string()).collect(),
+                true => {
+                    let used = |target| ProxyTarget::new(used_target(carriers, target).to_string());
+                    trunk.destinations().iter().map(used).collect()
+                }
                 false => Vec::new(),
             },
             limits: Limits { cps: trunk.limits.cps, calls: trunk.limits.calls },
+            ..Trunk::new(name.clone())
         });
     }
     trunks.sort_by(|a, b| a.name.cmp(&b.name));

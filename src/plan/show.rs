@@ -132,7 +132,11 @@ fn peers(plan: &Plan, sources: bool) -> Vec<String> {
         let carrier = plan.carriers.iter().find(|carrier| carrier.trunks.contains(&trunk.name));
         let title = carrier.map(|carrier| carrier.name.as_str()).filter(|name| *name != trunk.name);
         lines.push(title.map_or_else(|| trunk.name.clone(), |title| format!("{} ({title})", trunk.name)));
-        lines.push(if sources { some_of(&trunk.from) } else { trunk.targets.first().cloned().unwrap_or_default() });
+        lines.push(if sources {
+            some_of(&trunk.from)
+        } else {
+            trunk.targets.first().map(|target| target.uri.clone()).unwrap_or_default()
+        });
     }
     lines
 }

@@ -68,7 +68,7 @@ fn routes(config: &Config) -> Result<Vec<EdgeRoute>, Box<dyn Error>> {
     let mut routes = Vec::new();
     for route in &config.routes {
         let target = trunk(&route.to)?.targets.first().ok_or("a destination without target")?;
-        let domain = target.trim_start_matches("sip:").to_owned();
+        let domain = target.uri.trim_start_matches("sip:").to_owned();
         let (host, port) = match domain.split_once(':') {
             Some((host, port)) => (host, port.parse()?),
             None => (domain.as_str(), 5060),

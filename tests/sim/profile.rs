@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use sipedge_proxy::config::{
-    Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Timers, Trunk,
-    VERSION,
+    Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Streams, Target,
+    Timers, Trunk, VERSION,
 };
 use sipedge_proxy::engine::{TokenKey, TokenKeys};
 
@@ -92,19 +92,14 @@ pub fn config(profile: &Profile) -> Config {
     Config {
         version: VERSION,
         edge: "simulated".into(),
-        listen: Listen { address: None, ingress_port: 5060, egress_port: 5080, shards: 1 },
+        listen: Listen::udp(5060, 5080),
         advertise: Advertise::Host("203.0.113.10".into()),
         admin: Admin { port: 8080 },
         dns: Dns { servers: vec![] },
         secrets: Secrets { token_keys: SecretRef::File("keys".into()) },
         trunks: vec![
-            Trunk { name: "source".into(), from: vec![callers], targets: vec![], limits: profile.limits },
-            Trunk {
-                name: "destination".into(),
-                from: vec![],
-                targets: vec![format!("sip:{}", profile.target_host())],
-                limits: Limits::default(),
-            },
+            Trunk { from: vec![callers], limits: profile.limits, ..Trunk::new("source") },
+            Trunk { targets: vec![Target::new(format!("sip:{}", profile.target_host()))], ..Trunk::new("destination") },
         ],
         routes: vec![Route { from: "source".into(), to: "destination".into() }],
         refuse: profile.refuse,
@@ -117,6 +112,7 @@ pub fn config(profile: &Profile) -> Config {
             call_ms: 60_000,
         },
         budgets: Budgets { transactions: 10_000, message_bytes: 16 << 20, counted_calls: 1_000 },
+        streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 5_000, retry_after_s: 10 },
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sipedge_proxy::engine::{Control, Engine, Gauges, Place, Port, Setup, Shared};
+use sipedge_proxy::engine::{Arrival, Control, Engine, Gauges, Place, Port, Query, Server, Setup, Shared, Transport};
 use sipedge_sip::Time;
 
 use crate::agent::{Agent, Context, Datagram};
@@ -203,10 +203,17 @@ impl World {
             Event::Arrive(datagram) => self.arrive(datagram)?,
             Event::Resolved(index, life) => {
                 let now = self.time();
-                let addresses: Vec<_> = self.profile.callees.iter().map(SocketAddr::ip).collect();
+                let server = |address: &SocketAddr| Server {
+                    priority: 0,
+                    weight: 1,
+                    transport: Transport::Udp,
+                    address: SocketAddr::new(address.ip(), 5060),
+                };
+                let servers: Vec<_> = self.profile.callees.iter().map(server).collect();
+                let query = Query { host: TARGET_NAME.to_owned(), port: None, transport: None, secure: false };
                 let instance = &mut self.instances[index];
                 if let Some(engine) = instance.engine.as_mut().filter(|_| instance.life == life) {
-                    engine.handle_resolved(now, TARGET_NAME, &addresses, Duration::from_secs(60));
+                    engine.handle_resolved(now, &query, &servers, Duration::from_secs(60));
                 }
                 self.collect(index);
             }
@@ -308,7 +315,7 @@ impl World {
         if engine.poll_timeout().is_some_and(|next| next < now) {
             return Err("poll_timeout went back".to_owned());
         }
-        engine.handle_datagram(now, port, source, bytes);
+        engine.handle_message(now, &Arrival::datagram(port, source), bytes);
         let sent = self.collect(index);
         if is_stranger(source.ip()) {
             return self.audit.stranger(source, &sent);
@@ -322,7 +329,7 @@ impl World {
         let outbox = engine.outbox();
         let asks = outbox.resolves().len();
         let sent: Vec<Sent> =
-            outbox.transmits().map(|transmit| (transmit.port, transmit.to, transmit.bytes.to_vec())).collect();
+            outbox.transmits().map(|transmit| (transmit.hop.port, transmit.hop.to, transmit.bytes.to_vec())).collect();
         engine.clear_outbox();
         for _ in 0..asks {
             let at = self.now + self.rng.range(1, 80) * MS;

@@ -228,7 +228,7 @@ fn proxy(egress_port: u16) -> config::Config {
     config::Config {
         version: config::VERSION,
         edge: "test".to_owned(),
-        listen: config::Listen { address: None, ingress_port: INGRESS_PORT, egress_port, shards: 1 },
+        listen: config::Listen::udp(INGRESS_PORT, egress_port),
         advertise: config::Advertise::Metadata,
         admin: config::Admin { port: ADMIN_PORT },
         dns: config::Dns { servers: Vec::new() },
@@ -245,6 +245,7 @@ fn proxy(egress_port: u16) -> config::Config {
             call_ms: 3_600_000,
         },
         budgets: config::Budgets { transactions: 1000, message_bytes: 1 << 20, counted_calls: 1000 },
+        streams: config::Streams::default(),
         drain: config::Drain { accept_ms: 0, grace_ms: 0, retry_after_s: 1 },
     }
 }

@@ -9,7 +9,8 @@ use sipedge::plan::{
     VerifyPlan,
 };
 use sipedge_proxy::config::{
-    Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Timers, Trunk,
+    Admin, Advertise, Budgets, Config, Dns, Drain, Listen, Refuse, Route, SecretRef, Secrets, Streams, Target, Timers,
+    Trunk,
 };
 
 use crate::loopback::{DOMAIN, NUMBER};
@@ -44,19 +45,17 @@ pub(crate) fn one_call(ingress: SocketAddr, caller: SocketAddr, callee: SocketAd
 }
 
 fn config(ingress: SocketAddr, caller: SocketAddr, refuse: Refuse) -> Config {
-    let trunk =
-        |name: &str| Trunk { name: name.to_owned(), from: Vec::new(), targets: Vec::new(), limits: Limits::default() };
     Config {
         version: 1,
         edge: "bridge".to_owned(),
-        listen: Listen { address: Some(ingress.ip()), ingress_port: ingress.port(), egress_port: 5080, shards: 1 },
+        listen: Listen { address: Some(ingress.ip()), ..Listen::udp(ingress.port(), 5080) },
         advertise: Advertise::Host(ingress.ip().to_string()),
         admin: Admin { port: 8080 },
         dns: Dns { servers: Vec::new() },
         secrets: Secrets { token_keys: SecretRef::File("token-keys".to_owned()) },
         trunks: vec![
-            Trunk { from: vec![IpNet::from(caller.ip())], ..trunk("source") },
-            Trunk { targets: vec![format!("sip:{DOMAIN}")], ..trunk("destination") },
+            Trunk { from: vec![IpNet::from(caller.ip())], ..Trunk::new("source") },
+            Trunk { targets: vec![Target::new(format!("sip:{DOMAIN}"))], ..Trunk::new("destination") },
         ],
         routes: vec![Route { from: "source".to_owned(), to: "destination".to_owned() }],
         refuse,
@@ -69,6 +68,7 @@ fn config(ingress: SocketAddr, caller: SocketAddr, refuse: Refuse) -> Config {
             call_ms: 60_000,
         },
         budgets: Budgets { transactions: 1_000, message_bytes: 1_000_000, counted_calls: 1_000 },
+        streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 10_000, retry_after_s: 5 },
     }
 }

@@ -39,6 +39,9 @@ pub struct Config {
     pub timers: Timers,
     /// Upper bounds of the tables.
     pub budgets: Budgets,
+    /// Bounds of TCP and TLS connections.
+    #[serde(default)]
+    pub streams: Streams,
     /// How an instance leaves.
     pub drain: Drain,
 }
@@ -56,6 +59,74 @@ pub struct Listen {
     pub egress_port: u16,
     /// Threads, each with its own sockets and tables. 0: one per core.
     pub shards: u16,
+    /// Whether SIP over TCP is spoken: accepted on `ingress_port`.
+    #[serde(default)]
+    pub tcp: bool,
+    /// SIP over TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsListener>,
+}
+
+impl Listen {
+    /// UDP alone, at an address that is not known yet, one shard.
+    pub fn udp(ingress_port: u16, egress_port: u16) -> Self {
+        Self { address: None, ingress_port, egress_port, shards: 1, tcp: false, tls: None }
+    }
+}
+
+/// SIP over TLS (RFC 3261 §26.2, RFC 5922).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsListener {
+    /// TCP port, usually 5061.
+    pub port: u16,
+    /// The edge's certificate, its chain and its private key, in one PEM document. Read again on every reload.
+    pub certificate: SecretRef,
+    /// Roots of client certificates, in PEM. Absent: none is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_roots: Option<SecretRef>,
+    /// Whether a peer without a client certificate is turned away.
+    #[serde(default)]
+    pub require_client: bool,
+}
+
+/// Bounds of TCP and TLS connections, and when they are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Streams {
+    /// Connections at the same time, both directions together.
+    pub connections: u32,
+    /// Connections that one source address may have open.
+    pub connections_per_source: u32,
+    /// A connection on which nothing was received or sent for this long is closed.
+    pub idle_ms: u32,
+    /// Time for a connection to be established, TLS included.
+    pub connect_ms: u32,
+    /// Time for a message that has begun to arrive to be there whole.
+    pub message_ms: u32,
+    /// Bytes that wait to be sent, over all connections.
+    pub bytes_in_flight: u64,
+    /// Requests longer than this go by TCP where the URI leaves the transport open, and by UDP when TCP is refused
+    /// (RFC 3261 §18.1.1; 1,300 there). Absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub above_bytes: Option<u32>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            // A carrier has a handful; a thousand are a PBX park of its own. Each costs some 20 KiB with TLS.
+            connections: 2_000,
+            connections_per_source: 100,
+            // The NLB forgets a TCP flow after 350 s (AWS: "Network Load Balancers", idle timeout).
+            idle_ms: 340_000,
+            // As long as a request waits for its first response: failover would come too late after that.
+            connect_ms: 4_000,
+            message_ms: 10_000,
+            bytes_in_flight: 16 << 20,
+            above_bytes: None,
+        }
+    }
 }
 
 /// The address that peers are told.
@@ -113,12 +184,150 @@ pub struct Trunk {
     /// Sources from which this trunk may open calls; the longest prefix over all trunks wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<IpNet>,
-    /// Where calls to this trunk go: SIP URIs such as `sip:example.pstn.example:5060`. In this version the first is used.
+    /// Where calls to this trunk go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub targets: Vec<String>,
+    pub targets: Vec<Target>,
+    /// Which target a call takes among those of the best priority.
+    #[serde(default)]
+    pub select: Select,
+    /// When a call in set-up goes on to the next destination.
+    #[serde(default)]
+    pub failover: Failover,
+    /// OPTIONS to each destination, to see whether it is there. Absent: none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+    /// Certificates for TLS to this trunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TrunkTls>,
+    /// What this trunk's word is taken for.
+    #[serde(default)]
+    pub trust: Trust,
     /// Admission limits, for calls from this trunk and for calls to it.
     #[serde(default)]
     pub limits: Limits,
+}
+
+impl Trunk {
+    /// A trunk from which nothing comes and to which nothing goes.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            from: Vec::new(),
+            targets: Vec::new(),
+            select: Select::default(),
+            failover: Failover::default(),
+            probe: None,
+            tls: None,
+            trust: Trust::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Where calls to a trunk go. A host name may stand for several servers (RFC 3263); each is a destination of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// A SIP URI without a user part, such as `sip:example.pstn.example` or `sip:192.0.2.1:5070;transport=tcp`.
+    pub uri: String,
+    /// Lower ones first; the next only when none of the lower ones is left.
+    #[serde(default = "one")]
+    pub priority: u16,
+    /// Share of the calls among targets of one priority. 0: only when the others are down.
+    #[serde(default = "one")]
+    pub weight: u16,
+}
+
+impl Target {
+    /// A target of the usual priority and weight.
+    pub fn new(uri: impl Into<String>) -> Self {
+        Self { uri: uri.into(), priority: one(), weight: one() }
+    }
+}
+
+/// How one of several targets is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Select {
+    /// By weight; the Call-ID decides, so that every instance takes the same target for one call.
+    #[default]
+    Weight,
+    /// By the Call-ID alone; a target that goes or comes moves only its own share of the calls.
+    CallId,
+    /// One after the other, each shard for itself.
+    RoundRobin,
+    /// All of the best priority at the same time (RFC 3261 §16.6, parallel forking): the first that answers gets the call.
+    All,
+}
+
+/// When a call in set-up goes on to the next destination: always when nothing answers or the transport fails, and on these codes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Failover {
+    /// Final response codes, 400 to 599. What the callee has decided, such as 486 or 603, may not be among them.
+    pub codes: Vec<u16>,
+    /// Destinations that one call tries at most.
+    pub attempts: u8,
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        // RFC 3263 §4.3: a 503 means another server should be tried. Three tries at 5 s each are as long as a caller waits.
+        Self { codes: vec![503], attempts: 3 }
+    }
+}
+
+/// OPTIONS to each destination of a trunk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Probe {
+    /// Time between two probes of one destination.
+    pub interval_ms: u32,
+    /// Percent of the interval by which it is varied at random, so that instances do not probe in step.
+    pub jitter_percent: u8,
+    /// Time for the answer.
+    pub timeout_ms: u32,
+    /// Failures in a row that mark a destination down.
+    pub down_after: u8,
+    /// Successes in a row that mark it up.
+    pub up_after: u8,
+    /// Codes that count as success. Empty: every final response but 408 and 5xx.
+    pub codes: Vec<u16>,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            interval_ms: 30_000,
+            jitter_percent: 10,
+            timeout_ms: 4_000,
+            down_after: 2,
+            up_after: 2,
+            codes: Vec::new(),
+        }
+    }
+}
+
+/// Certificates for TLS to one trunk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrunkTls {
+    /// The edge's client certificate for this trunk, its chain and its private key, in one PEM document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<SecretRef>,
+    /// Roots that this trunk's certificate has to come from, in PEM. Absent: the public ones (Mozilla's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roots: Option<SecretRef>,
+}
+
+/// What a trunk's word is taken for. What it is not trusted for is removed from its requests and responses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trust {
+    /// P-Asserted-Identity (RFC 3325).
+    pub identity: bool,
+    /// The `X-` headers by which an edge and its PBX tell flows apart, such as `X-Store-Domain`.
+    pub internal_headers: bool,
 }
 
 /// Admission limits of one instance for one trunk. Absent: no limit.
@@ -193,4 +402,8 @@ pub struct Drain {
     pub grace_ms: u32,
     /// Retry-After of the 503, in seconds.
     pub retry_after_s: u32,
+}
+
+fn one() -> u16 {
+    1
 }

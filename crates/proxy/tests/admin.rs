@@ -39,14 +39,14 @@ fn pages_tell_health_readiness_and_metrics() {
 fn datagrams_show_in_the_metrics_within_a_second_or_so() {
     let (_process, _folder) = ready(31);
     let edge = address(31);
-    let before = metric(edge, "sipedge_datagrams_received_total");
+    let before = metric(edge, "sipedge_messages_received_total");
     let peer = Agent::bind(address(201), 0);
     for _ in 0..10 {
         peer.socket.send_to(b"\r\n\r\n", (edge, INGRESS)).unwrap();
     }
     let deadline = Instant::now() + DEADLINE;
-    while metric(edge, "sipedge_datagrams_received_total") < before + 10 {
-        assert!(Instant::now() < deadline, "{} of 10", metric(edge, "sipedge_datagrams_received_total") - before);
+    while metric(edge, "sipedge_messages_received_total") < before + 10 {
+        assert!(Instant::now() < deadline, "{} of 10", metric(edge, "sipedge_messages_received_total") - before);
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -13,7 +13,7 @@ use nix::sys::socket;
 use process::imds::{Imds, State, Trouble};
 use process::sip::Agent;
 use process::{ADMIN, EGRESS, INGRESS, Process, address, config, folder, get, user_data, wait_for_readyz};
-use sipedge_proxy::config::{Advertise, Config, SecretRef};
+use sipedge_proxy::config::{Advertise, Config, SecretRef, Target};
 
 /// The configuration that an instance gets: without its address.
 fn instance(number: u8) -> Config {
@@ -238,7 +238,7 @@ fn nothing_answers_sip_before_ready() {
 fn an_instance_that_cannot_call_itself_does_not_get_ready() {
     let silent = Agent::bind(address(201), 0);
     let mut config = instance(20);
-    config.trunks[1].targets = vec!["sip:pstn.example".into()];
+    config.trunks[1].targets = vec![Target::new("sip:pstn.example")];
     config.dns.servers = vec![silent.address];
     let folder = folder(&config);
     let imds = Imds::start(state(20, &config));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use process::sip::Agent;
 use process::{DEADLINE, EGRESS, INGRESS, address, config, keys};
+use sipedge_proxy::config::Target;
 use sipedge_proxy::engine::{Control, Place};
 use sipedge_proxy::net::Proxy;
 
@@ -40,7 +41,7 @@ fn name_server(ip: IpAddr, answer: Option<IpAddr>) -> (SocketAddr, Arc<AtomicUsi
 
 fn start(edge: u8, caller: IpAddr, target: &str, server: SocketAddr) -> (Proxy, SocketAddr) {
     let mut config = config(address(edge), caller, server);
-    config.trunks[1].targets = vec![target.into()];
+    config.trunks[1].targets = vec![Target::new(target)];
     config.dns.servers = vec![server];
     let (ingress, egress) = (SocketAddr::new(address(edge), INGRESS), SocketAddr::new(address(edge), EGRESS));
     let place = Place { ingress, egress, advertised: address(edge).to_string(), shards: 2 };

@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use sipedge_proxy::engine::Port;
+use sipedge_proxy::engine::{Arrival, Port};
 
 use bench::{Bench, CALLEE, CALLER, address, config, request, response};
 
@@ -85,7 +85,7 @@ impl Line {
     fn receive(&mut self, port: Port, from: &str, bytes: &[u8]) -> Vec<u8> {
         let (from, now, engine) = (address(from), self.bench.now, &mut self.bench.engine);
         let before = ALLOCATIONS.with(Cell::get);
-        engine.handle_datagram(now, port, from, bytes);
+        engine.handle_message(now, &Arrival::datagram(port, from), bytes);
         self.allocations += ALLOCATIONS.with(Cell::get) - before;
         let last = self.bench.engine.outbox().transmits().last().map(|sent| sent.bytes.to_vec());
         self.bench.engine.clear_outbox();

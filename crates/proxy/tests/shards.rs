@@ -102,8 +102,8 @@ fn whatever_arrives_is_taken() {
     for bytes in [&b""[..], b"\r\n\r\n", b"\0\x01\0\0\x21\x12\xa4\x42", b"GET / HTTP/1.1\r\n\r\n", &longest] {
         peer.socket.send_to(bytes, edge).unwrap();
     }
-    let numbers = wait_for(&proxy, "five datagrams", |numbers| numbers.counters.datagrams_received >= 5);
-    assert_eq!(numbers.counters.datagrams_received, 5);
+    let numbers = wait_for(&proxy, "five datagrams", |numbers| numbers.counters.messages_received >= 5);
+    assert_eq!(numbers.counters.messages_received, 5);
     assert_eq!(proxy.health(), Ok(()));
     assert_eq!(proxy.dead_shard(), None);
 }
@@ -113,7 +113,7 @@ fn before_it_is_opened_nobody_is_answered() {
     let peer = Agent::bind(address(76), 0);
     let (proxy, edge) = start(75, address(76), "198.51.100.7:5060".parse().unwrap());
     peer.send(&peer.request("OPTIONS", &format!("sip:{edge}"), "closed"), edge);
-    wait_for(&proxy, "one datagram", |numbers| numbers.counters.datagrams_received == 1);
+    wait_for(&proxy, "one datagram", |numbers| numbers.counters.messages_received == 1);
     assert_eq!(proxy.numbers().net.datagrams_sent, 0);
     proxy.control(Control::Open);
     peer.send(&peer.request("OPTIONS", &format!("sip:{edge}"), "open"), edge);

@@ -6,11 +6,12 @@ use std::time::Duration;
 use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Message, Method};
 
+use super::flow::Arrival;
 use super::incoming::Incoming;
 use super::pool::Pool;
 use super::token::{Direction, Token};
 use super::write::{self, Answer, ExtraHeader};
-use super::{Engine, Gate, Port, Shared};
+use super::{Engine, Gate, Shared};
 use crate::config::Refuse;
 
 /// Who sent a request from outside a dialog.
@@ -168,18 +169,20 @@ impl Engine {
 
     /// Answers without a transaction: the same request gets the same answer again (RFC 3261 §8.2.7).
     pub(super) fn answer(&mut self, request: &Incoming<'_>, answer: Answer) {
-        self.outbox.transmit(request.port, request.respond_to, |out| {
+        self.outbox.transmit(&request.back(), None, |out| {
             write::answer(&request.message, &request.head, &request.stamp, answer, request.branch, out);
         });
     }
 
     /// 400 to a trunk whose request lacks what every request has; nothing to anybody else, and nothing without a Via to answer by.
-    pub(super) fn answer_malformed(&mut self, port: Port, source: SocketAddr, message: &Message<'_>) {
+    pub(super) fn answer_malformed(&mut self, arrival: &Arrival, message: &Message<'_>) {
+        let source = arrival.source;
         let is_ack = message.request().is_none_or(|request| request.method == Method::Ack);
         let is_known = self.setup.trunk_of(source.ip()).is_some();
         if let Some((via, _)) = message.top_via().filter(|_| is_known && !is_ack) {
             let respond_to = write::response_address(&via, source);
-            self.outbox.transmit(port, respond_to, |out| write::answer_malformed(message, BAD_REQUEST, out));
+            self.outbox
+                .transmit(&arrival.back(respond_to), None, |out| write::answer_malformed(message, BAD_REQUEST, out));
         }
     }
 

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use sipedge_sip::message::Message;
 
+use super::branch;
+use super::flow::{Arrival, Hop};
 use super::head::Head;
 use super::keys::Key;
 use super::write::{self, ViaStamp};
-use super::{Port, branch};
 
 /// A request with all that is known of it.
 #[derive(Clone, Copy)]
@@ -16,23 +17,29 @@ pub(super) struct Incoming<'a> {
     pub(super) head: Head<'a>,
     pub(super) stamp: ViaStamp,
     pub(super) branch: u128,
-    /// The socket that it came by.
-    pub(super) port: Port,
+    /// How it came.
+    pub(super) arrival: Arrival,
     pub(super) source: SocketAddr,
     /// Where its responses go.
     pub(super) respond_to: SocketAddr,
 }
 
 impl<'a> Incoming<'a> {
-    pub(super) fn new(message: Message<'a>, head: Head<'a>, port: Port, source: SocketAddr, branch_key: &Key) -> Self {
+    pub(super) fn new(message: Message<'a>, head: Head<'a>, arrival: &Arrival, branch_key: &Key) -> Self {
+        let source = arrival.source;
         Self {
             message,
             head,
             stamp: ViaStamp::new(&head, source),
             branch: branch::of_request(branch_key, &head),
-            port,
+            arrival: *arrival,
             source,
             respond_to: write::response_address(&head.via, source),
         }
+    }
+
+    /// The way of its responses.
+    pub(super) fn back(&self) -> Hop {
+        self.arrival.back(self.respond_to)
     }
 }

@@ -3,12 +3,15 @@
 //! The driver hands in what happened and then sends what lies in the [`Outbox`]:
 //!
 //! ```text
-//! handle_datagram | handle_resolved | handle_timeout | handle_control  →  outbox()  →  clear_outbox()  →  poll_timeout()
+//! handle_message | handle_failure | handle_resolved | handle_bulletin | handle_timeout | handle_setup | handle_control
+//!     →  outbox()  →  clear_outbox()  →  poll_timeout()
 //! ```
 
 mod admission;
 mod branch;
 mod calls;
+mod destinations;
+mod flow;
 mod head;
 mod incoming;
 mod keys;
@@ -27,20 +30,23 @@ mod token;
 mod transactions;
 mod write;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sipedge_sip::Time;
 use sipedge_sip::message::{Edits, Layout, Malformed, Message};
 
+pub use destinations::{DestinationStatus, Mark};
+pub use flow::{Arrival, Connection, Hop, Query, Receipt, Server, TlsPeer, Transport};
 pub use keys::{TokenKey, TokenKeys};
 pub use limits::Shared;
 pub use numbers::{Counters, Gauges};
-pub use outbox::{Event, Outbox, Resolve, Transmit};
+pub use outbox::{Bulletin, Event, Health, Outbox, Transmit};
 pub use setup::{Place, Setup, SetupError};
 
 use calls::Calls;
+use destinations::Destinations;
 use names::{Change, Names};
 use refusals::Refusals;
 use transactions::Transactions;
@@ -54,6 +60,7 @@ pub struct Engine {
     transactions: Transactions,
     calls: Calls,
     names: Names,
+    destinations: Destinations,
     refusals: Refusals,
     outbox: Outbox,
     counters: Counters,
@@ -68,10 +75,8 @@ impl Engine {
     /// An engine that answers nobody until it gets [`Control::Open`] or [`Control::SelfCall`].
     pub fn new(setup: Arc<Setup>, shared: Arc<Shared>, now: Time) -> Self {
         let mut names = Names::default();
-        for target in setup.trunks.iter().filter_map(|trunk| trunk.target.as_ref()) {
-            if target.ip.is_none() {
-                names.add_destination(&target.host, now);
-            }
+        for query in setup.queries() {
+            names.add_destination(query, now);
         }
         let transactions = Transactions::new(now, limits::with_reserve(setup.message_bytes));
         let mut engine = Self {
@@ -81,6 +86,7 @@ impl Engine {
             transactions,
             calls: Calls::new(now),
             names,
+            destinations: Destinations::default(),
             refusals: Refusals::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
@@ -92,40 +98,66 @@ impl Engine {
         engine
     }
 
-    /// A datagram arrived on `port` from `source`.
-    pub fn handle_datagram(&mut self, now: Time, port: Port, source: SocketAddr, datagram: &[u8]) {
-        self.counters.datagrams_received += 1;
-        if !self.gate.admits(source) {
+    /// A message arrived: a datagram, or what was framed of a stream.
+    pub fn handle_message(&mut self, now: Time, arrival: &Arrival, bytes: &[u8]) {
+        self.counters.messages_received += 1;
+        if !self.gate.admits(arrival.source) {
             self.counters.dropped_closed += 1;
             return;
         }
         let mut layout = std::mem::take(&mut self.layout);
-        match Message::read(datagram, &mut layout) {
+        match Message::read(bytes, &mut layout) {
             Ok(message) => match message.status() {
                 Some(code) => self.handle_response(now, &message, code),
-                None => self.handle_request(now, port, source, &message),
+                None => self.handle_request(now, arrival, &message),
             },
             Err(Malformed::StartLine) => self.counters.not_sip += 1,
             Err(error) => {
                 self.counters.malformed += 1;
                 // RFC 3261 §18.3: a request whose body did not arrive whole is answered 400.
                 if let (Malformed::Truncated { .. }, Ok(message)) =
-                    (error, Message::read_without_body(datagram, &mut layout))
+                    (error, Message::read_without_body(bytes, &mut layout))
                 {
-                    self.answer_malformed(port, source, &message);
+                    self.answer_malformed(arrival, &message);
                 }
             }
         }
         self.layout = layout;
     }
 
-    /// The answer to a [`Resolve`]: the addresses of `host`; empty when the name servers gave none or did not answer.
-    pub fn handle_resolved(&mut self, now: Time, host: &str, addresses: &[IpAddr], ttl: Duration) {
-        match self.names.handle_resolved(now, host, addresses, ttl) {
+    /// The answer to a [`Query`]: its servers; empty when the name servers gave none or did not answer.
+    pub fn handle_resolved(&mut self, now: Time, query: &Query, servers: &[Server], ttl: Duration) {
+        match self.names.handle_resolved(now, query, servers, ttl) {
             Change::None => {}
-            Change::Addresses(addresses) => self.outbox.event(Event::Resolved { host: host.to_owned(), addresses }),
-            Change::Failed => self.outbox.event(Event::Unresolved { host: host.to_owned() }),
+            Change::Servers(servers) => self.outbox.event(Event::Resolved { host: query.host.clone(), servers }),
+            Change::Failed => self.outbox.event(Event::Unresolved { host: query.host.clone() }),
         }
+    }
+
+    /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
+    pub fn handle_failure(&mut self, now: Time, receipt: Receipt) {
+        self.transport_failed(now, receipt);
+    }
+
+    /// Another shard has found something out.
+    pub fn handle_bulletin(&mut self, now: Time, bulletin: &Bulletin) {
+        self.destinations.handle_bulletin(now, bulletin);
+    }
+
+    /// A new configuration, checked, is in force from now on. Transactions, counts and what is known of destinations stay.
+    pub fn handle_setup(&mut self, now: Time, setup: Arc<Setup>, shared: Arc<Shared>) {
+        self.names.release_destinations();
+        for query in setup.queries() {
+            self.names.add_destination(query, now);
+        }
+        self.setup = setup;
+        self.shared = shared;
+        self.ask_names(now);
+    }
+
+    /// What is known of every destination of the configuration, for the control endpoint.
+    pub fn destinations(&self) -> Vec<DestinationStatus> {
+        self.destinations.list(&self.setup, &self.names)
     }
 
     /// The moment of [`Engine::poll_timeout`] has come.
@@ -152,6 +184,10 @@ impl Engine {
                 let accept = Duration::from_millis(u64::from(self.setup.config.drain.accept_ms));
                 Gate::Draining { refuse_from: now + accept }
             }
+            Control::Mark { transport, address, mark } => {
+                self.destinations.mark(transport, address, mark);
+                self.gate
+            }
         };
     }
 
@@ -168,7 +204,7 @@ impl Engine {
 
     /// The outbox has been dealt with; its buffers are used again.
     pub fn clear_outbox(&mut self) {
-        self.counters.datagrams_sent += self.outbox.transmits().len() as u64;
+        self.counters.messages_sent += self.outbox.transmits().len() as u64;
         self.outbox.clear();
     }
 
@@ -189,7 +225,7 @@ impl Engine {
 
     fn ask_names(&mut self, now: Time) {
         let outbox = &mut self.outbox;
-        self.names.poll(now, |host| outbox.resolve(host));
+        self.names.poll(now, |query| outbox.resolve(query));
     }
 
     fn give_call(&self, call: calls::Call) {
@@ -248,6 +284,15 @@ pub enum Control {
     Open,
     /// Leave: OPTIONS gets 503; new calls get 503 after `drain.accept_ms`.
     Drain,
+    /// The operator's word on a destination.
+    Mark {
+        /// How it is reached.
+        transport: Transport,
+        /// Where it is.
+        address: SocketAddr,
+        /// What it is to be.
+        mark: Mark,
+    },
 }
 
 /// Whom the engine listens to.

@@ -25,10 +25,10 @@ macro_rules! numbers {
 numbers! {
     /// What has happened since the start.
     Counters {
-        /// Datagrams received.
-        datagrams_received,
-        /// Datagrams sent.
-        datagrams_sent,
+        /// Messages received, over all transports.
+        messages_received,
+        /// Messages sent, over all transports.
+        messages_sent,
         /// Datagrams that are no SIP: empty, keep-alives, anything else.
         not_sip,
         /// SIP messages with a broken frame or without a header that every message has.

@@ -1,6 +1,7 @@
 //! Sending a request on: two transactions, the edits, the next hop (RFC 3261 §16.6), and CANCEL (§16.10).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use sipedge_sip::message::{Edits, Element, HeaderName, Message, Method};
 use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
@@ -8,15 +9,17 @@ use sipedge_sip::uri::Uri;
 use sipedge_sip::{Span, Time};
 
 use super::admission::TRYING;
+use super::flow::{Hop, Server, TlsPeer};
 use super::incoming::Incoming;
 use super::limits::with_reserve;
+use super::setup::Lookup;
 use super::token::{Direction, Token};
 use super::transactions::{Id, Key, Machine};
 use super::{Engine, Gate, Port, write};
 
 /// Where a request goes, and what changes on the way.
 pub(super) struct Onward<'t> {
-    pub(super) next_hop: SocketAddr,
+    pub(super) next_hop: Hop,
     /// `host[:port]` that replaces the one of the Request-URI.
     pub(super) host_port: Option<&'t str>,
     pub(super) record_route: Option<Token>,
@@ -57,13 +60,13 @@ impl Engine {
                 Machine::NonInviteClient(NonInviteClient::new(now, timers)),
             ),
         };
-        let server = self.transactions.insert(key, server, request.port, request.respond_to);
+        let server = self.transactions.insert(key, server, request.back());
         if method == Method::Invite {
             self.answer(request, TRYING);
             self.keep_last_transmit(server);
         }
         self.send_on(request, onward);
-        let client = self.transactions.insert(key, client, self.egress(), onward.next_hop);
+        let client = self.transactions.insert(key, client, onward.next_hop.clone());
         self.keep_last_transmit(client);
         self.transactions.join(server, client);
         if let Some(transaction) = self.transactions.get_mut(client) {
@@ -96,8 +99,7 @@ impl Engine {
             });
         }
         let edits = &self.edits;
-        let port = self.egress();
-        self.outbox.transmit(port, onward.next_hop, |out| edits.write(message, out));
+        self.outbox.transmit(&onward.next_hop, None, |out| edits.write(message, out));
     }
 
     /// Sends the CANCEL of an INVITE that the caller has cancelled, now or as soon as the branch has answered provisionally.
@@ -114,11 +116,11 @@ impl Engine {
 
     /// Sends the CANCEL of a branch, in a transaction of its own that has the branch's key.
     pub(super) fn send_cancel(&mut self, now: Time, client: Id) {
-        let Some((branch, remote)) = self
+        let Some((branch, hop)) = self
             .transactions
             .key(client)
             .zip(self.transactions.get(client))
-            .map(|(key, transaction)| (key.branch(), transaction.remote))
+            .map(|(key, transaction)| (key.branch(), transaction.hop.clone()))
         else {
             return;
         };
@@ -127,16 +129,15 @@ impl Engine {
             return;
         }
         let invite = self.transactions.take_kept(client);
-        let port = self.egress();
         let mut layout = std::mem::take(&mut self.spare_layout);
         if let Ok(message) = Message::read_without_body(invite.bytes(), &mut layout) {
             self.counters.cancels_forwarded += 1;
             let to = message.header(HeaderName::To).map(|to| to.line.of(message.bytes())).unwrap_or_default();
-            self.outbox.transmit(port, remote, |out| write::companion(&message, Method::Cancel, to, out));
+            self.outbox.transmit(&hop, None, |out| write::companion(&message, Method::Cancel, to, out));
             // Without room for a transaction it is sent once.
             if (self.transactions.len() as u64) < with_reserve(self.setup.transactions as u64) {
                 let machine = Machine::NonInviteClient(NonInviteClient::new(now, &self.setup.timers));
-                let id = self.transactions.insert(key, machine, port, remote);
+                let id = self.transactions.insert(key, machine, hop);
                 self.keep_last_transmit(id);
             }
         }
@@ -155,23 +156,25 @@ impl Engine {
     }
 
     /// The address that a request goes to. Of several the Call-ID chooses, so that every instance takes the same for one call.
-    pub(super) fn address(
-        &mut self,
-        now: Time,
-        request: &Incoming<'_>,
-        host: &[u8],
-        ip: Option<IpAddr>,
-        port: u16,
-    ) -> NextHop {
-        if let Some(ip) = ip {
-            return NextHop::Known(SocketAddr::new(ip, port));
-        }
-        let Some(addresses) = self.names.addresses(host, now) else { return NextHop::Asked };
-        let choice = super::call_hash(request.head.call_id) % addresses.len().max(1) as u64;
-        match addresses.get(choice as usize) {
-            Some(ip) => NextHop::Known(SocketAddr::new(*ip, port)),
-            None => NextHop::Unknown,
-        }
+    pub(super) fn address(&mut self, now: Time, request: &Incoming<'_>, uri: &Uri<'_>) -> NextHop {
+        let server = match Lookup::of(uri) {
+            Some(Lookup::Address(server)) => server,
+            Some(Lookup::Name(query)) => {
+                let Some(servers) = self.names.servers(&query, now) else { return NextHop::Asked };
+                let choice = super::call_hash(request.head.call_id) % servers.len().max(1) as u64;
+                match servers.get(choice as usize) {
+                    Some(server) => *server,
+                    None => return NextHop::Unknown,
+                }
+            }
+            None => return NextHop::Unknown,
+        };
+        NextHop::Known(self.hop(&server, None))
+    }
+
+    /// The way to a server.
+    pub(super) fn hop(&self, server: &Server, peer: Option<Arc<TlsPeer>>) -> Hop {
+        Hop { transport: server.transport, port: self.egress(), to: server.address, connection: None, peer }
     }
 
     /// Whether a remote target may be at this address. What the sender of a request writes there must not make the edge talk to its own
@@ -184,8 +187,9 @@ impl Engine {
                 IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
             };
         let is_peer = || {
-            let mut targets = self.setup.trunks.iter().filter_map(|trunk| trunk.target.as_ref());
-            self.setup.trunk_of(ip).is_some() || targets.any(|target| target.ip == Some(ip))
+            let mut targets = self.setup.trunks.iter().flat_map(|trunk| &trunk.targets);
+            self.setup.trunk_of(ip).is_some()
+                || targets.any(|target| matches!(&target.lookup, Lookup::Address(server) if server.address.ip() == ip))
         };
         let is_self_call = || match self.gate {
             Gate::SelfCall { caller, callee } => ip == caller.ip() || ip == callee.ip(),
@@ -197,7 +201,7 @@ impl Engine {
 
 /// What is known of a next hop.
 pub(super) enum NextHop {
-    Known(SocketAddr),
+    Known(Hop),
     /// Its name is being resolved.
     Asked,
     /// Its name has no address.

@@ -1,7 +1,5 @@
 //! Requests: admit, route, send on (RFC 3261 §16.3 to §16.6).
 
-use std::net::SocketAddr;
-
 use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Message, Method};
 use sipedge_sip::transaction::ServerReaction;
@@ -11,23 +9,25 @@ use super::admission::{
     BAD_ROUTE, FORBIDDEN, FORBIDDEN_TARGET, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND, OK, Sender,
     UNRESOLVED, UNSUPPORTED_SCHEME,
 };
+use super::destinations::Choice;
+use super::flow::{Arrival, Hop, Transport};
 use super::head::Head;
 use super::incoming::Incoming;
 use super::relay::{NextHop, Onward, OwnRoutes};
-use super::setup::SIP_PORT;
 use super::token::Token;
 use super::transactions::{Id, Key, Machine};
 use super::write::ExtraHeader;
-use super::{Engine, Gate, Port};
+use super::{Engine, Gate};
 
 impl Engine {
-    pub(super) fn handle_request(&mut self, now: Time, port: Port, source: SocketAddr, message: &Message<'_>) {
+    pub(super) fn handle_request(&mut self, now: Time, arrival: &Arrival, message: &Message<'_>) {
+        let source = arrival.source;
         let Some(head) = Head::of(message) else {
             self.counters.malformed += 1;
-            self.answer_malformed(port, source, message);
+            self.answer_malformed(arrival, message);
             return;
         };
-        let request = Incoming::new(*message, head, port, source, &self.setup.branch_key);
+        let request = Incoming::new(*message, head, arrival, &self.setup.branch_key);
         let (method, invite) = (head.method(), Key::invite(request.branch));
         match method {
             Method::Ack => {
@@ -65,7 +65,7 @@ impl Engine {
     /// trunk. Everybody beyond the edge sees the branches of its peers; with them alone nobody cancels a call.
     fn known(&self, request: &Incoming<'_>, key: Key) -> Option<Id> {
         let id = self.transactions.server(key)?;
-        let first = self.transactions.get(id)?.remote.ip();
+        let first = self.transactions.get(id)?.hop.to.ip();
         let source = request.source.ip();
         let is_same = first == source
             || self.setup.trunk_of(first).is_some_and(|trunk| self.setup.trunk_of(source) == Some(trunk));
@@ -83,7 +83,7 @@ impl Engine {
         };
         if reaction == ServerReaction::Repeat && !transaction.kept.is_empty() {
             let kept = transaction.kept.bytes();
-            self.outbox.transmit(transaction.port, transaction.remote, |out| out.extend_from_slice(kept));
+            self.outbox.transmit(&transaction.hop, transaction.receipt(), |out| out.extend_from_slice(kept));
         }
     }
 
@@ -149,7 +149,7 @@ impl Engine {
             self.reject(request, NO_SUCH_DIALOG);
             return;
         }
-        let next_hop = match self.address(now, request, target.host, target.ip(), target.port.unwrap_or(SIP_PORT)) {
+        let next_hop = match self.address(now, request, &target) {
             NextHop::Known(next_hop) => next_hop,
             NextHop::Asked => {
                 // The peer's retransmission will find the answer.
@@ -162,7 +162,7 @@ impl Engine {
                 return;
             }
         };
-        if !self.may_reach(next_hop.ip()) {
+        if !self.may_reach(next_hop.to.ip()) {
             self.reject(request, FORBIDDEN_TARGET);
             return;
         }
@@ -198,13 +198,10 @@ impl Engine {
             (Sender::SelfCall { callee }, _) => {
                 self.edits.clear();
                 let token = Token { from: 0, to: 0, issued: now.as_secs() as u32 };
-                let onward = Onward {
-                    next_hop: callee,
-                    host_port: None,
-                    record_route: Some(token),
-                    remove_routes: true,
-                    counted: None,
-                };
+                let next_hop =
+                    Hop { transport: Transport::Udp, port: self.egress(), to: callee, connection: None, peer: None };
+                let onward =
+                    Onward { next_hop, host_port: None, record_route: Some(token), remove_routes: true, counted: None };
                 self.relay(now, request, &onward);
                 return;
             }
@@ -235,16 +232,24 @@ impl Engine {
         }
         let setup = self.setup.clone();
         let destination = setup.trunks.get(trunk).and_then(|trunk| trunk.destination);
-        let Some((to, target)) = destination.and_then(|to| Some((to, setup.trunks.get(to)?.target.as_ref()?))) else {
+        let Some(to) = destination else {
             self.reject(request, NO_ROUTE);
             return;
         };
-        let NextHop::Known(next_hop) = self.address(now, request, target.host.as_bytes(), target.ip, target.port)
-        else {
+        let call = super::call_hash(request.head.call_id);
+        let choice = self.destinations.choose(now, &setup, &self.names, to, call, |_| false);
+        let chosen = match choice {
+            Choice::Take(candidate) => {
+                setup.trunks.get(to).and_then(|to| Some((candidate, to.targets.get(candidate.target)?)))
+            }
+            Choice::Exhausted | Choice::Unavailable => None,
+        };
+        let Some((candidate, target)) = chosen else {
             self.counters.unresolved_destination += 1;
             self.refuse_for_now(now, request, self.unavailable());
             return;
         };
+        let next_hop = self.hop(&candidate.server, Some(target.peer.clone()));
         let counted = if method == Method::Invite {
             match self.admit_call(now, request, trunk, to) {
                 Ok(counted) => counted,

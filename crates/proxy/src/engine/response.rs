@@ -90,17 +90,17 @@ impl Engine {
     /// Sends the ACK of a refusal, made from the INVITE and the refusal's To, and keeps it for the refusal's retransmissions.
     fn acknowledge(&mut self, client: Id, refusal: &Message<'_>) {
         let Some(transaction) = self.transactions.get(client) else { return };
-        let (port, remote) = (transaction.port, transaction.remote);
+        let (hop, receipt) = (transaction.hop.clone(), transaction.receipt());
         let kept = transaction.kept.bytes();
         if kept.starts_with(b"ACK ") {
-            self.outbox.transmit(port, remote, |out| out.extend_from_slice(kept));
+            self.outbox.transmit(&hop, receipt, |out| out.extend_from_slice(kept));
             return;
         }
         let mut layout = std::mem::take(&mut self.spare_layout);
         let written = match Message::read_without_body(kept, &mut layout) {
             Ok(invite) => {
                 let to = refusal.header(HeaderName::To).map(|to| to.line.of(refusal.bytes())).unwrap_or_default();
-                self.outbox.transmit(port, remote, |out| write::companion(&invite, Method::Ack, to, out));
+                self.outbox.transmit(&hop, receipt, |out| write::companion(&invite, Method::Ack, to, out));
                 true
             }
             Err(_) => false,
@@ -131,7 +131,7 @@ impl Engine {
             Machine::InviteServer(machine) => machine.may_repeat(),
             _ => true,
         };
-        let (port, remote) = (transaction.port, transaction.remote);
+        let (hop, receipt) = (transaction.hop.clone(), transaction.receipt());
         let edits = &mut self.edits;
         edits.clear();
         if let Some((_, via)) = message.top_via() {
@@ -145,7 +145,7 @@ impl Engine {
         }
         let edits = &self.edits;
         self.counters.responses_forwarded += 1;
-        self.outbox.transmit(port, remote, |out| edits.write(message, out));
+        self.outbox.transmit(&hop, receipt, |out| edits.write(message, out));
         if keeps {
             self.keep_last_transmit(server);
         } else {

@@ -1,6 +1,7 @@
 //! From a configuration to what an engine needs to run, with every reason why it cannot.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -8,9 +9,10 @@ use prefix_trie::PrefixMap;
 use sipedge_sip::transaction::Timers;
 use sipedge_sip::uri::Uri;
 
+use super::flow::{Query, Server, TlsPeer, Transport};
 use super::keys::{Key, TokenKeys};
 use super::token::{SigningKey, fingerprint};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Probe, Select, Trust};
 
 /// A checked configuration with everything that only the instance knows, and the lookup tables made from it.
 #[derive(Debug)]
@@ -59,11 +61,19 @@ pub struct SetupError {
 /// A peer.
 #[derive(Debug)]
 pub(super) struct Trunk {
+    pub(super) name: String,
     /// What tokens carry of its name.
     pub(super) fingerprint: u16,
     /// Index of the trunk that its calls go to.
     pub(super) destination: Option<usize>,
-    pub(super) target: Option<Target>,
+    pub(super) targets: Vec<Target>,
+    pub(super) select: Select,
+    /// Final response codes after which a call in set-up goes on to the next destination, sorted.
+    pub(super) failover: Vec<u16>,
+    /// Destinations that one call tries at most.
+    pub(super) attempts: u8,
+    pub(super) probe: Option<Probe>,
+    pub(super) trust: Trust,
     /// Whether a limit counts its calls.
     pub(super) counts_calls: bool,
 }
@@ -71,13 +81,47 @@ pub(super) struct Trunk {
 /// Where calls to a trunk go.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// `host[:port]` as in the configuration: what the Request-URI gets.
+    /// As in the configuration.
+    pub(super) uri: String,
+    /// `host[:port]` as in the configuration, and the transport if it names one: what the Request-URI gets.
     pub(super) host_port: String,
-    /// Host alone.
-    pub(super) host: String,
-    /// The host when it is an address.
-    pub(super) ip: Option<IpAddr>,
-    pub(super) port: u16,
+    pub(super) lookup: Lookup,
+    pub(super) priority: u16,
+    pub(super) weight: u16,
+    /// Whom its servers have to prove to be over TLS.
+    pub(super) peer: Arc<TlsPeer>,
+}
+
+/// How the servers of a URI are found (RFC 3263 §4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// The URI says it all.
+    Address(Server),
+    /// Name servers say it.
+    Name(Query),
+}
+
+impl Lookup {
+    /// `None`: the URI names a transport that this edge does not speak, or its host is no text.
+    pub(super) fn of(uri: &Uri<'_>) -> Option<Self> {
+        let named = match uri.parameter(b"transport") {
+            Some(value) => Some(Transport::of_parameter(value)?),
+            None => None,
+        };
+        let secure = uri.secure || named == Some(Transport::Tls);
+        let transport = if secure { Some(Transport::Tls) } else { named };
+        Some(match uri.ip() {
+            Some(ip) => {
+                let transport = transport.unwrap_or(Transport::Udp);
+                let address = SocketAddr::new(ip, uri.port.unwrap_or(transport.default_port()));
+                Self::Address(Server { priority: 0, weight: 1, transport, address })
+            }
+            None => {
+                let host = std::str::from_utf8(uri.host).ok()?.to_ascii_lowercase();
+                Self::Name(Query { host, port: uri.port, transport, secure })
+            }
+        })
+    }
 }
 
 impl Setup {
@@ -130,6 +174,14 @@ impl Setup {
             }),
             _ => Err(SetupError { reasons }),
         }
+    }
+
+    /// Every name that a destination has.
+    pub(super) fn queries(&self) -> impl Iterator<Item = &Query> {
+        self.trunks.iter().flat_map(|trunk| &trunk.targets).filter_map(|target| match &target.lookup {
+            Lookup::Name(query) => Some(query),
+            Lookup::Address(_) => None,
+        })
     }
 
     /// The trunk that `source` belongs to: the longest prefix over all trunks.
@@ -188,22 +240,35 @@ fn trunks(config: &Config, reasons: &mut Vec<String>) -> Vec<Trunk> {
                 trunk.name
             ));
         }
-        let target = trunk.targets.first().and_then(|text| {
-            let target = Target::parse(text);
-            if target.is_none() {
-                reasons.push(format!(
-                    "trunks.{}.targets: `{text}` is not a URI such as sip:host or sip:host:5060",
-                    trunk.name
-                ));
+        let mut targets = Vec::new();
+        for target in &trunk.targets {
+            match Target::new(target, &trunk.name) {
+                Some(target) => targets.push(target),
+                None => reasons.push(format!(
+                    "trunks.{}.targets: `{}` is not a URI such as sip:host, sip:host:5060 or sip:host;transport=tcp",
+                    trunk.name, target.uri
+                )),
             }
-            target
+        }
+        let mut failover = trunk.failover.codes.clone();
+        failover.sort_unstable();
+        trunks.push(Trunk {
+            name: trunk.name.clone(),
+            fingerprint,
+            destination: None,
+            targets,
+            select: trunk.select,
+            failover,
+            attempts: trunk.failover.attempts,
+            probe: trunk.probe.clone(),
+            trust: trunk.trust,
+            counts_calls: trunk.limits.calls.is_some(),
         });
-        trunks.push(Trunk { fingerprint, destination: None, target, counts_calls: trunk.limits.calls.is_some() });
     }
     for route in &config.routes {
         match (index(&route.from), index(&route.to)) {
             (Some(from), Some(to)) => {
-                if trunks.get(to).is_some_and(|trunk| trunk.target.is_none()) {
+                if trunks.get(to).is_some_and(|trunk| trunk.targets.is_empty()) {
                     reasons.push(format!("routes: calls go to `{}`, which has no targets", route.to));
                 }
                 let Some(trunk) = trunks.get_mut(from) else { continue };
@@ -258,12 +323,25 @@ fn signing_keys(keys: &TokenKeys, reasons: &mut Vec<String>) -> (Option<Key>, Ve
 }
 
 impl Target {
-    fn parse(text: &str) -> Option<Self> {
-        let uri = Uri::parse(text.as_bytes())?;
+    fn new(settings: &config::Target, trunk: &str) -> Option<Self> {
+        let uri = Uri::parse(settings.uri.as_bytes())?;
         let host = std::str::from_utf8(uri.host).ok()?;
-        let host_port = uri.port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let mut host_port = uri.port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        if let Some(transport) = uri.parameter(b"transport") {
+            host_port.push_str(";transport=");
+            host_port.push_str(Transport::of_parameter(transport)?.parameter());
+        }
         let is_plain = !uri.secure && uri.user.is_none();
-        is_plain.then(|| Self { host_port, host: host.to_owned(), ip: uri.ip(), port: uri.port.unwrap_or(SIP_PORT) })
+        let lookup = Lookup::of(&uri)?;
+        let peer = TlsPeer { name: host.to_ascii_lowercase(), trunk: Some(trunk.to_owned()) };
+        is_plain.then(|| Self {
+            uri: settings.uri.clone(),
+            host_port,
+            lookup,
+            priority: settings.priority,
+            weight: settings.weight,
+            peer: Arc::new(peer),
+        })
     }
 }
 

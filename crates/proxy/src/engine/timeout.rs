@@ -6,6 +6,7 @@ use sipedge_sip::transaction::{ClientExpiry, ServerExpiry};
 
 use super::Engine;
 use super::admission::{TIMEOUT, TRYING};
+use super::flow::Receipt;
 use super::transactions::{Id, Machine};
 use super::write::{self, Answer};
 
@@ -24,7 +25,7 @@ impl Engine {
                 let kept = transaction.kept.bytes();
                 if !kept.is_empty() {
                     self.counters.retransmissions_sent += 1;
-                    self.outbox.transmit(transaction.port, transaction.remote, |out| out.extend_from_slice(kept));
+                    self.outbox.transmit(&transaction.hop, transaction.receipt(), |out| out.extend_from_slice(kept));
                 }
             }
             Expiry::Server(ServerExpiry::Trying) => self.answer_for(now, id, TRYING),
@@ -45,6 +46,15 @@ impl Engine {
             Expiry::Server(ServerExpiry::Wait) | Expiry::Client(ClientExpiry::Wait) => {}
         }
         self.transactions.settle(id);
+    }
+
+    /// A stream could not deliver a message.
+    pub(super) fn transport_failed(&mut self, now: Time, receipt: Receipt) {
+        if !receipt.is_response
+            && let Some(client) = self.transactions.client(receipt.key)
+        {
+            self.time_out(now, client);
+        }
     }
 
     /// No answer came: an INVITE's sender gets 408; others get nothing, their own Timer F ends them (RFC 4320 §4.2).
@@ -77,11 +87,11 @@ impl Engine {
         if !passes {
             return;
         }
-        let (port, remote) = (transaction.port, transaction.remote);
+        let (hop, receipt) = (transaction.hop.clone(), transaction.receipt());
         let mut layout = std::mem::take(&mut self.spare_layout);
         let request = self.transactions.take_kept(client);
         if let Ok(forwarded) = Message::read_without_body(request.bytes(), &mut layout) {
-            self.outbox.transmit(port, remote, |out| write::answer_forwarded(&forwarded, answer, branch, out));
+            self.outbox.transmit(&hop, receipt, |out| write::answer_forwarded(&forwarded, answer, branch, out));
             self.keep_last_transmit(server);
         }
         self.transactions.put_kept(client, request);

@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::SocketAddr;
 
 use sipedge_sip::message::Method;
 use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 use sipedge_sip::{Time, TimerWheel};
 
-use super::Port;
+use super::flow::{Hop, Receipt};
 use super::pool::{Kept, Pool};
 use super::token::fingerprint;
 
@@ -36,10 +35,8 @@ pub(super) struct Transaction {
     pub(super) machine: Machine,
     /// The other half of a forwarded request.
     pub(super) peer: Option<Id>,
-    /// The socket that its messages leave from.
-    pub(super) port: Port,
-    /// Where its messages go.
-    pub(super) remote: SocketAddr,
+    /// Where its messages go, and how.
+    pub(super) hop: Hop,
     /// What may have to be sent again: of a server transaction the last response, of a client transaction the request, and after a
     /// refusal of an INVITE its ACK.
     pub(super) kept: Kept,
@@ -58,6 +55,14 @@ pub(super) enum Machine {
     InviteClient(InviteClient),
     NonInviteServer(NonInviteServer),
     NonInviteClient(NonInviteClient),
+}
+
+impl Transaction {
+    /// What comes back when one of its messages could not be delivered.
+    pub(super) fn receipt(&self) -> Option<Receipt> {
+        let is_response = self.machine.is_server();
+        self.hop.transport.is_reliable().then_some(Receipt { key: self.key, is_response })
+    }
 }
 
 impl Machine {
@@ -159,7 +164,7 @@ impl Transactions {
     }
 
     /// Adds a transaction with nothing kept and sets its timer.
-    pub(super) fn insert(&mut self, key: Key, machine: Machine, port: Port, remote: SocketAddr) -> Id {
+    pub(super) fn insert(&mut self, key: Key, machine: Machine, hop: Hop) -> Id {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() as u32 - 1
@@ -172,8 +177,7 @@ impl Transactions {
                 key,
                 machine,
                 peer: None,
-                port,
-                remote,
+                hop,
                 kept,
                 pending: false,
                 opens_call: false,

@@ -1,11 +1,10 @@
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::engine::{Control, Port};
+use crate::engine::{Arrival, Bulletin, Control, Query, Receipt, Server, Setup, Shared};
 
 /// Datagrams that may wait for one shard. At 10,000 messages per second a shard may be held up for 400 ms.
 const MAX_DATAGRAMS: usize = 4_096;
@@ -35,7 +34,13 @@ pub(super) enum Order {
     /// For the engine.
     Control(Control),
     /// The answer of the name servers.
-    Resolved { host: String, addresses: Vec<IpAddr>, ttl: Duration },
+    Resolved { query: Query, servers: Vec<Server>, ttl: Duration },
+    /// What another shard has found out.
+    Bulletin(Bulletin),
+    /// A stream could not deliver this.
+    Failed(Receipt),
+    /// A new configuration.
+    Setup(Arc<Setup>, Arc<Shared>),
 }
 
 /// Datagrams in one buffer, which keeps its capacity.
@@ -47,8 +52,7 @@ pub(super) struct Datagrams {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    port: Port,
-    source: SocketAddr,
+    arrival: Arrival,
     start: usize,
     end: usize,
 }
@@ -61,12 +65,12 @@ impl Inbox {
     }
 
     /// Hands over as many of `datagrams` as there is room for and returns how many were left out.
-    pub(super) fn put<'a>(&self, datagrams: impl Iterator<Item = (Port, SocketAddr, &'a [u8])>) -> u64 {
+    pub(super) fn put<'a>(&self, datagrams: impl Iterator<Item = (Arrival, &'a [u8])>) -> u64 {
         let mut left_out = 0;
         let mut waiting = self.lock();
         let was_empty = waiting.datagrams.entries.is_empty();
-        for (port, source, bytes) in datagrams {
-            if !waiting.datagrams.push(port, source, bytes) {
+        for (arrival, bytes) in datagrams {
+            if !waiting.datagrams.push(arrival, bytes) {
                 left_out += 1;
             }
         }
@@ -118,10 +122,8 @@ impl AsFd for Inbox {
 
 impl Datagrams {
     /// The datagrams, in the order in which they were put.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Port, SocketAddr, &[u8])> {
-        self.entries
-            .iter()
-            .map(|entry| (entry.port, entry.source, self.bytes.get(entry.start..entry.end).unwrap_or_default()))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Arrival, &[u8])> {
+        self.entries.iter().map(|entry| (entry.arrival, self.bytes.get(entry.start..entry.end).unwrap_or_default()))
     }
 
     /// Forgets them and keeps the memory.
@@ -130,13 +132,13 @@ impl Datagrams {
         self.entries.clear();
     }
 
-    fn push(&mut self, port: Port, source: SocketAddr, bytes: &[u8]) -> bool {
+    fn push(&mut self, arrival: Arrival, bytes: &[u8]) -> bool {
         if self.entries.len() >= MAX_DATAGRAMS || self.bytes.len() + bytes.len() > MAX_BYTES {
             return false;
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
-        self.entries.push(Entry { port, source, start, end: self.bytes.len() });
+        self.entries.push(Entry { arrival, start, end: self.bytes.len() });
         true
     }
 }
@@ -144,20 +146,21 @@ impl Datagrams {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Port;
 
-    fn source() -> SocketAddr {
-        "127.0.0.1:5060".parse().unwrap()
+    fn from(port: Port) -> Arrival {
+        Arrival::datagram(port, "127.0.0.1:5060".parse().unwrap())
     }
 
     #[test]
     fn what_was_put_is_taken_in_order() {
         let inbox = Inbox::new().unwrap();
-        assert_eq!(inbox.put([(Port::Ingress, source(), &b"one"[..]), (Port::Egress, source(), b"")].into_iter()), 0);
-        assert_eq!(inbox.put([(Port::Ingress, source(), &b"two"[..])].into_iter()), 0);
+        assert_eq!(inbox.put([(from(Port::Ingress), &b"one"[..]), (from(Port::Egress), b"")].into_iter()), 0);
+        assert_eq!(inbox.put([(from(Port::Ingress), &b"two"[..])].into_iter()), 0);
         inbox.order(Order::Control(Control::Open));
         let (mut datagrams, mut orders) = (Datagrams::default(), Vec::new());
         assert!(!inbox.take(&mut datagrams, &mut orders));
-        let taken: Vec<_> = datagrams.iter().map(|(port, _, bytes)| (port, bytes.to_vec())).collect();
+        let taken: Vec<_> = datagrams.iter().map(|(arrival, bytes)| (arrival.port, bytes.to_vec())).collect();
         assert_eq!(taken, [(Port::Ingress, b"one".to_vec()), (Port::Egress, vec![]), (Port::Ingress, b"two".to_vec())]);
         assert!(matches!(orders[..], [Order::Control(Control::Open)]));
     }
@@ -165,12 +168,12 @@ mod tests {
     #[test]
     fn past_its_bounds_datagrams_are_left_out_and_counted() {
         let inbox = Inbox::new().unwrap();
-        let many = std::iter::repeat_n((Port::Ingress, source(), &b"x"[..]), MAX_DATAGRAMS + 3);
+        let many = std::iter::repeat_n((from(Port::Ingress), &b"x"[..]), MAX_DATAGRAMS + 3);
         assert_eq!(inbox.put(many), 3);
         let (mut datagrams, mut orders) = (Datagrams::default(), Vec::new());
         inbox.take(&mut datagrams, &mut orders);
         let large = vec![0; 60_000];
         let fitting = MAX_BYTES / large.len();
-        assert_eq!(inbox.put(std::iter::repeat_n((Port::Ingress, source(), &large[..]), fitting + 5)), 5);
+        assert_eq!(inbox.put(std::iter::repeat_n((from(Port::Ingress), &large[..]), fitting + 5)), 5);
     }
 }

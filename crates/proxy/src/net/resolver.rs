@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
 use super::inbox::{Inbox, Order};
-use crate::engine::Event;
+use crate::engine::{Event, Query, Server, Transport};
 
 /// Time for one name server to answer once. The VPC's resolver answers within milliseconds; a lost packet should cost no more than this.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -24,8 +24,8 @@ const ATTEMPTS: usize = 3;
 /// What a shard tells the control thread.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// Addresses of this host are wanted.
-    Resolve(String),
+    /// The servers of this are wanted.
+    Resolve(Query),
     /// Something for the log.
     Event(Event),
 }
@@ -50,7 +50,7 @@ impl Desk {
     pub(super) async fn run(mut self) {
         let resolver = resolver(&self.servers, self.ipv4);
         // How often each name was asked for while its query is under way.
-        let mut asked: HashMap<String, usize> = HashMap::new();
+        let mut asked: HashMap<Query, usize> = HashMap::new();
         let mut queries = JoinSet::new();
         let mut log = Log::default();
         loop {
@@ -58,20 +58,20 @@ impl Desk {
                 report = self.reports.recv() => match report {
                     None => return,
                     Some(Report::Event(event)) => log.write(event),
-                    Some(Report::Resolve(host)) => {
-                        let count = asked.entry(host.clone()).or_default();
+                    Some(Report::Resolve(query)) => {
+                        let count = asked.entry(query.clone()).or_default();
                         *count += 1;
                         if *count == 1 {
-                            queries.spawn(lookup(resolver.clone(), host));
+                            queries.spawn(lookup(resolver.clone(), query));
                         }
                     }
                 },
                 Some(answer) = queries.join_next() => {
                     // Queries are never aborted and do not panic; if one did, its name stays unanswered and the rest goes on.
-                    let Ok((host, addresses, ttl)) = answer else { continue };
-                    let count = asked.remove(&host).unwrap_or_default();
+                    let Ok((query, servers, ttl)) = answer else { continue };
+                    let count = asked.remove(&query).unwrap_or_default();
                     for inbox in self.inboxes.iter() {
-                        inbox.order(Order::Resolved { host: host.clone(), addresses: addresses.clone(), ttl });
+                        inbox.order(Order::Resolved { query: query.clone(), servers: servers.clone(), ttl });
                     }
                     self.unanswered.fetch_sub(count, Ordering::Relaxed);
                 }
@@ -101,20 +101,23 @@ fn resolver(servers: &[SocketAddr], ipv4: bool) -> Option<TokioResolver> {
     builder.build().inspect_err(|error| tracing::error!("no resolver: {error}")).ok()
 }
 
-/// The addresses of `host` and how long they are good; none when the name servers gave none. The engine decides when to ask again.
+/// The servers of `query` and how long they are good; none when the name servers gave none. The engine decides when to ask again.
 /// A and AAAA only: NAPTR and SRV (RFC 3263) go here, before the addresses.
-async fn lookup(resolver: Option<TokioResolver>, host: String) -> (String, Vec<IpAddr>, Duration) {
-    let Some(resolver) = resolver else { return (host, Vec::new(), Duration::ZERO) };
+async fn lookup(resolver: Option<TokioResolver>, query: Query) -> (Query, Vec<Server>, Duration) {
+    let Some(resolver) = resolver else { return (query, Vec::new(), Duration::ZERO) };
     // The final dot keeps search domains out.
-    match resolver.lookup_ip(format!("{}.", host.trim_end_matches('.'))).await {
+    match resolver.lookup_ip(format!("{}.", query.host.trim_end_matches('.'))).await {
         Ok(answer) => {
             let ttl = answer.valid_until().saturating_duration_since(Instant::now());
-            let addresses: Vec<IpAddr> = answer.iter().collect();
-            (host, addresses, ttl)
+            let transport = query.transport.unwrap_or(Transport::Udp);
+            let port = query.port.unwrap_or(transport.default_port());
+            let server = |ip| Server { priority: 0, weight: 1, transport, address: SocketAddr::new(ip, port) };
+            let servers = answer.iter().map(server).collect();
+            (query, servers, ttl)
         }
         Err(error) => {
-            tracing::debug!(host, "name not resolved: {error}");
-            (host, Vec::new(), Duration::ZERO)
+            tracing::debug!(host = query.host, "name not resolved: {error}");
+            (query, Vec::new(), Duration::ZERO)
         }
     }
 }
@@ -125,12 +128,18 @@ struct Log(HashMap<String, Event>);
 
 impl Log {
     fn write(&mut self, event: Event) {
-        let (Event::Resolved { host, .. } | Event::Unresolved { host }) = &event;
-        if self.0.get(host) == Some(&event) {
+        let subject = match &event {
+            Event::Resolved { host, .. } | Event::Unresolved { host } => host.clone(),
+            Event::Destination { transport, address, .. } => format!("{transport}:{address}"),
+        };
+        if self.0.get(&subject) == Some(&event) {
             return;
         }
         match &event {
-            Event::Resolved { host, addresses } => tracing::info!(host, addresses, "destination resolved"),
+            Event::Destination { trunk, transport, address, health, reason } => {
+                tracing::warn!(trunk, %transport, %address, ?health, reason, "destination's health changed");
+            }
+            Event::Resolved { host, servers } => tracing::info!(host, servers, "destination resolved"),
             Event::Unresolved { host } => {
                 tracing::warn!(host, "destination has no address: name servers gave none or did not answer");
             }
@@ -138,7 +147,7 @@ impl Log {
         if self.0.len() >= MOST_LOGGED {
             self.0.clear();
         }
-        self.0.insert(host.clone(), event);
+        self.0.insert(subject, event);
     }
 }
 

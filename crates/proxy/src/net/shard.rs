@@ -16,7 +16,7 @@ use super::numbers::Numbers;
 use super::outgoing::Outgoing;
 use super::resolver::Report;
 use super::sys::{BATCH, Received, Udp};
-use crate::engine::{Engine, Port, shard_of};
+use crate::engine::{Arrival, Engine, Port, Transport, shard_of};
 
 /// Longest sleep: a shard that has nothing to do shows this often that it is alive, and reads the kernel's drop counts.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -191,15 +191,15 @@ impl Shard {
                     *count += 1;
                     any_foreign = true;
                 }
-                _ => self.engine.handle_datagram(now, port, source, bytes),
+                _ => self.engine.handle_message(now, &Arrival::datagram(port, source), bytes),
             }
         }
         if any_foreign {
             for (shard, count) in foreign.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
                 let Some(inbox) = self.inboxes.get(shard) else { continue };
                 let theirs = received.datagrams().zip(owners.iter()).filter(|(_, owner)| **owner == shard);
-                let left_out =
-                    inbox.put(theirs.filter_map(|(datagram, _)| datagram).map(|(from, bytes)| (port, from, bytes)));
+                let theirs = theirs.filter_map(|(datagram, _)| datagram);
+                let left_out = inbox.put(theirs.map(|(from, bytes)| (Arrival::datagram(port, from), bytes)));
                 self.numbers.net.handed_over += *count as u64 - left_out;
                 self.numbers.net.hand_over_drops += left_out;
                 *count = 0;
@@ -216,11 +216,14 @@ impl Shard {
         for order in orders.drain(..) {
             match order {
                 Order::Control(control) => self.engine.handle_control(now, control),
-                Order::Resolved { host, addresses, ttl } => self.engine.handle_resolved(now, &host, &addresses, ttl),
+                Order::Resolved { query, servers, ttl } => self.engine.handle_resolved(now, &query, &servers, ttl),
+                Order::Bulletin(bulletin) => self.engine.handle_bulletin(now, &bulletin),
+                Order::Failed(receipt) => self.engine.handle_failure(now, receipt),
+                Order::Setup(setup, shared) => self.engine.handle_setup(now, setup, shared),
             }
         }
-        for (index, (port, source, bytes)) in handed.iter().enumerate() {
-            self.engine.handle_datagram(now, port, source, bytes);
+        for (index, (arrival, bytes)) in handed.iter().enumerate() {
+            self.engine.handle_message(now, &arrival, bytes);
             if index % BATCH == BATCH - 1 {
                 self.flush();
             }
@@ -245,8 +248,9 @@ impl Shard {
         if outbox.transmits().len() > 0 {
             let one_port = self.lines.len() == 1;
             for (number, line) in self.lines.iter_mut().enumerate() {
-                let own = outbox.transmits().filter(|transmit| one_port || transmit.port == line.port);
-                let datagrams = own.map(|transmit| -> (SocketAddr, &[u8]) { (transmit.to, transmit.bytes) });
+                let datagrams = outbox.transmits().filter(|transmit| transmit.hop.transport == Transport::Udp);
+                let own = datagrams.filter(|transmit| one_port || transmit.hop.port == line.port);
+                let datagrams = own.map(|transmit| -> (SocketAddr, &[u8]) { (transmit.hop.to, transmit.bytes) });
                 line.outgoing.send(&line.socket, &mut self.numbers.net, datagrams);
                 line.watch(&self.epoll, number);
             }
@@ -254,7 +258,13 @@ impl Shard {
         for resolve in outbox.resolves() {
             self.unanswered.fetch_add(1, Ordering::Relaxed);
             // The receiver lives as long as the proxy; at its end nobody needs the answer.
-            let _ = self.reports.send(Report::Resolve(resolve.host.clone()));
+            let _ = self.reports.send(Report::Resolve(resolve.clone()));
+        }
+        for bulletin in outbox.bulletins() {
+            let others = self.inboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
+            for (_, inbox) in others {
+                inbox.order(Order::Bulletin(bulletin.clone()));
+            }
         }
         for event in outbox.events() {
             let _ = self.reports.send(Report::Event(event.clone()));

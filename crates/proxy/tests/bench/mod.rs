@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sipedge_proxy::config::{
-    Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Timers, Trunk,
-    VERSION,
+    Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Streams, Target,
+    Timers, Trunk, VERSION,
 };
-use sipedge_proxy::engine::{Control, Engine, Gauges, Place, Port, Setup, Shared, TokenKey, TokenKeys};
+use sipedge_proxy::engine::{Arrival, Control, Engine, Gauges, Place, Port, Setup, Shared, TokenKey, TokenKeys};
 use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Layout, Message};
 
@@ -54,7 +54,7 @@ impl Bench {
 
     /// A datagram arrives; what the engine sends.
     pub fn receive(&mut self, port: Port, from: &str, bytes: &[u8]) -> Vec<Sent> {
-        self.engine.handle_datagram(self.now, port, address(from), bytes);
+        self.engine.handle_message(self.now, &Arrival::datagram(port, address(from)), bytes);
         self.take()
     }
 
@@ -75,7 +75,8 @@ impl Bench {
 
     pub fn take(&mut self) -> Vec<Sent> {
         let transmits = self.engine.outbox().transmits();
-        let sent = transmits.map(|one| Sent { port: one.port, to: one.to, bytes: one.bytes.to_vec() }).collect();
+        let sent =
+            transmits.map(|one| Sent { port: one.hop.port, to: one.hop.to, bytes: one.bytes.to_vec() }).collect();
         self.engine.clear_outbox();
         sent
     }
@@ -124,24 +125,18 @@ pub fn config() -> Config {
     Config {
         version: VERSION,
         edge: "bench".into(),
-        listen: Listen { address: None, ingress_port: 5060, egress_port: 5080, shards: 1 },
+        listen: Listen::udp(5060, 5080),
         advertise: Advertise::Host("203.0.113.10".into()),
         admin: Admin { port: 8080 },
         dns: Dns { servers: vec![] },
         secrets: Secrets { token_keys: SecretRef::File("keys".into()) },
         trunks: vec![
             Trunk {
-                name: "source".into(),
                 from: vec!["192.0.2.0/30".parse().expect("a range")],
-                targets: vec![],
                 limits: Limits { cps: None, calls: Some(100_000) },
+                ..Trunk::new("source")
             },
-            Trunk {
-                name: "destination".into(),
-                from: vec![],
-                targets: vec!["sip:198.51.100.1".into()],
-                limits: Limits::default(),
-            },
+            Trunk { targets: vec![Target::new("sip:198.51.100.1")], ..Trunk::new("destination") },
         ],
         routes: vec![Route { from: "source".into(), to: "destination".into() }],
         refuse: Refuse::Answer,
@@ -154,6 +149,7 @@ pub fn config() -> Config {
             call_ms: 60_000,
         },
         budgets: Budgets { transactions: 400, message_bytes: 1 << 20, counted_calls: 300 },
+        streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 5_000, retry_after_s: 10 },
     }
 }

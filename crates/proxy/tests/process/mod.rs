@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sipedge_proxy::config::{
-    Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Timers, Trunk,
-    VERSION,
+    Admin, Advertise, Budgets, Config, Dns, Drain, Listen, Refuse, Route, SecretRef, Secrets, Streams, Target, Timers,
+    Trunk, VERSION,
 };
 use sipedge_proxy::engine::{TokenKey, TokenKeys};
 use tempfile::TempDir;
@@ -37,24 +37,24 @@ pub fn address(number: u8) -> IpAddr {
 
 /// A carrier bridge whose caller and callee are single addresses.
 pub fn config(edge: IpAddr, caller: IpAddr, callee: SocketAddr) -> Config {
-    let trunk = |name: &str| Trunk { name: name.into(), from: vec![], targets: vec![], limits: Limits::default() };
     Config {
         version: VERSION,
         edge: "test".into(),
-        listen: Listen { address: Some(edge), ingress_port: INGRESS, egress_port: EGRESS, shards: 2 },
+        listen: Listen { address: Some(edge), shards: 2, ..Listen::udp(INGRESS, EGRESS) },
         advertise: Advertise::Listen,
         admin: Admin { port: ADMIN },
         dns: Dns { servers: vec!["127.0.0.1:53".parse().unwrap()] },
         secrets: Secrets { token_keys: SecretRef::File("token-keys.json".into()) },
         trunks: vec![
-            Trunk { from: vec![caller.into()], ..trunk("source") },
-            Trunk { targets: vec![format!("sip:{callee}")], ..trunk("destination") },
+            Trunk { from: vec![caller.into()], ..Trunk::new("source") },
+            Trunk { targets: vec![Target::new(format!("sip:{callee}"))], ..Trunk::new("destination") },
         ],
         routes: vec![Route { from: "source".into(), to: "destination".into() }],
         refuse: Refuse::Answer,
         // 64 × T1, for which finished transactions stay, is 640 ms instead of 32 s.
         timers: Timers { t1_ms: 10, t2_ms: 80, t4_ms: 100, response_ms: 5_000, invite_ms: 30_000, call_ms: 7_200_000 },
         budgets: Budgets { transactions: 10_000, message_bytes: 64 << 20, counted_calls: 10_000 },
+        streams: Streams::default(),
         drain: Drain { accept_ms: 0, grace_ms: 10_000, retry_after_s: 7 },
     }
 }

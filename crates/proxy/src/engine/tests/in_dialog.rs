@@ -72,20 +72,17 @@ fn a_remote_target_with_a_name_is_asked_for_and_found_by_the_retransmission() {
     let route = Bench::new(config()).call();
     let mut bench = Bench::new(config());
     let bye = request("BYE", "sip:b@PBX.example:5070", "z9hG4bKx", ";tag=callee", &route);
-    bench.engine.handle_datagram(
-        bench.now,
-        Port::Ingress,
-        CALLER.parse().unwrap(),
-        bye.replace('\n', "\r\n").as_bytes(),
-    );
+    assert!(bench.receive(Port::Ingress, CALLER, &bye).is_empty());
     bench.engine.handle_timeout(bench.now);
-    assert_eq!(bench.engine.outbox().resolves(), [Resolve { host: "pbx.example".into() }]);
+    let query = |host: &str, port| Query { host: host.into(), port, transport: None, secure: false };
+    assert_eq!(bench.engine.outbox().resolves(), [query("pbx.example", Some(5070))]);
     bench.engine.clear_outbox();
-    bench.engine.handle_resolved(bench.now, "pbx.example", &["198.51.100.9".parse().unwrap()], Duration::from_secs(60));
+    let found = [server("198.51.100.9:5070")];
+    bench.engine.handle_resolved(bench.now, &query("pbx.example", Some(5070)), &found, Duration::from_secs(60));
     assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &bye)).to, "198.51.100.9:5070");
 
     let nowhere = request("BYE", "sip:b@nowhere.example", "z9hG4bKy", ";tag=callee", &route);
     assert!(bench.receive(Port::Ingress, CALLER, &nowhere).is_empty());
-    bench.engine.handle_resolved(bench.now, "nowhere.example", &[], Duration::ZERO);
+    bench.engine.handle_resolved(bench.now, &query("nowhere.example", None), &[], Duration::ZERO);
     assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &nowhere)).start().starts_with("SIP/2.0 503"));
 }

@@ -39,31 +39,26 @@ fn config() -> Config {
     Config {
         version: 1,
         edge: "test".into(),
-        listen: Listen { address: None, ingress_port: 5060, egress_port: 5080, shards: 1 },
+        listen: Listen::udp(5060, 5080),
         advertise: Advertise::Host("203.0.113.10".into()),
         admin: Admin { port: 8080 },
         dns: Dns { servers: vec![] },
         secrets: Secrets { token_keys: SecretRef::File("keys".into()) },
         trunks: vec![
-            Trunk {
-                name: "source".into(),
-                from: vec!["192.0.2.0/30".parse().unwrap()],
-                targets: vec![],
-                limits: Limits::default(),
-            },
-            Trunk {
-                name: "destination".into(),
-                from: vec![],
-                targets: vec!["sip:callee.example".into()],
-                limits: Limits::default(),
-            },
+            Trunk { from: vec!["192.0.2.0/30".parse().unwrap()], ..Trunk::new("source") },
+            Trunk { targets: vec![Target::new("sip:callee.example")], ..Trunk::new("destination") },
         ],
         routes: vec![Route { from: "source".into(), to: "destination".into() }],
         refuse: Refuse::Answer,
         timers: Timers { t1_ms: 500, t2_ms: 4000, t4_ms: 5000, response_ms: 5000, invite_ms: 30000, call_ms: 60000 },
         budgets: Budgets { transactions: 1000, message_bytes: 1 << 20, counted_calls: 100 },
+        streams: Streams::default(),
         drain: Drain { accept_ms: 1000, grace_ms: 5000, retry_after_s: 10 },
     }
+}
+
+fn server(address: &str) -> Server {
+    Server { priority: 0, weight: 1, transport: Transport::Udp, address: address.parse().unwrap() }
 }
 
 fn keys(ids: &[u8]) -> TokenKeys {
@@ -89,8 +84,9 @@ impl Bench {
         let mut engine = Engine::new(setup, shared, now);
         engine.handle_control(now, Control::Open);
         assert_eq!(engine.outbox().resolves().len(), 1);
+        let query = engine.outbox().resolves()[0].clone();
         engine.clear_outbox();
-        engine.handle_resolved(now, "callee.example", &["198.51.100.1".parse().unwrap()], Duration::from_secs(60));
+        engine.handle_resolved(now, &query, &[server("198.51.100.1:5060")], Duration::from_secs(60));
         engine.clear_outbox();
         Self { engine, now }
     }
@@ -99,8 +95,8 @@ impl Bench {
         let sent = self.engine.outbox().transmits();
         let sent = sent
             .map(|transmit| Sent {
-                port: transmit.port,
-                to: transmit.to.to_string(),
+                port: transmit.hop.port,
+                to: transmit.hop.to.to_string(),
                 text: String::from_utf8_lossy(transmit.bytes).into_owned(),
             })
             .collect();
@@ -109,7 +105,8 @@ impl Bench {
     }
 
     fn receive(&mut self, port: Port, from: &str, text: &str) -> Vec<Sent> {
-        self.engine.handle_datagram(self.now, port, from.parse().unwrap(), text.replace('\n', "\r\n").as_bytes());
+        let arrival = Arrival::datagram(port, from.parse().unwrap());
+        self.engine.handle_message(self.now, &arrival, text.replace('\n', "\r\n").as_bytes());
         self.sent()
     }
 
