@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, Drain, Listen};
-use crate::engine::{Control, Engine, Place, Setup, SetupError, Shared, TokenKeys};
+use crate::engine::{Control, Engine, Place, Setup, SetupError, Shared, TokenKeys, Transport};
 use clock::Clock;
 use inbox::{Inbox, Order};
 use resolver::Desk;
@@ -86,6 +86,7 @@ impl Proxy {
         let count = place.shards.max(1);
         let drain = config.drain.clone();
         let servers = config.dns.servers.clone();
+        let transports = spoken(&config.listen);
         let setup = Arc::new(Setup::new(config, &place, keys)?);
         let shared = Arc::new(Shared::new(&setup));
 
@@ -124,7 +125,8 @@ impl Proxy {
             let thread = thread::Builder::new().name(format!("sip-{index}"));
             proxy.shards.push(thread.spawn(move || shard.run())?);
         }
-        let desk = Desk { servers, ipv4: proxy.place.ingress.is_ipv4(), inboxes, reports: reported, unanswered };
+        let ipv4 = proxy.place.ingress.is_ipv4();
+        let desk = Desk { servers, ipv4, transports, inboxes, reports: reported, unanswered };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         proxy.desk = Some(thread::Builder::new().name("control".into()).spawn(move || runtime.block_on(desk.run()))?);
         Ok(proxy)
@@ -238,6 +240,13 @@ pub fn shards(listen: &Listen) -> usize {
         0 => thread::available_parallelism().map_or(1, NonZero::get),
         shards => usize::from(shards),
     }
+}
+
+/// The transports that the edge speaks both ways: a peer that it reaches by one has to be able to answer by it.
+fn spoken(listen: &Listen) -> Vec<Transport> {
+    let streams = [(listen.tcp, Transport::Tcp), (listen.tls.is_some(), Transport::Tls)];
+    let streams = streams.into_iter().filter(|(is_spoken, _)| *is_spoken);
+    std::iter::once(Transport::Udp).chain(streams.map(|(_, transport)| transport)).collect()
 }
 
 fn bind_all(role: &'static str, address: SocketAddr, count: usize) -> Result<Vec<Udp>, StartError> {
