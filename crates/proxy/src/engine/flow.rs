@@ -130,6 +130,15 @@ pub struct Query {
     pub secure: bool,
 }
 
+impl Query {
+    /// What finds the servers that a response may go to when its connection or its source does not take it: by the sent-by of its top
+    /// Via (RFC 3263 §5). `None`: the host is no text. An address is not asked for.
+    pub fn of_sent_by(host: &[u8], port: Option<u16>, transport: Transport) -> Option<Self> {
+        let host = std::str::from_utf8(host).ok()?.to_ascii_lowercase();
+        Some(Self { host, port, transport: Some(transport), secure: transport == Transport::Tls })
+    }
+}
+
 /// One server of a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Server {
