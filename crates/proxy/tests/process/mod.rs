@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this module")]
 
+pub mod dns;
 pub mod imds;
+pub mod named;
 pub mod sip;
 
 use std::io::{BufRead, BufReader, Read, Write};
