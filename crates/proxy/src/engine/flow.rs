@@ -159,3 +159,40 @@ pub struct Receipt {
     /// Whether it is a response of a server transaction, and not a request of a client transaction.
     pub(super) is_response: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use sipedge_sip::uri::Uri;
+
+    use super::*;
+    use crate::engine::setup::Lookup;
+
+    fn query(port: Option<u16>, transport: Option<Transport>, secure: bool) -> Query {
+        Query { host: "pbx.example".into(), port, transport, secure }
+    }
+
+    #[test]
+    fn a_sent_by_is_looked_up_by_the_transport_of_its_via() {
+        let of = |port, transport| Query::of_sent_by(b"PBX.example", port, transport);
+        assert_eq!(of(None, Transport::Udp), Some(query(None, Some(Transport::Udp), false)));
+        assert_eq!(of(Some(5070), Transport::Tcp), Some(query(Some(5070), Some(Transport::Tcp), false)));
+        assert_eq!(of(None, Transport::Tls), Some(query(None, Some(Transport::Tls), true)));
+        assert_eq!(Query::of_sent_by(b"\xff", None, Transport::Udp), None);
+    }
+
+    #[test]
+    fn a_uri_that_names_no_transport_leaves_it_to_naptr_secure_or_not() {
+        let of = |uri: &str| match Lookup::of(&Uri::parse(uri.as_bytes()).unwrap()) {
+            Some(Lookup::Name(query)) => query,
+            other => panic!("{uri}: {other:?}"),
+        };
+        assert_eq!(of("sip:PBX.example"), query(None, None, false));
+        assert_eq!(of("sips:pbx.example"), query(None, None, true));
+        assert_eq!(of("sips:pbx.example;transport=tcp"), query(None, Some(Transport::Tls), true));
+        assert_eq!(of("sip:pbx.example;transport=TLS"), query(None, Some(Transport::Tls), true));
+        assert_eq!(of("sip:pbx.example:5070;transport=udp"), query(Some(5070), Some(Transport::Udp), false));
+        let address = Lookup::of(&Uri::parse(b"sips:192.0.2.1").unwrap());
+        let Some(Lookup::Address(server)) = address else { panic!("{address:?}") };
+        assert_eq!((server.transport, server.address), (Transport::Tls, "192.0.2.1:5061".parse().unwrap()));
+    }
+}

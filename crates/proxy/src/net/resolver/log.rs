@@ -59,7 +59,7 @@ impl Log {
             },
             Event::Unresolved { host } => match self.flaws.get(host) {
                 Some(Flaw::Way(unanswered) | Flaw::Address(unanswered)) => {
-                    tracing::warn!(host, %unanswered, "destination not resolved: name servers did not answer; the last good answer stays in use");
+                    tracing::warn!(host, %unanswered, "destination not resolved: name servers did not answer; the last good answer, if there is one, stays in use");
                 }
                 Some(Flaw::Nothing(why)) => tracing::warn!(host, "destination has no server: {why}"),
                 None => tracing::warn!(host, "destination has no server"),

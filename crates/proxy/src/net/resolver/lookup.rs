@@ -1,6 +1,6 @@
 //! From a host name to its servers (RFC 3263 §4, RFC 2782): NAPTR says by which transports, SRV says which hosts, A or AAAA says where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,19 +144,20 @@ impl Search {
         targets.sort_unstable();
         targets.dedup();
         targets.truncate(MOST_TARGETS);
-        let hosts: BTreeMap<&Name, ()> = targets.iter().map(|target| (&target.host, ())).collect();
-        let questions = hosts.keys().map(|host| ((*host).clone(), self.lookups.address_type())).collect();
+        let hosts: BTreeSet<&Name> = targets.iter().map(|target| &target.host).collect();
+        let questions = hosts.iter().map(|host| ((*host).clone(), self.lookups.address_type())).collect();
         let records = self.ask(questions, Flaw::Address).await;
         self.used(records.iter().flatten());
-        let addresses: BTreeMap<&Name, Vec<IpAddr>> = hosts.into_keys().zip(records.iter().map(addresses)).collect();
+        let addresses: BTreeMap<&Name, Vec<IpAddr>> = hosts.into_iter().zip(records.iter().map(addresses)).collect();
+        let share = shares(&targets, &addresses);
         let servers: Vec<(Rank, Server)> = targets
             .iter()
-            .flat_map(|target| {
-                let ips = addresses.get(&target.host).into_iter().flatten();
-                ips.map(|ip| {
+            .filter_map(|target| Some((target, addresses.get(&target.host)?)))
+            .flat_map(|(target, ips)| {
+                let weight = share(target.weight, ips.len());
+                ips.iter().map(move |ip| {
                     let address = SocketAddr::new(*ip, target.port);
-                    let server = Server { priority: 0, weight: target.weight, transport: target.transport, address };
-                    (target.rank, server)
+                    (target.rank, Server { priority: 0, weight, transport: target.transport, address })
                 })
             })
             .collect();
@@ -320,6 +321,22 @@ fn addresses(records: &Option<Records>) -> Vec<IpAddr> {
     ips
 }
 
+/// What one of several addresses gets of its target's weight. Weights are as in the records while each target has one address; else
+/// all are larger by the same factor, so that the parts of small ones do not come out as 0.
+fn shares(targets: &[Target], addresses: &BTreeMap<&Name, Vec<IpAddr>>) -> impl Fn(u16, usize) -> u16 + Copy + use<> {
+    let one_each = addresses.values().all(|ips| ips.len() <= 1);
+    let heaviest = targets.iter().map(|target| target.weight).max().unwrap_or_default();
+    let factor = if one_each { 1 } else { PARTS.min(u32::from(u16::MAX) / u32::from(heaviest.max(1))) };
+    move |weight, parts| {
+        let share = u32::from(weight) * factor / u32::try_from(parts).unwrap_or(u32::MAX).max(1);
+        // Only a weight of 0 says that a server is to be chosen rarely.
+        u16::try_from(share).unwrap_or(u16::MAX).max(weight.min(1))
+    }
+}
+
+/// Can be divided by any number of addresses up to [`MOST_ADDRESSES`].
+const PARTS: u32 = 840;
+
 /// Ranks as small numbers: 0 for the best, 1 for the next.
 fn dense(mut servers: Vec<(Rank, Server)>) -> Vec<Server> {
     let mut ranks: Vec<Rank> = servers.iter().map(|(rank, _)| *rank).collect();
@@ -344,5 +361,4 @@ fn name(prefix: &str, host: &str) -> Option<Name> {
 }
 
 #[cfg(test)]
-#[path = "lookup_tests.rs"]
 mod tests;

@@ -6,7 +6,7 @@
     reason = "the name server is shared with the tests of the running proxy, which use the rest"
 )]
 
-#[path = "../../../tests/process/dns.rs"]
+#[path = "../../../../tests/process/dns.rs"]
 mod dns;
 
 use std::net::Ipv4Addr;
@@ -244,6 +244,26 @@ fn one_target_without_an_address_does_not_spoil_the_others() {
     assert!(unanswered.to_string().contains("A of gone.example.com.: "), "{unanswered}");
     dns.clear().srv("_sip._udp.example.com", 60, [1, 1, 5060], "absent.example.com").address("example.com", 60, ip(1));
     expect_nothing(&ask(&[&dns], &ALL, &query("example.com")));
+}
+
+#[test]
+fn a_target_with_several_addresses_has_no_more_than_its_weight() {
+    let dns = dns();
+    dns.srv("_sip._udp.example.com", 60, [1, 3, 5060], "pair.example.com")
+        .srv("_sip._udp.example.com", 60, [1, 1, 5060], "one.example.com")
+        .srv("_sip._udp.example.com", 60, [1, 0, 5060], "rare.example.com")
+        .address("pair.example.com", 60, ip(1))
+        .address("pair.example.com", 60, ip(2))
+        .address("one.example.com", 60, ip(3))
+        .address("rare.example.com", 60, ip(4));
+    let weights = |answer: &Answer| answer.servers.iter().map(|server| server.weight).collect::<Vec<_>>();
+    assert_eq!(weights(&ask(&[&dns], &ALL, &query("example.com"))), [0, 840, 1_260, 1_260]);
+    dns.srv("_sip._udp.example.com", 60, [1, 65_535, 5060], "heavy.example.com").address(
+        "heavy.example.com",
+        60,
+        ip(5),
+    );
+    assert_eq!(weights(&ask(&[&dns], &ALL, &query("example.com"))), [0, 1, 1, 1, 65_535]);
 }
 
 #[test]
