@@ -9,6 +9,7 @@ mod method;
 pub use edit::Edits;
 pub use header::HeaderName;
 use layout::Body;
+pub(crate) use layout::announced_body;
 pub use layout::{Layout, MAX_HEADERS, Malformed};
 pub use method::Method;
 
