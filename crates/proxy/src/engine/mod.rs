@@ -94,6 +94,7 @@ impl Engine {
             spare_layout: Layout::default(),
             edits: Edits::default(),
         };
+        engine.destinations.refresh(now, &engine.setup, &engine.names);
         engine.ask_names(now);
         engine
     }
@@ -129,7 +130,10 @@ impl Engine {
     pub fn handle_resolved(&mut self, now: Time, query: &Query, servers: &[Server], ttl: Duration) {
         match self.names.handle_resolved(now, query, servers, ttl) {
             Change::None => {}
-            Change::Servers(servers) => self.outbox.event(Event::Resolved { host: query.host.clone(), servers }),
+            Change::Servers(servers) => {
+                self.destinations.refresh(now, &self.setup, &self.names);
+                self.outbox.event(Event::Resolved { host: query.host.clone(), servers });
+            }
             Change::Failed => self.outbox.event(Event::Unresolved { host: query.host.clone() }),
         }
     }
@@ -152,7 +156,14 @@ impl Engine {
         }
         self.setup = setup;
         self.shared = shared;
+        self.destinations.refresh(now, &self.setup, &self.names);
         self.ask_names(now);
+    }
+
+    /// This engine, `shard` of `shards`, probes the destinations for all of the instance, as long as it is open and does not leave.
+    /// Call it before [`Control::Open`].
+    pub fn probe_from(&mut self, shard: usize, shards: usize) {
+        self.destinations.probe_from(shard, shards);
     }
 
     /// What is known of every destination of the configuration, for the control endpoint.
@@ -168,6 +179,7 @@ impl Engine {
         while let Some(call) = self.calls.poll(now) {
             self.give_call(call);
         }
+        self.poll_destinations(now);
         self.ask_names(now);
     }
 
@@ -178,9 +190,15 @@ impl Engine {
             Control::Open => {
                 // The test call is nobody's traffic.
                 self.counters = Counters::default();
+                self.destinations.start_probes(now, &self.setup);
                 Gate::Open
             }
             Control::Drain => {
+                for key in self.destinations.stop_probes() {
+                    if let Some(probe) = self.transactions.client(key) {
+                        self.transactions.remove(probe);
+                    }
+                }
                 let accept = Duration::from_millis(u64::from(self.setup.config.drain.accept_ms));
                 Gate::Draining { refuse_from: now + accept }
             }
@@ -193,7 +211,12 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] has to be called next, if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let timers = [self.transactions.timers.next(), self.calls.poll_timeout(), self.names.poll_timeout()];
+        let timers = [
+            self.transactions.timers.next(),
+            self.calls.poll_timeout(),
+            self.names.poll_timeout(),
+            self.destinations.poll_timeout(),
+        ];
         timers.into_iter().flatten().min()
     }
 
@@ -215,11 +238,16 @@ impl Engine {
 
     /// What the tables hold now.
     pub fn gauges(&self) -> Gauges {
+        let destinations = self.destinations.tally();
         Gauges {
             transactions: self.transactions.len() as u64,
             pending_transactions: self.transactions.pending() as u64,
             message_bytes: self.transactions.pool.held(),
             counted_calls: self.calls.len() as u64,
+            destinations_up: destinations.up,
+            destinations_down: destinations.down,
+            destinations_avoided: destinations.avoided,
+            destinations_marked: destinations.marked,
         }
     }
 

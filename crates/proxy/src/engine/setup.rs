@@ -88,6 +88,8 @@ pub(super) struct Target {
     pub(super) lookup: Lookup,
     pub(super) priority: u16,
     pub(super) weight: u16,
+    /// What it draws with when a call chooses among targets: of its URI, so that its place in the list does not matter.
+    pub(super) hash: u64,
     /// Whom its servers have to prove to be over TLS.
     pub(super) peer: Arc<TlsPeer>,
 }
@@ -340,6 +342,7 @@ impl Target {
             lookup,
             priority: settings.priority,
             weight: settings.weight,
+            hash: super::call_hash(settings.uri.as_bytes()),
             peer: Arc::new(peer),
         })
     }
