@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sipedge_sip::Time;
-use sipedge_sip::message::Method;
-use sipedge_sip::transaction::NonInviteClient;
+use sipedge_sip::message::{Message, Method};
+use sipedge_sip::transaction::{Delivery, NonInviteClient};
 
 use super::super::flow::{Hop, TlsPeer};
 use super::super::limits::with_reserve;
@@ -83,7 +83,7 @@ impl Watch {
 impl Destinations {
     /// Whether this is the transaction of a probe that waits for its answer.
     pub(in crate::engine) fn is_probe(&self, key: Key) -> bool {
-        !self.prober.outstanding.is_empty() && self.prober.outstanding.contains_key(&key)
+        self.prober.outstanding.contains_key(&key)
     }
 
     /// This engine is the one that probes.
@@ -199,7 +199,7 @@ impl Destinations {
             watch.outstanding = None;
             let jitter = f64::from(probe.jitter_percent) / 100.0 * (2.0 * chance(setup, address, now) - 1.0);
             let next = watch.sent + interval(probe).mul_f64((1.0 + jitter).max(0.0));
-            self.prober.put(address, watch, next.max(now + SHORTEST_PAUSE));
+            self.prober.put(address, watch, next.max(now));
         }
         if reason.is_some() {
             self.count();
@@ -248,8 +248,18 @@ impl Engine {
         }
     }
 
-    /// A response has come to a probe's transaction.
-    pub(in crate::engine) fn probe_answered(&mut self, now: Time, key: Key, code: u16, retry_after: Option<u32>) {
+    /// A response has come: if it is to a probe, it is taken note of. Its transaction takes it like any other.
+    pub(in crate::engine) fn take_probe_answer(&mut self, now: Time, message: &Message<'_>, code: u16) {
+        if self.destinations.prober.outstanding.is_empty() {
+            return;
+        }
+        let branch = message.top_via().and_then(|(via, _)| branch::of_response(&via));
+        if let Some((branch, cseq)) = branch.zip(message.cseq()) {
+            self.probe_answered(now, Key::new(branch, cseq.method), code, message.retry_after());
+        }
+    }
+
+    fn probe_answered(&mut self, now: Time, key: Key, code: u16, retry_after: Option<u32>) {
         if code < 200 {
             return;
         }
@@ -290,12 +300,17 @@ impl Engine {
         let hop = Hop { transport, port: self.egress(), to, connection: None, peer };
         let shard = self.destinations.prober.shard.unwrap_or((0, 1));
         self.counters.probes_sent += 1;
-        self.outbox.transmit(&hop, None, |out| write_options(&setup, target, &hop, branch, shard, out));
         // Without room for a transaction it is sent once.
-        if (self.transactions.len() as u64) < with_reserve(setup.transactions as u64) {
-            let machine = Machine::NonInviteClient(NonInviteClient::new(now, &setup.timers));
-            let id = self.transactions.insert(key, machine, hop);
-            self.keep_last_transmit(id);
+        let has_room = (self.transactions.len() as u64) < with_reserve(setup.transactions as u64);
+        let client = has_room.then(|| {
+            let delivery = if transport.is_reliable() { Delivery::Reliable } else { Delivery::Unreliable };
+            let machine = NonInviteClient::new(now, &setup.timers, delivery);
+            self.transactions.insert(key, Machine::NonInviteClient(machine), hop.clone())
+        });
+        let receipt = client.and_then(|client| self.transactions.get(client)?.receipt());
+        self.outbox.transmit(&hop, receipt, |out| write_options(&setup, target, &hop, branch, shard, out));
+        if let Some(client) = client {
+            self.keep_last_transmit(client);
         }
     }
 }
