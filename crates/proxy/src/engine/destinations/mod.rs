@@ -95,6 +95,7 @@ struct State {
     /// The places of the trunk and the target whose `probe` applies to it.
     probed_by: Option<(usize, usize)>,
     is_down: bool,
+    /// Not while it is down.
     avoided: Option<Avoided>,
     mark: Mark,
     /// Requests in a row that nothing came back for.
@@ -184,17 +185,25 @@ impl Destinations {
     pub(super) fn handle_bulletin(&mut self, now: Time, bulletin: &Bulletin) {
         let address = (bulletin.transport, bulletin.address);
         let Some(state) = self.states.get_mut(&address) else { return };
+        let before = state.health();
         match bulletin.health {
             Health::Up => {
                 state.is_down = false;
                 state.silences = 0;
                 state.avoided = None;
             }
-            Health::Down => state.is_down = true,
-            Health::AvoidUntil(until) => {
+            Health::Down => {
+                state.is_down = true;
+                state.avoided = None;
+            }
+            Health::AvoidUntil(until) if !state.is_down => {
                 state.avoided = Some(Avoided { until, ends_with_answer: false });
                 self.expiries.insert((until, address));
             }
+            Health::AvoidUntil(_) => {}
+        }
+        if state.health() == before {
+            return;
         }
         state.change(now, Reason::Told);
         if let Health::AvoidUntil(_) = bulletin.health {

@@ -100,11 +100,11 @@ impl Destinations {
     /// The time for probes is over. The transactions of those that wait for an answer.
     pub(in crate::engine) fn stop_probes(&mut self) -> Vec<Key> {
         self.prober.is_open = false;
-        self.prober.schedule.clear();
-        for state in self.states.values_mut() {
-            state.watch = None;
-        }
-        self.prober.outstanding.drain().map(|(key, _)| key).collect()
+        self.prober.outstanding.clear();
+        // In the order of the schedule: a run of the same messages at the same times does the same.
+        let schedule = std::mem::take(&mut self.prober.schedule);
+        let watches = schedule.into_iter().filter_map(|(_, address)| self.states.get_mut(&address)?.watch.take());
+        watches.filter_map(|watch| watch.outstanding).collect()
     }
 
     /// Brings the timetable up to date with the destinations.
@@ -228,6 +228,7 @@ impl State {
         let is_lost = !self.is_down && watch.failures >= probe.down_after;
         is_lost.then(|| {
             self.is_down = true;
+            self.avoided = None;
             match verdict {
                 Verdict::Refused(code) => Reason::ProbesRefused(watch.failures, code),
                 Verdict::Unanswered | Verdict::Answered => Reason::ProbesUnanswered(watch.failures),

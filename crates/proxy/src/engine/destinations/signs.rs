@@ -121,7 +121,7 @@ impl Destinations {
     }
 
     fn avoid(&mut self, now: Time, address: Address, avoided: Avoided, reason: Reason, outbox: &mut Outbox) {
-        let Some(state) = self.states.get_mut(&address) else { return };
+        let Some(state) = self.states.get_mut(&address).filter(|state| !state.is_down) else { return };
         let before = state.avoided.map(|before| before.until).filter(|until| *until > now);
         // Where nothing else is left it gets calls all the same; each of them may fail, and none of them is news.
         if before.is_some_and(|before| avoided.until < before + NEWS) {

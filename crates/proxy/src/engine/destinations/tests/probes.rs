@@ -330,3 +330,19 @@ fn a_thousand_reloads_do_not_disturb_the_timetable() {
         assert!(times.windows(2).all(|pair| pair[1].since(pair[0]) == secs(30)), "{times:?}");
     }
 }
+
+#[test]
+fn what_is_down_is_down_and_not_avoided_as_well() {
+    let mut line = Line::new(probed(probe(), &TWO[..1]));
+    line.pass(secs(40));
+    line.events.clear();
+    assert_eq!(line.health(1), Health::Down);
+    let (transport, address) = (Transport::Udp, server(1).address);
+    line.engine
+        .handle_bulletin(line.now, &Bulletin { transport, address, health: Health::AvoidUntil(line.now + secs(9)) });
+    let Engine { destinations, outbox, .. } = &mut line.engine;
+    destinations.note_failure(line.now, transport, address, outbox);
+    destinations.note_answer(line.now, transport, address, 200, None, outbox);
+    line.take();
+    assert_eq!((line.health(1), line.events.len()), (Health::Down, 0));
+}
