@@ -1,0 +1,385 @@
+//! The torture messages of RFC 4475 and RFC 5118 through the running proxy: forwarded, answered or dropped as a proxy has to; what is
+//! forwarded is unchanged but for what a proxy must change; after each of them an ordinary call passes.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
+
+mod process;
+#[path = "torture/rows.rs"]
+mod rows;
+#[path = "torture/wire.rs"]
+mod wire;
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
+
+use process::sip::Agent;
+use process::{Process, address, config};
+use rows::{Form, Outcome, RFC_4475, RFC_5118, Row};
+use sipedge_proxy::config::{Config, Listen};
+use tempfile::TempDir;
+use wire::{Parts, Places, Sample, compare, text};
+
+/// Longest wait for a message that has to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// T1 of the edge: no retransmission of its own comes while a message is on its way, so every second copy is a fault.
+const T1_MS: u32 = 30_000;
+/// Port of the user agents on their own addresses: where responses go when Via names no port.
+const SIP_PORT: u16 = 5060;
+
+#[test]
+fn rfc_4475() {
+    let (caller, callee) = (Agent::bind(address(120), SIP_PORT), Agent::bind(address(121), SIP_PORT));
+    let config = config(address(122), caller.address.ip(), callee.address);
+    Edge::start(config, caller, callee).try_all(RFC_4475);
+}
+
+#[test]
+fn rfc_5118_over_ipv4() {
+    let (caller, callee) = (Agent::bind(address(123), SIP_PORT), Agent::bind(address(124), SIP_PORT));
+    let config = config(address(125), caller.address.ip(), callee.address);
+    Edge::start(config, caller, callee).try_all(RFC_5118);
+}
+
+#[test]
+fn rfc_5118_over_ipv6() {
+    let loopback: IpAddr = Ipv6Addr::LOCALHOST.into();
+    if let Err(error) = UdpSocket::bind((loopback, 0)) {
+        println!("skipped: {} messages over IPv6: no IPv6 loopback ({error})", RFC_5118.len());
+        return;
+    }
+    let (caller, callee) = (Agent::bind(loopback, 0), Agent::bind(loopback, 0));
+    let mut config = config(loopback, loopback, callee.address);
+    // All of them share the one loopback address, so their ports have to differ.
+    let [ingress, egress] = [0, 0].map(|port| UdpSocket::bind((loopback, port)).unwrap());
+    let admin = TcpListener::bind((loopback, 0)).unwrap();
+    let port = |address: std::io::Result<SocketAddr>| address.unwrap().port();
+    let (ingress_port, egress_port) = (port(ingress.local_addr()), port(egress.local_addr()));
+    config.listen = Listen { ingress_port, egress_port, ..config.listen };
+    config.admin.port = port(admin.local_addr());
+    drop((ingress, egress, admin));
+    Edge::start(config, caller, callee).try_all(RFC_5118);
+}
+
+/// Every section that has a message is in the table as the RFC has it, and every file is in the table.
+#[test]
+fn no_message_is_missing() {
+    let as_it_is = |rows: &[Row]| -> Vec<&str> {
+        rows.iter().filter(|row| matches!(row.form, Form::AsItIs)).map(|row| row.section).collect()
+    };
+    let numbered = |chapter: &str, last: u32| (1..=last).map(|n| format!("{chapter}.{n}")).collect::<Vec<_>>();
+    let sections =
+        [numbered("3.1.1", 13), numbered("3.1.2", 19), numbered("3.2", 1), numbered("3.3", 15), numbered("3.4", 1)];
+    assert_eq!(as_it_is(RFC_4475), sections.concat());
+    // §4.5 and §4.10 have two messages each.
+    let mut sections = numbered("4", 10);
+    sections.insert(4, "4.5".to_owned());
+    sections.push("4.10".to_owned());
+    assert_eq!(as_it_is(RFC_5118), sections);
+
+    let named: BTreeSet<String> = [RFC_4475, RFC_5118].concat().iter().map(|row| format!("{}.sip", row.file)).collect();
+    let files = std::fs::read_dir(wire::folder()).unwrap();
+    let files: BTreeSet<String> = files
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".sip"))
+        .collect();
+    assert_eq!(named, files);
+}
+
+/// A running proxy between a calling and a called user agent.
+struct Edge {
+    process: Process,
+    _folder: TempDir,
+    ingress: SocketAddr,
+    egress: SocketAddr,
+    caller: Agent,
+    callee: Agent,
+    places: Places,
+    calls: Cell<u32>,
+}
+
+/// What came, and from where.
+type Datagram = (Vec<u8>, SocketAddr);
+
+impl Edge {
+    fn start(mut config: Config, caller: Agent, callee: Agent) -> Self {
+        // One shard deals with everything in order: when an ordinary call has passed, whatever came before it has been dealt with.
+        config.listen.shards = 1;
+        (config.timers.t1_ms, config.timers.t2_ms, config.timers.t4_ms) = (T1_MS, T1_MS, T1_MS);
+        (config.timers.response_ms, config.timers.invite_ms) = (10 * T1_MS, 10 * T1_MS);
+        let ip = config.listen.address.unwrap();
+        let ingress = SocketAddr::new(ip, config.listen.ingress_port);
+        let egress = SocketAddr::new(ip, config.listen.egress_port);
+        let (process, folder) = Process::run(&config);
+        process.wait_for_log("ready_ms");
+        let places =
+            Places { sent_by: ingress.to_string(), source: caller.address, callee: callee.address.to_string() };
+        Self { process, _folder: folder, ingress, egress, caller, callee, places, calls: Cell::new(0) }
+    }
+
+    /// Tries every row, and fails with all that failed.
+    fn try_all(mut self, rows: &[Row]) {
+        let mut failures = Vec::new();
+        let (mut forwarded, mut answered, mut dropped, mut known) = (0, 0, 0, 0);
+        for row in rows {
+            let title = format!("§{} {} ({:?})", row.section, row.file, row.form);
+            let expected = match row.outcome {
+                Outcome::Known { should, does } => {
+                    known += 1;
+                    println!("known fault: {title}: should be {should:?}, is {does:?}: {}", row.why);
+                    *does
+                }
+                other => other,
+            };
+            match expected {
+                Outcome::Forwarded => forwarded += 1,
+                Outcome::Dropped => dropped += 1,
+                _ => answered += 1,
+            }
+            let tried = self.try_row(row, expected).and_then(|()| {
+                self.ordinary_call().map_err(|error| format!("after it, an ordinary call does not pass: {error}"))
+            });
+            if let Err(error) = tried {
+                let hint = match row.outcome {
+                    Outcome::Known { should, .. } => format!("\n  a known fault has changed: is it now {should:?}?"),
+                    _ => String::new(),
+                };
+                failures.push(format!("{title}: expected {expected:?}, since {}\n  {error}{hint}", row.why));
+                self.drain();
+            }
+            assert!(self.process.is_running(), "{title} has ended the process:\n{}", self.process.log());
+        }
+        println!(
+            "{} messages: {forwarded} forwarded, {answered} answered, {dropped} dropped; {known} known faults",
+            rows.len()
+        );
+        assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), rows.len(), failures.join("\n"));
+    }
+
+    fn try_row(&self, row: &Row, expected: Outcome) -> Result<(), String> {
+        let sample = Sample::read(row.file, self.caller.address.port());
+        let sample = match row.form {
+            Form::AsItIs => sample,
+            Form::Invite => sample.into_invite(),
+            Form::InviteWith(changes) => {
+                if sample.bytes.starts_with(b"INVITE ") { sample } else { sample.into_invite() }.change(changes)
+            }
+            Form::InCall(changes) => return self.respond_in_call(&sample, changes, expected),
+        };
+        self.send(&self.caller, &sample.bytes, self.ingress);
+        match expected {
+            Outcome::Forwarded => self.is_forwarded(&sample),
+            Outcome::Answered(code) => self.is_answered(&sample, code, true),
+            Outcome::Bare(code) => self.is_answered(&sample, code, false),
+            _ => {
+                // A response that is nobody's gets no further by the other socket.
+                if sample.bytes.starts_with(b"SIP/2.0") {
+                    self.send(&self.callee, &sample.bytes, self.egress);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// It arrives as it was but for the edge's changes; sent again it is absorbed; the response finds its way back, changed by nothing
+    /// but the edge's Via.
+    fn is_forwarded(&self, sample: &Sample) -> Result<(), String> {
+        let (trying, _) = take(&self.caller, "100")?;
+        self.check_answer(&trying, &sample.bytes, 100, true)?;
+        let (arrived, from) = take(&self.callee, "the request")?;
+        if from != self.egress {
+            return Err(format!("it left from {from}"));
+        }
+        let undone = self.places.undo(&arrived, &sample.bytes)?;
+        compare("what is forwarded", &undone, &sample.as_forwarded())?;
+
+        self.send(&self.caller, &sample.bytes, self.ingress);
+        let (again, _) = take(&self.caller, "100 to the retransmission")?;
+        compare("the second 100", &again, &trying)?;
+        is_empty(&self.callee, "the retransmission is not absorbed")?;
+
+        let ok = wire::response(&arrived, b"SIP/2.0 200 OK", b"Content-Length: 0\r\n\r\n");
+        self.send(&self.callee, &ok, from);
+        let (passed, from) = take(&self.caller, "the response")?;
+        if from != self.ingress {
+            return Err(format!("the response came from {from}"));
+        }
+        compare("the response", &passed, &wire::without_top_via(&ok))
+    }
+
+    /// It is answered, and the same again when it comes again; nobody else sees it.
+    fn is_answered(&self, sample: &Sample, code: u16, is_stamped: bool) -> Result<(), String> {
+        let (answer, from) = take(&self.caller, "an answer")?;
+        if from != self.ingress {
+            return Err(format!("the answer came from {from}"));
+        }
+        self.check_answer(&answer, &sample.bytes, code, is_stamped)?;
+        self.send(&self.caller, &sample.bytes, self.ingress);
+        let (again, _) = take(&self.caller, "an answer to the retransmission")?;
+        compare("the second answer", &again, &answer)
+    }
+
+    /// What every answer carries over from its request (RFC 3261 §8.2.6.2), and what some codes have to say.
+    fn check_answer(&self, answer: &[u8], sent: &[u8], code: u16, is_stamped: bool) -> Result<(), String> {
+        let (message, request) = (Parts::of(answer), Parts::of(sent));
+        let status = text(&answer[..message.start_end]);
+        if !status.starts_with(&format!("SIP/2.0 {code} ")) {
+            return Err(format!("the answer is {status:?}"));
+        }
+        let (answered, asked): (Vec<_>, Vec<_>) = (message.all("via").collect(), request.all("via").collect());
+        if answered.len() != asked.len() {
+            return Err(format!("the answer has {} Vias, the request {}", answered.len(), asked.len()));
+        }
+        for (index, (via, before)) in answered.iter().zip(&asked).enumerate() {
+            let (line, before) = (&answer[via.line.clone()], &sent[before.line.clone()]);
+            let line = if index == 0 && is_stamped { self.places.without_stamp(line, before)? } else { line.to_vec() };
+            compare("a Via of the answer", &line, before)?;
+        }
+        for name in ["from", "to", "call-id", "cseq"] {
+            let (Some(header), Some(before)) = (message.one(name), request.one(name)) else { continue };
+            let (line, before) = (&answer[header.line.clone()], &sent[before.line.clone()]);
+            let before = &before[..before.len() - 2];
+            let added = line.strip_prefix(before).ok_or(format!("{name} of the answer is {:?}", text(line)))?;
+            let is_right = added == b"\r\n" || (name == "to" && added.starts_with(b";tag="));
+            if !is_right {
+                return Err(format!("{name} of the answer has {:?} added", text(added)));
+            }
+        }
+        let value =
+            |parts: &Parts, bytes: &[u8], name: &str| parts.one(name).map(|header| text(&bytes[header.value.clone()]));
+        let method = text(&sent[..request.start_end]);
+        let says_methods = code == 405 || (code == 200 && method.starts_with("OPTIONS "));
+        if says_methods && value(&message, answer, "allow").is_none() {
+            return Err("the answer has no Allow".to_owned());
+        }
+        if code == 420 && value(&message, answer, "unsupported") != value(&request, sent, "proxy-require") {
+            return Err(format!("Unsupported is {:?}", value(&message, answer, "unsupported")));
+        }
+        Ok(())
+    }
+
+    /// The message as the called side's response to an ordinary INVITE; then that call is answered, if it is not by now.
+    fn respond_in_call(&self, sample: &Sample, changes: &[(&str, &str)], expected: Outcome) -> Result<(), String> {
+        let (invite, from) = self.invite()?;
+        let message = Parts::of(&sample.bytes);
+        let mut rest = Vec::new();
+        for header in &message.headers {
+            if !["via", "record-route", "from", "to", "call-id", "cseq"].contains(&header.name.as_str()) {
+                rest.extend_from_slice(&sample.bytes[header.line.clone()]);
+            }
+        }
+        let body = message.headers.last().unwrap().line.end;
+        rest.extend_from_slice(&sample.bytes[body..]);
+        let composed = wire::response(&invite, &sample.bytes[..message.start_end], &rest);
+        let caller = self.caller.address.to_string();
+        let changes: Vec<(String, &str)> = changes.iter().map(|(a, b)| (a.replace("{caller}", &caller), *b)).collect();
+        let changes: Vec<(&str, &str)> = changes.iter().map(|(a, b)| (a.as_str(), *b)).collect();
+        let composed = Sample { framed: composed.len(), bytes: composed }.change(&changes).bytes;
+        self.send(&self.callee, &composed, from);
+        if expected == Outcome::Forwarded {
+            let (passed, _) = take(&self.caller, "the response")?;
+            compare("the response", &passed, &wire::without_top_via(&composed))?;
+            if composed.starts_with(b"SIP/2.0 4") {
+                let (ack, _) = take(&self.callee, "the edge's ACK")?;
+                return if ack.starts_with(b"ACK ") { Ok(()) } else { Err(format!("not an ACK: {}", text(&ack))) };
+            }
+            if composed.starts_with(b"SIP/2.0 2") {
+                return Ok(());
+            }
+        }
+        let ok = wire::response(&invite, b"SIP/2.0 200 OK", b"Content-Length: 0\r\n\r\n");
+        self.send(&self.callee, &ok, from);
+        let (passed, _) = take(&self.caller, "the 200 that ends the set-up")?;
+        compare("the 200 that ends the set-up", &passed, &wire::without_top_via(&ok))
+    }
+
+    /// A call that nothing is odd about: INVITE, 100, 200, ACK, BYE, 200, and not a message more.
+    fn ordinary_call(&self) -> Result<(), String> {
+        let (invite, from) = self.invite()?;
+        let invite = process::sip::Message { from, text: text(&invite) };
+        self.callee.respond(&invite, "200 OK");
+        let ok = self.take_of_call(&self.caller, "SIP/2.0 200 ")?;
+        self.caller.acknowledge(&ok, self.ingress);
+        self.take_of_call(&self.callee, "ACK ")?;
+        let routes: String =
+            ok.headers("Record-Route").iter().rev().map(|route| format!("Route: {route}\r\n")).collect();
+        let id = format!("ordinary-{}", self.calls.get());
+        let (caller, callee) = (self.caller.address, self.callee.address);
+        let bye = format!(
+            "BYE sip:callee@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK{id}bye;rport\r\n{routes}\
+             Max-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {id}\r\nCSeq: 2 BYE\r\nContent-Length: 0\r\n\r\n",
+            ok.header("From"),
+            ok.header("To")
+        );
+        self.send(&self.caller, bye.as_bytes(), self.ingress);
+        let bye = self.take_of_call(&self.callee, "BYE ")?;
+        self.callee.respond(&bye, "200 OK");
+        self.take_of_call(&self.caller, "SIP/2.0 200 ")?;
+        is_empty(&self.caller, "the caller gets more than its call")?;
+        is_empty(&self.callee, "the callee gets more than its call")
+    }
+
+    /// An ordinary INVITE, as it arrives at the called side.
+    fn invite(&self) -> Result<Datagram, String> {
+        self.calls.set(self.calls.get() + 1);
+        let id = format!("ordinary-{}", self.calls.get());
+        let invite = self.caller.request("INVITE", &format!("sip:bob@{}", self.ingress), &id);
+        self.send(&self.caller, invite.as_bytes(), self.ingress);
+        self.take_of_call(&self.caller, "SIP/2.0 100 ")?;
+        let invite = self.take_of_call(&self.callee, "INVITE ")?;
+        Ok((invite.text.into_bytes(), invite.from))
+    }
+
+    /// The next message, which has to be this one of the ordinary call.
+    fn take_of_call(&self, agent: &Agent, start: &str) -> Result<process::sip::Message, String> {
+        let (bytes, from) = take(agent, &format!("{start:?} of an ordinary call"))?;
+        let (text, id) = (text(&bytes), format!("Call-ID: ordinary-{}\r\n", self.calls.get()));
+        if text.starts_with(start) && text.contains(&id) {
+            Ok(process::sip::Message { from, text })
+        } else {
+            Err(format!("{} got, instead of {start:?}:\n{}", agent.address, bytes.escape_ascii()))
+        }
+    }
+
+    fn send(&self, from: &Agent, bytes: &[u8], to: SocketAddr) {
+        assert_eq!(from.socket.send_to(bytes, to).unwrap(), bytes.len());
+    }
+
+    /// Throws away what a failed row has left, until an ordinary call passes.
+    fn drain(&self) {
+        for _ in 0..3 {
+            for agent in [&self.caller, &self.callee] {
+                while agent.next(Duration::from_millis(50)).is_some() {}
+            }
+            if self.ordinary_call().is_ok() {
+                return;
+            }
+        }
+        panic!("no ordinary call passes any more:\n{}", self.process.log());
+    }
+}
+
+/// The next datagram.
+fn take(agent: &Agent, what: &str) -> Result<Datagram, String> {
+    agent.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = vec![0; 65_536];
+    let (length, from) = agent
+        .socket
+        .recv_from(&mut buffer)
+        .map_err(|_| format!("{} got no {what} within {PATIENCE:?}", agent.address))?;
+    buffer.truncate(length);
+    Ok((buffer, from))
+}
+
+/// Nothing has arrived that nobody has asked for.
+fn is_empty(agent: &Agent, fault: &str) -> Result<(), String> {
+    agent.socket.set_nonblocking(true).unwrap();
+    let mut buffer = vec![0; 65_536];
+    let got = agent.socket.recv_from(&mut buffer);
+    agent.socket.set_nonblocking(false).unwrap();
+    match got {
+        Ok((length, _)) => Err(format!("{fault}: {}", buffer[..length].escape_ascii())),
+        Err(_) => Ok(()),
+    }
+}
