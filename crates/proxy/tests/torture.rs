@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use process::sip::Agent;
 use process::{Process, address, config};
-use rows::{Form, Outcome, RFC_4475, RFC_5118, Row};
+use rows::{Flaw, Form, Outcome, RFC_4475, RFC_5118, Row};
 use sipedge_proxy::config::{Config, Listen};
 use tempfile::TempDir;
 use wire::{Parts, Places, Sample, compare, text};
@@ -60,6 +60,23 @@ fn rfc_5118_over_ipv6() {
     config.admin.port = port(admin.local_addr());
     drop((ingress, egress, admin));
     Edge::start(config, caller, callee).try_all(RFC_5118);
+}
+
+/// RFC 5118 §4.5 again, where the edge itself acts on it: its own Via, as a peer gives it back.
+#[test]
+fn received_in_the_edges_own_via_is_read_in_either_form() {
+    let (caller, callee) = (Agent::bind(address(126), SIP_PORT), Agent::bind(address(127), SIP_PORT));
+    let config = config(address(128), caller.address.ip(), callee.address);
+    let edge = Edge::start(config, caller, callee);
+    for received in ["2001:db8::9:255", "[2001:db8::9:255]", "192.0.2.1"] {
+        let (invite, from) = edge.invite().unwrap();
+        let end = Parts::of(&invite).one("via").unwrap().value.end;
+        let stamped = [&invite[..end], format!(";received={received}").as_bytes(), &invite[end..]].concat();
+        let ok = wire::response(&stamped, b"SIP/2.0 200 OK", b"Content-Length: 0\r\n\r\n");
+        edge.send(&edge.callee, &ok, from);
+        let (passed, _) = take(&edge.caller, "the response").unwrap();
+        compare(received, &passed, &wire::without_top_via(&ok)).unwrap();
+    }
 }
 
 /// Every section that has a message is in the table as the RFC has it, and every file is in the table.
@@ -124,40 +141,49 @@ impl Edge {
         let (mut forwarded, mut answered, mut dropped, mut known) = (0, 0, 0, 0);
         for row in rows {
             let title = format!("§{} {} ({:?})", row.section, row.file, row.form);
-            let expected = match row.outcome {
-                Outcome::Known { should, does } => {
+            let (expected, flaw) = match row.outcome {
+                Outcome::Known { should, does, flaw } => {
                     known += 1;
-                    println!("known fault: {title}: should be {should:?}, is {does:?}: {}", row.why);
-                    *does
+                    println!("known fault: {title}: should be {should:?}, is {does:?}, flaw {flaw:?}: {}", row.why);
+                    (*does, flaw)
                 }
-                other => other,
+                other => (other, Flaw::None),
             };
             match expected {
                 Outcome::Forwarded => forwarded += 1,
-                Outcome::Dropped => dropped += 1,
-                _ => answered += 1,
+                Outcome::Answered(_) => answered += 1,
+                _ => dropped += 1,
             }
-            let tried = self.try_row(row, expected).and_then(|()| {
-                self.ordinary_call().map_err(|error| format!("after it, an ordinary call does not pass: {error}"))
-            });
-            if let Err(error) = tried {
+            if let Err(error) = self.try_and_call(row, expected, flaw) {
+                self.drain();
                 let hint = match row.outcome {
-                    Outcome::Known { should, .. } => format!("\n  a known fault has changed: is it now {should:?}?"),
+                    Outcome::Known { should, .. } if self.try_and_call(row, *should, Flaw::None).is_ok() => {
+                        format!("\n  this known fault is repaired: the row has to say {should:?}")
+                    }
+                    Outcome::Known { should, .. } => {
+                        format!("\n  a known fault has changed, but it is not yet {should:?}")
+                    }
                     _ => String::new(),
                 };
-                failures.push(format!("{title}: expected {expected:?}, since {}\n  {error}{hint}", row.why));
                 self.drain();
+                failures.push(format!("{title}: expected {expected:?}, since {}\n  {error}{hint}", row.why));
             }
             assert!(self.process.is_running(), "{title} has ended the process:\n{}", self.process.log());
         }
         println!(
-            "{} messages: {forwarded} forwarded, {answered} answered, {dropped} dropped; {known} known faults",
+            "{} messages: {forwarded} forwarded, {answered} answered, {dropped} dropped or refused; {known} known faults",
             rows.len()
         );
         assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), rows.len(), failures.join("\n"));
     }
 
-    fn try_row(&self, row: &Row, expected: Outcome) -> Result<(), String> {
+    /// Tries a row, and then an ordinary call.
+    fn try_and_call(&self, row: &Row, expected: Outcome, flaw: Flaw) -> Result<(), String> {
+        self.try_row(row, expected, flaw)?;
+        self.ordinary_call().map_err(|error| format!("after it, an ordinary call does not pass: {error}"))
+    }
+
+    fn try_row(&self, row: &Row, expected: Outcome, flaw: Flaw) -> Result<(), String> {
         let sample = Sample::read(row.file, self.caller.address.port());
         let sample = match row.form {
             Form::AsItIs => sample,
@@ -169,29 +195,30 @@ impl Edge {
         };
         self.send(&self.caller, &sample.bytes, self.ingress);
         match expected {
-            Outcome::Forwarded => self.is_forwarded(&sample),
-            Outcome::Answered(code) => self.is_answered(&sample, code, true),
-            Outcome::Bare(code) => self.is_answered(&sample, code, false),
-            _ => {
-                // A response that is nobody's gets no further by the other socket.
-                if sample.bytes.starts_with(b"SIP/2.0") {
-                    self.send(&self.callee, &sample.bytes, self.egress);
-                }
+            Outcome::Forwarded => self.is_forwarded(&sample, flaw),
+            Outcome::Answered(code) => self.is_answered(&sample, code, flaw),
+            Outcome::Refused => self.is_refused(&sample),
+            // A response that is nobody's gets no further by the other socket.
+            Outcome::Dropped if sample.bytes.starts_with(b"SIP/2.0") => {
+                self.send(&self.callee, &sample.bytes, self.egress);
                 Ok(())
             }
+            // The ordinary call that follows finds whatever it has caused.
+            Outcome::Dropped => Ok(()),
+            Outcome::Known { .. } => Err("a known fault of a known fault".to_owned()),
         }
     }
 
     /// It arrives as it was but for the edge's changes; sent again it is absorbed; the response finds its way back, changed by nothing
     /// but the edge's Via.
-    fn is_forwarded(&self, sample: &Sample) -> Result<(), String> {
+    fn is_forwarded(&self, sample: &Sample, flaw: Flaw) -> Result<(), String> {
         let (trying, _) = take(&self.caller, "100")?;
-        self.check_answer(&trying, &sample.bytes, 100, true)?;
+        self.check_answer(&trying, &sample.bytes, 100, flaw)?;
         let (arrived, from) = take(&self.callee, "the request")?;
         if from != self.egress {
             return Err(format!("it left from {from}"));
         }
-        let undone = self.places.undo(&arrived, &sample.bytes)?;
+        let undone = self.places.undo(&arrived, &sample.bytes, flaw)?;
         compare("what is forwarded", &undone, &sample.as_forwarded())?;
 
         self.send(&self.caller, &sample.bytes, self.ingress);
@@ -209,19 +236,19 @@ impl Edge {
     }
 
     /// It is answered, and the same again when it comes again; nobody else sees it.
-    fn is_answered(&self, sample: &Sample, code: u16, is_stamped: bool) -> Result<(), String> {
+    fn is_answered(&self, sample: &Sample, code: u16, flaw: Flaw) -> Result<(), String> {
         let (answer, from) = take(&self.caller, "an answer")?;
         if from != self.ingress {
             return Err(format!("the answer came from {from}"));
         }
-        self.check_answer(&answer, &sample.bytes, code, is_stamped)?;
+        self.check_answer(&answer, &sample.bytes, code, flaw)?;
         self.send(&self.caller, &sample.bytes, self.ingress);
         let (again, _) = take(&self.caller, "an answer to the retransmission")?;
         compare("the second answer", &again, &answer)
     }
 
     /// What every answer carries over from its request (RFC 3261 §8.2.6.2), and what some codes have to say.
-    fn check_answer(&self, answer: &[u8], sent: &[u8], code: u16, is_stamped: bool) -> Result<(), String> {
+    fn check_answer(&self, answer: &[u8], sent: &[u8], code: u16, flaw: Flaw) -> Result<(), String> {
         let (message, request) = (Parts::of(answer), Parts::of(sent));
         let status = text(&answer[..message.start_end]);
         if !status.starts_with(&format!("SIP/2.0 {code} ")) {
@@ -233,7 +260,7 @@ impl Edge {
         }
         for (index, (via, before)) in answered.iter().zip(&asked).enumerate() {
             let (line, before) = (&answer[via.line.clone()], &sent[before.line.clone()]);
-            let line = if index == 0 && is_stamped { self.places.without_stamp(line, before)? } else { line.to_vec() };
+            let line = if index == 0 { self.places.without_stamp(line, before, flaw)? } else { line.to_vec() };
             compare("a Via of the answer", &line, before)?;
         }
         for name in ["from", "to", "call-id", "cseq"] {
@@ -241,22 +268,44 @@ impl Edge {
             let (line, before) = (&answer[header.line.clone()], &sent[before.line.clone()]);
             let before = &before[..before.len() - 2];
             let added = line.strip_prefix(before).ok_or(format!("{name} of the answer is {:?}", text(line)))?;
-            let is_right = added == b"\r\n" || (name == "to" && added.starts_with(b";tag="));
+            // RFC 3261 §8.2.6.2: a tag, unless there is one already, or the answer is 100.
+            let (is_tag, is_nothing) = (name == "to" && added.starts_with(b";tag="), added == b"\r\n");
+            let wants_tag = name == "to" && code != 100 && flaw != Flaw::Bare && !text(before).contains("tag");
+            // Behind a quote that is left open a tag is as good as none.
+            let is_open = before.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
+            let is_right = if is_open { is_tag || is_nothing } else { if wants_tag { is_tag } else { is_nothing } };
             if !is_right {
                 return Err(format!("{name} of the answer has {:?} added", text(added)));
             }
         }
-        let value =
-            |parts: &Parts, bytes: &[u8], name: &str| parts.one(name).map(|header| text(&bytes[header.value.clone()]));
-        let method = text(&sent[..request.start_end]);
-        let says_methods = code == 405 || (code == 200 && method.starts_with("OPTIONS "));
-        if says_methods && value(&message, answer, "allow").is_none() {
+        let value = |parts: &Parts, bytes: &[u8], name: &str| {
+            parts.one(name).map(|header| text(&bytes[header.value.clone()])).unwrap_or_default()
+        };
+        let is_options = sent.starts_with(b"OPTIONS ");
+        if (code == 405 || (code == 200 && is_options)) && value(&message, answer, "allow").is_empty() {
             return Err("the answer has no Allow".to_owned());
         }
-        if code == 420 && value(&message, answer, "unsupported") != value(&request, sent, "proxy-require") {
+        // A proxy lists what Proxy-Require asks for (RFC 3261 §16.3 step 5), the one that is asked what Require asks for (§8.2.2.3).
+        let required = value(&request, sent, if is_options { "require" } else { "proxy-require" });
+        if code == 420 && !value(&message, answer, "unsupported").contains(&required) {
             return Err(format!("Unsupported is {:?}", value(&message, answer, "unsupported")));
         }
         Ok(())
+    }
+
+    /// It is answered 400 or not at all: before the answer to a request that comes after it.
+    fn is_refused(&self, sample: &Sample) -> Result<(), String> {
+        self.calls.set(self.calls.get() + 1);
+        let id = format!("after-{}", self.calls.get());
+        let options = self.caller.request("OPTIONS", &format!("sip:{}", self.ingress), &id);
+        self.send(&self.caller, options.as_bytes(), self.ingress);
+        let (mut answer, _) = take(&self.caller, "an answer")?;
+        if answer.starts_with(b"SIP/2.0 4") {
+            self.check_answer(&answer, &sample.bytes, 400, Flaw::None)?;
+            (answer, _) = take(&self.caller, "the answer to OPTIONS")?;
+        }
+        let is_it = answer.starts_with(b"SIP/2.0 200 ") && text(&answer).contains(&format!("Call-ID: {id}\r\n"));
+        if is_it { Ok(()) } else { Err(format!("instead of 200 to {id}: {}", answer.escape_ascii())) }
     }
 
     /// The message as the called side's response to an ordinary INVITE; then that call is answered, if it is not by now.

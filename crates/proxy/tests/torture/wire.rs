@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::rows::Flaw;
+
 /// Where the messages are.
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture")
@@ -177,7 +179,7 @@ pub(crate) struct Places {
 impl Places {
     /// Takes back what a proxy must change in a request (RFC 3261 §16.6) and nothing else: its own Via and Record-Route, Max-Forwards,
     /// the stamp on the topmost Via, the Request-URI's host. What is left has to be [`Sample::as_forwarded`].
-    pub(crate) fn undo(&self, arrived: &[u8], sent: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn undo(&self, arrived: &[u8], sent: &[u8], flaw: Flaw) -> Result<Vec<u8>, String> {
         let (message, before) = (Parts::of(arrived), Parts::of(sent));
         let mut edits: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
 
@@ -227,7 +229,7 @@ impl Places {
 
         let via = vias.next().ok_or("the sender's Via is gone")?;
         let sent_via = before.one("via").ok_or("there was no Via")?;
-        let line = self.without_stamp(&arrived[via.line.clone()], &sent[sent_via.line.clone()])?;
+        let line = self.without_stamp(&arrived[via.line.clone()], &sent[sent_via.line.clone()], flaw)?;
         edits.push((via.line.clone(), line));
 
         edits.sort_by_key(|(place, _)| std::cmp::Reverse(place.start));
@@ -239,13 +241,23 @@ impl Places {
     }
 
     /// The topmost Via as it was before `received` and `rport` (RFC 3261 §18.2.1, RFC 3581 §4): this source differs from every sent-by.
-    pub(crate) fn without_stamp(&self, stamped: &[u8], sent: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn without_stamp(&self, stamped: &[u8], sent: &[u8], flaw: Flaw) -> Result<Vec<u8>, String> {
+        if flaw == Flaw::Bare {
+            return Ok(stamped.to_vec());
+        }
+        let mut line = stamped.to_vec();
         let received = format!(";received={}", self.source.ip());
         let [at] = find_all(stamped, received.as_bytes())[..] else {
             return Err(format!("{received} is not once in {:?}", text(stamped)));
         };
-        let mut line = stamped.to_vec();
         line.drain(at..at + received.len());
+        let first = text(sent).split(',').next().unwrap_or_default().to_owned();
+        if let Some((_, theirs)) = first.split_once(";received=")
+            && flaw != Flaw::Twice
+        {
+            let theirs = theirs.split([';', '\r']).next().unwrap_or_default();
+            line.splice(at..at, format!(";received={theirs}").bytes());
+        }
         let (filled, asked) = (format!("rport={}", self.source.port()), "rport");
         if !find_all(sent, asked.as_bytes()).is_empty() && find_all(sent, filled.as_bytes()).is_empty() {
             let [at] = find_all(&line, filled.as_bytes())[..] else {
