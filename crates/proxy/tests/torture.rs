@@ -14,12 +14,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
-use process::sip::Agent;
+use process::sip::{Agent, Message};
 use process::{Process, address, config};
 use rows::{Flaw, Form, Outcome, RFC_4475, RFC_5118, Row};
 use sipedge_proxy::config::{Config, Listen};
 use tempfile::TempDir;
-use wire::{Parts, Places, Sample, compare, text};
+use wire::{Parts, Places, Sample, Scope, compare, text};
 
 /// Longest wait for a message that has to come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -114,6 +114,7 @@ struct Edge {
     callee: Agent,
     places: Places,
     calls: Cell<u32>,
+    fences: Cell<u32>,
 }
 
 /// What came, and from where.
@@ -132,7 +133,17 @@ impl Edge {
         process.wait_for_log("ready_ms");
         let places =
             Places { sent_by: ingress.to_string(), source: caller.address, callee: callee.address.to_string() };
-        Self { process, _folder: folder, ingress, egress, caller, callee, places, calls: Cell::new(0) }
+        Self {
+            process,
+            _folder: folder,
+            ingress,
+            egress,
+            caller,
+            callee,
+            places,
+            calls: Cell::new(0),
+            fences: Cell::new(0),
+        }
     }
 
     /// Tries every row, and fails with all that failed.
@@ -191,6 +202,7 @@ impl Edge {
             Form::InviteWith(changes) => {
                 if sample.bytes.starts_with(b"INVITE ") { sample } else { sample.into_invite() }.change(changes)
             }
+            Form::InDialog => return self.send_in_dialog(&sample, expected, flaw),
             Form::InCall(changes) => return self.respond_in_call(&sample, changes, expected),
         };
         self.send(&self.caller, &sample.bytes, self.ingress);
@@ -218,7 +230,7 @@ impl Edge {
         if from != self.egress {
             return Err(format!("it left from {from}"));
         }
-        let undone = self.places.undo(&arrived, &sample.bytes, flaw)?;
+        let undone = self.places.undo(&arrived, &sample.bytes, Scope::New, flaw)?;
         compare("what is forwarded", &undone, &sample.as_forwarded())?;
 
         self.send(&self.caller, &sample.bytes, self.ingress);
@@ -286,26 +298,36 @@ impl Edge {
             return Err("the answer has no Allow".to_owned());
         }
         // A proxy lists what Proxy-Require asks for (RFC 3261 §16.3 step 5), the one that is asked what Require asks for (§8.2.2.3).
-        let required = value(&request, sent, if is_options { "require" } else { "proxy-require" });
-        if code == 420 && !value(&message, answer, "unsupported").contains(&required) {
-            return Err(format!("Unsupported is {:?}", value(&message, answer, "unsupported")));
+        let unsupported = value(&message, answer, "unsupported");
+        let is_listed = |name: &str| unsupported.contains(&value(&request, sent, name));
+        if code == 420 && !is_listed("proxy-require") && !(is_options && is_listed("require")) {
+            return Err(format!("Unsupported is {unsupported:?}"));
         }
         Ok(())
     }
 
-    /// It is answered 400 or not at all: before the answer to a request that comes after it.
+    /// It is answered 400 or not at all.
     fn is_refused(&self, sample: &Sample) -> Result<(), String> {
-        self.calls.set(self.calls.get() + 1);
-        let id = format!("after-{}", self.calls.get());
+        match self.answer_before_fence()? {
+            Some(answer) => self.check_answer(&answer, &sample.bytes, 400, Flaw::None),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends OPTIONS to the edge and waits for its answer: what came in before has been dealt with then. An answer that comes earlier
+    /// is returned.
+    fn answer_before_fence(&self) -> Result<Option<Vec<u8>>, String> {
+        self.fences.set(self.fences.get() + 1);
+        let id = format!("fence-{}", self.fences.get());
         let options = self.caller.request("OPTIONS", &format!("sip:{}", self.ingress), &id);
         self.send(&self.caller, options.as_bytes(), self.ingress);
-        let (mut answer, _) = take(&self.caller, "an answer")?;
-        if answer.starts_with(b"SIP/2.0 4") {
-            self.check_answer(&answer, &sample.bytes, 400, Flaw::None)?;
-            (answer, _) = take(&self.caller, "the answer to OPTIONS")?;
+        let is_fence = |answer: &[u8]| text(answer).contains(&format!("Call-ID: {id}\r\n"));
+        let (first, _) = take(&self.caller, "the answer to OPTIONS")?;
+        if is_fence(&first) {
+            return Ok(None);
         }
-        let is_it = answer.starts_with(b"SIP/2.0 200 ") && text(&answer).contains(&format!("Call-ID: {id}\r\n"));
-        if is_it { Ok(()) } else { Err(format!("instead of 200 to {id}: {}", answer.escape_ascii())) }
+        let (second, _) = take(&self.caller, "the answer to OPTIONS")?;
+        if is_fence(&second) { Ok(Some(first)) } else { Err(format!("a second answer: {}", second.escape_ascii())) }
     }
 
     /// The message as the called side's response to an ordinary INVITE; then that call is answered, if it is not by now.
@@ -343,30 +365,68 @@ impl Edge {
         compare("the 200 that ends the set-up", &passed, &wire::without_top_via(&ok))
     }
 
+    /// The message within a call: forwarded once however often it comes, its response passes back and is repeated; or answered.
+    fn send_in_dialog(&self, sample: &Sample, expected: Outcome, flaw: Flaw) -> Result<(), String> {
+        let ok = self.establish()?;
+        let uri = format!("sip:callee@{}", self.callee.address);
+        let headers = format!("{}{}", routes(&ok), dialog(&ok));
+        let sample = wire::in_dialog(sample, &uri, &headers);
+        self.send(&self.caller, &sample.bytes, self.ingress);
+        match expected {
+            Outcome::Forwarded => {
+                let (arrived, from) = take(&self.callee, "the request")?;
+                let undone = self.places.undo(&arrived, &sample.bytes, Scope::InDialog, flaw)?;
+                compare("what is forwarded", &undone, &sample.as_forwarded())?;
+                self.send(&self.caller, &sample.bytes, self.ingress);
+                if let Some(answer) = self.answer_before_fence()? {
+                    return Err(format!("the retransmission is answered: {}", answer.escape_ascii()));
+                }
+                is_empty(&self.callee, "the retransmission is not absorbed")?;
+                let response = wire::response(&arrived, b"SIP/2.0 200 OK", b"Content-Length: 0\r\n\r\n");
+                self.send(&self.callee, &response, from);
+                let (passed, _) = take(&self.caller, "the response")?;
+                compare("the response", &passed, &wire::without_top_via(&response))?;
+                self.send(&self.caller, &sample.bytes, self.ingress);
+                let (again, _) = take(&self.caller, "the repeated response")?;
+                compare("the repeated response", &again, &passed)?;
+            }
+            Outcome::Answered(code) => self.is_answered(&sample, code, flaw)?,
+            other => return Err(format!("{other:?} is not for a request in a dialog")),
+        }
+        self.hang_up(&ok)
+    }
+
     /// A call that nothing is odd about: INVITE, 100, 200, ACK, BYE, 200, and not a message more.
     fn ordinary_call(&self) -> Result<(), String> {
+        let ok = self.establish()?;
+        self.hang_up(&ok)?;
+        is_empty(&self.caller, "the caller gets more than its call")?;
+        is_empty(&self.callee, "the callee gets more than its call")
+    }
+
+    /// INVITE, 100, 200, ACK: the 200 as the caller gets it.
+    fn establish(&self) -> Result<Message, String> {
         let (invite, from) = self.invite()?;
-        let invite = process::sip::Message { from, text: text(&invite) };
-        self.callee.respond(&invite, "200 OK");
+        self.callee.respond(&Message { from, text: text(&invite) }, "200 OK");
         let ok = self.take_of_call(&self.caller, "SIP/2.0 200 ")?;
         self.caller.acknowledge(&ok, self.ingress);
         self.take_of_call(&self.callee, "ACK ")?;
-        let routes: String =
-            ok.headers("Record-Route").iter().rev().map(|route| format!("Route: {route}\r\n")).collect();
-        let id = format!("ordinary-{}", self.calls.get());
-        let (caller, callee) = (self.caller.address, self.callee.address);
+        Ok(ok)
+    }
+
+    /// BYE, 200.
+    fn hang_up(&self, ok: &Message) -> Result<(), String> {
+        let (caller, callee, id) = (self.caller.address, self.callee.address, ok.header("Call-ID"));
         let bye = format!(
-            "BYE sip:callee@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK{id}bye;rport\r\n{routes}\
-             Max-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {id}\r\nCSeq: 2 BYE\r\nContent-Length: 0\r\n\r\n",
-            ok.header("From"),
-            ok.header("To")
+            "BYE sip:callee@{callee} SIP/2.0\r\nVia: SIP/2.0/UDP {caller};branch=z9hG4bK{id}bye;rport\r\n{}\
+             Max-Forwards: 70\r\n{}CSeq: 2 BYE\r\nContent-Length: 0\r\n\r\n",
+            routes(ok),
+            dialog(ok),
         );
         self.send(&self.caller, bye.as_bytes(), self.ingress);
         let bye = self.take_of_call(&self.callee, "BYE ")?;
         self.callee.respond(&bye, "200 OK");
-        self.take_of_call(&self.caller, "SIP/2.0 200 ")?;
-        is_empty(&self.caller, "the caller gets more than its call")?;
-        is_empty(&self.callee, "the callee gets more than its call")
+        self.take_of_call(&self.caller, "SIP/2.0 200 ").map(drop)
     }
 
     /// An ordinary INVITE, as it arrives at the called side.
@@ -381,11 +441,11 @@ impl Edge {
     }
 
     /// The next message, which has to be this one of the ordinary call.
-    fn take_of_call(&self, agent: &Agent, start: &str) -> Result<process::sip::Message, String> {
+    fn take_of_call(&self, agent: &Agent, start: &str) -> Result<Message, String> {
         let (bytes, from) = take(agent, &format!("{start:?} of an ordinary call"))?;
         let (text, id) = (text(&bytes), format!("Call-ID: ordinary-{}\r\n", self.calls.get()));
         if text.starts_with(start) && text.contains(&id) {
-            Ok(process::sip::Message { from, text })
+            Ok(Message { from, text })
         } else {
             Err(format!("{} got, instead of {start:?}:\n{}", agent.address, bytes.escape_ascii()))
         }
@@ -407,6 +467,16 @@ impl Edge {
         }
         panic!("no ordinary call passes any more:\n{}", self.process.log());
     }
+}
+
+/// Route headers for the caller's requests in the call that `ok` has opened.
+fn routes(ok: &Message) -> String {
+    ok.headers("Record-Route").iter().rev().map(|route| format!("Route: {route}\r\n")).collect()
+}
+
+/// From, To and Call-ID of the caller's requests in the call that `ok` has opened.
+fn dialog(ok: &Message) -> String {
+    ["From", "To", "Call-ID"].map(|name| format!("{name}: {}\r\n", ok.header(name))).concat()
 }
 
 /// The next datagram.

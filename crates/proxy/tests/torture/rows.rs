@@ -1,6 +1,6 @@
 //! What a proxy has to do with each message, and why.
 
-use Form::{AsItIs, InCall, Invite, InviteWith};
+use Form::{AsItIs, InCall, InDialog, Invite, InviteWith};
 use Outcome::{Answered, Dropped, Forwarded, Known, Refused};
 
 /// One message and what becomes of it.
@@ -24,6 +24,8 @@ pub(crate) enum Form {
     Invite,
     /// As an INVITE, with these replacements.
     InviteWith(&'static [(&'static str, &'static str)]),
+    /// Within a call of this edge, where every method is forwarded: Request-URI, From, To, Call-ID and Route are the call's.
+    InDialog,
     /// As a response of the called side to an INVITE that it got: Via, Record-Route, From, To, Call-ID and CSeq are that INVITE's. With
     /// these replacements, in which `{caller}` is the caller's address and port.
     InCall(&'static [(&'static str, &'static str)]),
@@ -102,6 +104,7 @@ pub(crate) const RFC_4475: &[Row] = &[
         Forwarded,
         "every character that the grammar allows passes, a quoted NUL and UTF-8 too",
     ),
+    row("3.1.1.2", "intmeth", InDialog, Forwarded, "an unknown method is forwarded like any other"),
     row("3.1.1.3", "esc01", AsItIs, Forwarded, "an escaped `@` or `:` in the user part is part of it"),
     row("3.1.1.4", "escnull", AsItIs, Answered(405), NOT_OUR_METHOD),
     row(
@@ -119,6 +122,7 @@ pub(crate) const RFC_4475: &[Row] = &[
         "% escapes nothing in a method: this one is unknown, and not REGISTER",
     ),
     row("3.1.1.5", "esc02", Invite, Forwarded, "% escapes nothing in a header's name or a quoted string"),
+    row("3.1.1.5", "esc02", InDialog, Forwarded, "an unknown method is forwarded like any other"),
     row("3.1.1.6", "lwsdisp", AsItIs, Answered(200), OWN_OPTIONS),
     row("3.1.1.6", "lwsdisp", Invite, Forwarded, "no white space is needed before `<`: the tag behind it is found"),
     row("3.1.1.7", "longreq", AsItIs, Forwarded, "long values, many Vias, and a topmost one without a branch"),
@@ -138,6 +142,7 @@ pub(crate) const RFC_4475: &[Row] = &[
     ),
     row("3.1.1.9", "semiuri", AsItIs, Answered(200), OWN_OPTIONS),
     row("3.1.1.9", "semiuri", Invite, Forwarded, "a semicolon before the `@` belongs to the user part"),
+    row("3.1.1.9", "semiuri", InDialog, Forwarded, NOT_READ),
     row("3.1.1.10", "transports", AsItIs, Answered(200), OWN_OPTIONS),
     row(
         "3.1.1.10",
@@ -146,8 +151,10 @@ pub(crate) const RFC_4475: &[Row] = &[
         Forwarded,
         "the other hops' transports, known or not, are not the edge's business",
     ),
+    row("3.1.1.10", "transports", InDialog, Forwarded, "the other hops' transports are not the edge's business"),
     row("3.1.1.11", "mpart01", AsItIs, Answered(405), NOT_OUR_METHOD),
     row("3.1.1.11", "mpart01", Invite, Forwarded, "a body is bytes: every value, line ends and NUL among them"),
+    row("3.1.1.11", "mpart01", InDialog, Forwarded, "a body is bytes"),
     row("3.1.1.12", "unreason", AsItIs, Dropped, STRAY),
     row("3.1.1.12", "unreason", InCall(&[]), Forwarded, "a reason phrase is any UTF-8 text"),
     row("3.1.1.13", "noreason", AsItIs, Dropped, STRAY),
@@ -253,6 +260,7 @@ pub(crate) const RFC_4475: &[Row] = &[
     row("3.1.2.19", "bigcode", AsItIs, Dropped, STRAY),
     row("3.1.2.19", "bigcode", InCall(&[]), Dropped, "no code has ten digits: it is no response, and the call goes on"),
     row("3.2.1", "badbranch", AsItIs, Answered(200), OWN_OPTIONS),
+    row("3.2.1", "badbranch", InDialog, Forwarded, "the cookie alone names no transaction: RFC 2543's rules hold"),
     row("3.2.1", "badbranch", Invite, Forwarded, "the cookie alone names no transaction: RFC 2543's rules hold"),
     row(
         "3.2.1",
@@ -294,6 +302,7 @@ pub(crate) const RFC_4475: &[Row] = &[
         Answered(420),
         "what Proxy-Require asks for is listed; what Require asks for is not the proxy's",
     ),
+    row("3.3.5", "bext01", InDialog, Answered(420), "Proxy-Require holds within dialogs too"),
     row("3.3.6", "invut", AsItIs, Forwarded, "the body's type is the called side's business"),
     row("3.3.7", "regaut01", AsItIs, Answered(405), NOT_OUR_METHOD),
     row("3.3.7", "regaut01", Invite, Forwarded, "Authorization is the called side's business"),
@@ -309,6 +318,7 @@ pub(crate) const RFC_4475: &[Row] = &[
     ),
     row("3.3.11", "zeromf", AsItIs, Answered(200), "OPTIONS may end where Max-Forwards does (RFC 3261 §16.3 step 3)"),
     row("3.3.11", "zeromf", Invite, Answered(483), "it may not go on"),
+    row("3.3.11", "zeromf", InDialog, Answered(483), "it may not go on"),
     row("3.3.12", "cparam01", AsItIs, Answered(405), NOT_OUR_METHOD),
     row("3.3.12", "cparam01", Invite, Forwarded, NOT_READ),
     row("3.3.13", "cparam02", AsItIs, Answered(405), NOT_OUR_METHOD),

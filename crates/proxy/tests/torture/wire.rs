@@ -165,6 +165,15 @@ impl Parts {
     }
 }
 
+/// Where a request belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Outside a dialog.
+    New,
+    /// Within a dialog that the edge has recorded its route in.
+    InDialog,
+}
+
 /// Who is who, for undoing what the edge does.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
@@ -177,14 +186,18 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// Takes back what a proxy must change in a request (RFC 3261 §16.6) and nothing else: its own Via and Record-Route, Max-Forwards,
-    /// the stamp on the topmost Via, the Request-URI's host. What is left has to be [`Sample::as_forwarded`].
-    pub(crate) fn undo(&self, arrived: &[u8], sent: &[u8], flaw: Flaw) -> Result<Vec<u8>, String> {
+    /// Takes back what a proxy must change in a request (RFC 3261 §16.6) and nothing else: its own Via, Max-Forwards, the stamp on the
+    /// topmost Via, and, in a request from outside a dialog, its Record-Route and the Request-URI's host. What is left has to be
+    /// [`Sample::as_forwarded`].
+    pub(crate) fn undo(&self, arrived: &[u8], sent: &[u8], scope: Scope, flaw: Flaw) -> Result<Vec<u8>, String> {
         let (message, before) = (Parts::of(arrived), Parts::of(sent));
         let mut edits: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
 
-        let uri = request_uri(&text(&sent[..before.start_end]))?;
-        let start = text(&sent[..before.start_end]).replacen(&uri, &self.with_our_host(&uri), 1);
+        let mut start = text(&sent[..before.start_end]);
+        if scope == Scope::New {
+            let uri = request_uri(&start)?;
+            start = start.replacen(&uri, &self.with_our_host(&uri), 1);
+        }
         let got = text(&arrived[..message.start_end]);
         if got != start {
             return Err(format!("the start line is {got:?} instead of {start:?}"));
@@ -205,10 +218,11 @@ impl Places {
             .all("record-route")
             .filter(|route| text(&arrived[route.value.clone()]).ends_with(&recorded))
             .collect();
-        let [own_route] = own_routes[..] else {
-            return Err(format!("the edge's Record-Route is there {} times", own_routes.len()));
-        };
-        edits.push((own_route.line.clone(), Vec::new()));
+        match (scope, &own_routes[..]) {
+            (Scope::New, [route]) => edits.push((route.line.clone(), Vec::new())),
+            (Scope::InDialog, []) => {}
+            _ => return Err(format!("the edge's Record-Route is there {} times", own_routes.len())),
+        }
 
         let left = message.one("max-forwards").ok_or("there is no Max-Forwards")?;
         let number = |bytes: &[u8]| text(bytes).parse::<u32>().map_err(|error| format!("Max-Forwards: {error}"));
@@ -275,6 +289,22 @@ impl Places {
         let parameters: String = rest.split(';').skip(1).map(|parameter| format!(";{parameter}")).collect();
         format!("{user}@{}{parameters}", self.callee)
     }
+}
+
+/// `sample` with another Request-URI, and with these headers in place of its own From, To, Call-ID and Route.
+pub(crate) fn in_dialog(sample: &Sample, uri: &str, headers: &str) -> Sample {
+    let message = Parts::of(&sample.bytes);
+    let start = text(&sample.bytes[..message.start_end]);
+    let start = start.replacen(&request_uri(&start).unwrap(), uri, 1);
+    let mut bytes = format!("{start}\r\n{headers}").into_bytes();
+    for header in &message.headers {
+        if !["from", "to", "call-id", "route"].contains(&header.name.as_str()) {
+            bytes.extend_from_slice(&sample.bytes[header.line.clone()]);
+        }
+    }
+    let body = message.headers.last().unwrap().line.end;
+    bytes.extend_from_slice(&sample.bytes[body..sample.framed]);
+    Sample { framed: bytes.len(), bytes }
 }
 
 /// A response to a request that arrived at the called side: its own header lines of `from`, the rest as given. `rest` starts with the
