@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sipedge_sip::message::{Edits, Element, HeaderName, Message, Method};
-use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
+use sipedge_sip::transaction::{Delivery, InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 use sipedge_sip::uri::Uri;
 use sipedge_sip::{Span, Time};
 
@@ -52,12 +52,13 @@ impl Engine {
         let key = Key::new(request.branch, method);
         let timers = &setup.timers;
         let (server, client) = match method {
-            Method::Invite => {
-                (Machine::InviteServer(InviteServer::new()), Machine::InviteClient(InviteClient::new(now, timers)))
-            }
+            Method::Invite => (
+                Machine::InviteServer(InviteServer::new(Delivery::Unreliable)),
+                Machine::InviteClient(InviteClient::new(now, timers, Delivery::Unreliable)),
+            ),
             _ => (
-                Machine::NonInviteServer(NonInviteServer::new(now, timers)),
-                Machine::NonInviteClient(NonInviteClient::new(now, timers)),
+                Machine::NonInviteServer(NonInviteServer::new(now, timers, Delivery::Unreliable)),
+                Machine::NonInviteClient(NonInviteClient::new(now, timers, Delivery::Unreliable)),
             ),
         };
         let server = self.transactions.insert(key, server, request.back());
@@ -136,7 +137,8 @@ impl Engine {
             self.outbox.transmit(&hop, None, |out| write::companion(&message, Method::Cancel, to, out));
             // Without room for a transaction it is sent once.
             if (self.transactions.len() as u64) < with_reserve(self.setup.transactions as u64) {
-                let machine = Machine::NonInviteClient(NonInviteClient::new(now, &self.setup.timers));
+                let machine =
+                    Machine::NonInviteClient(NonInviteClient::new(now, &self.setup.timers, Delivery::Unreliable));
                 let id = self.transactions.insert(key, machine, hop);
                 self.keep_last_transmit(id);
             }

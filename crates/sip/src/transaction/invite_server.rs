@@ -1,17 +1,17 @@
-use super::{Backoff, ServerExpiry, ServerReaction, Timers};
+use super::{Backoff, Delivery, ServerExpiry, ServerReaction, Timers, earlier};
 use crate::Time;
 
 /// INVITE server transaction (RFC 3261 §17.2.1, RFC 6026 §7.1).
 #[derive(Debug, Clone)]
 pub struct InviteServer {
     state: State,
+    delivery: Delivery,
 }
 
 impl InviteServer {
     /// The INVITE has just arrived.
-    #[expect(clippy::new_without_default, reason = "a transaction begins with a request, it is no value of its own")]
-    pub fn new() -> Self {
-        Self { state: State::Proceeding }
+    pub fn new(delivery: Delivery) -> Self {
+        Self { state: State::Proceeding, delivery }
     }
 
     /// The INVITE has arrived again.
@@ -28,7 +28,7 @@ impl InviteServer {
         match self.state {
             State::Completed { .. } => {
                 // Timer I absorbs further ACKs.
-                self.state = State::Confirmed { until: now + timers.t4 };
+                self.state = State::Confirmed { until: self.delivery.wait(now, timers.t4) };
                 true
             }
             State::Accepted { .. } => false,
@@ -45,7 +45,7 @@ impl InviteServer {
                 true
             }
             (State::Proceeding, _) => {
-                let repeat = Backoff::new(now, timers.t1);
+                let repeat = self.delivery.resend(now, timers.t1);
                 self.state = State::Completed { repeat, until: now + timers.lifetime() };
                 true
             }
@@ -63,7 +63,7 @@ impl InviteServer {
                 self.state = State::Terminated;
                 ServerExpiry::Ended
             }
-            State::Completed { repeat, .. } if repeat.at <= now => {
+            State::Completed { repeat: Some(repeat), .. } if repeat.at <= now => {
                 repeat.next(now, timers.t2);
                 ServerExpiry::Repeat
             }
@@ -76,7 +76,7 @@ impl InviteServer {
     pub fn poll_timeout(&self) -> Option<Time> {
         match self.state {
             State::Proceeding | State::Terminated => None,
-            State::Completed { repeat, until } => Some(repeat.at.min(until)),
+            State::Completed { repeat, until } => Some(earlier(repeat, until)),
             State::Accepted { until } | State::Confirmed { until } => Some(until),
         }
     }
@@ -99,7 +99,7 @@ enum State {
     /// A 2xx has been sent (RFC 6026); until Timer L.
     Accepted { until: Time },
     /// Another final response has been sent: Timer G repeats it, Timer H ends the wait for the ACK.
-    Completed { repeat: Backoff, until: Time },
+    Completed { repeat: Option<Backoff>, until: Time },
     /// The ACK has come; until Timer I.
     Confirmed { until: Time },
     /// Over.
