@@ -1,7 +1,7 @@
 //! User agents on TCP and TLS, and an edge in the test's own process.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,35 @@ pub fn start(config: Config, tls: &TlsMaterial) -> (Proxy, SocketAddr) {
     let ingress = SocketAddr::new(ip, INGRESS);
     let place = Place { ingress, egress: SocketAddr::new(ip, EGRESS), advertised: ip.to_string(), shards: 2 };
     let proxy = Proxy::start(config, place, &keys(), tls).unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while proxy.names_unanswered() > 0 {
+        assert!(Instant::now() < deadline, "{} names unanswered", proxy.names_unanswered());
+        std::thread::sleep(Duration::from_millis(2));
+    }
     proxy.control(Control::Open);
     (proxy, ingress)
+}
+
+/// A name server to which every name has this address.
+pub fn names_to(ip: IpAddr) -> SocketAddr {
+    let IpAddr::V4(answer) = ip else { panic!("an IPv4 address") };
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    let server = socket.local_addr().unwrap();
+    // The thread ends with the test process.
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1_500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            // The question ends after the root label, type and class.
+            let end = 12 + buffer[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+            let mut reply = buffer[..2].to_vec();
+            reply.extend([0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+            reply.extend(&buffer[12..end]);
+            reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 0x2c, 0, 4]);
+            reply.extend(answer.octets());
+            socket.send_to(&reply, from).unwrap();
+        }
+    });
+    server
 }
 
 /// Waits until the numbers are as `reached` wants them.
@@ -144,6 +171,20 @@ impl<S: Read + Write> Line<S> {
     pub fn expect_end(&mut self) {
         while self.fill() {}
         assert!(self.received.is_empty(), "{:?}", String::from_utf8_lossy(&self.received));
+    }
+
+    /// The rest of a call to `invite` after its 200: ACK or BYE by the Route set.
+    pub fn in_dialog(&self, method: &str, number: u8, ok: &Message) -> String {
+        let (transport, address) = (self.transport, self.local);
+        let target = ok.header("Contact").trim_matches(['<', '>']).to_owned();
+        let routes: String =
+            ok.headers("Record-Route").iter().rev().map(|route| format!("Route: {route}\r\n")).collect();
+        let (call_id, from, to) = (ok.header("Call-ID"), ok.header("From"), ok.header("To"));
+        format!(
+            "{method} {target} SIP/2.0\r\nVia: SIP/2.0/{transport} {address};branch=z9hG4bK{call_id}{method};rport\r\n{routes}\
+             Max-Forwards: 70\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {number} {method}\r\n\
+             Content-Length: 0\r\n\r\n"
+        )
     }
 
     /// A request outside a dialog.

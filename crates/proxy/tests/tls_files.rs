@@ -1,0 +1,61 @@
+//! What a process says of certificates and TCP ports that it cannot use.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
+
+mod process;
+
+use std::net::TcpListener;
+
+use process::certificates::{Authority, dns};
+use process::{INGRESS, Process, address, config, folder, wait_for_readyz};
+use sipedge_proxy::config::{Config, SecretRef, TlsListener};
+
+/// A TCP and TLS edge with these contents in `edge.pem`; exit code and log, or a process that got ready.
+fn run(edge: u8, pem: Option<&str>) -> Result<(Process, tempfile::TempDir), (Option<i32>, String)> {
+    let ip = address(edge);
+    let mut config: Config = config(ip, address(201), "198.51.100.7:5060".parse().unwrap());
+    config.listen.tcp = true;
+    let certificate = SecretRef::File("edge.pem".into());
+    config.listen.tls = Some(TlsListener { port: 5061, certificate, client_roots: None, require_client: false });
+    let folder = folder(&config);
+    if let Some(pem) = pem {
+        std::fs::write(folder.path().join("edge.pem"), pem).unwrap();
+    }
+    let file = folder.path().join("config.yaml");
+    let mut process = Process::start(
+        ["run".as_ref(), "--config".as_ref(), file.as_os_str(), "--secrets".as_ref(), folder.path().as_os_str()]
+            .map(std::ffi::OsStr::to_owned),
+    );
+    if pem.is_some_and(|pem| pem.contains("PRIVATE KEY") && TcpListener::bind((ip, INGRESS)).is_ok()) {
+        wait_for_readyz(ip, 200, &mut process);
+        return Ok((process, folder));
+    }
+    let status = process.wait();
+    Err((status.code(), process.log()))
+}
+
+#[test]
+fn files_that_are_missing_or_wrong_are_named_with_what_to_do() {
+    let good = Authority::new("roots").issue(&[dns("edge.example")]);
+    let certificate = good.split("-----BEGIN PRIVATE KEY").next().unwrap();
+    for (pem, expected) in [
+        (None, "listen.tls.certificate: "),
+        (Some("nothing of use"), "no certificate in it"),
+        (Some(certificate), "no private key in it; append the key"),
+    ] {
+        let (code, log) = run(215, pem).map(drop).unwrap_err();
+        assert_eq!(code, Some(5), "{log}");
+        assert!(log.contains(expected) && log.contains("edge.pem"), "{log}");
+        assert!(!log.contains("BEGIN"), "no contents in the log: {log}");
+    }
+    run(215, Some(&good)).map(drop).unwrap();
+}
+
+#[test]
+fn a_tcp_port_that_is_taken_is_named() {
+    let good = Authority::new("roots").issue(&[dns("edge.example")]);
+    let _taken = TcpListener::bind((address(216), INGRESS)).unwrap();
+    let (code, log) = run(216, Some(&good)).map(drop).unwrap_err();
+    assert_eq!(code, Some(6), "{log}");
+    assert!(log.contains("cannot bind TCP") && log.contains("(ingress)") && log.contains("another process"), "{log}");
+}
