@@ -15,6 +15,7 @@ use sipedge_proxy::net::TlsMaterial;
 
 /// No timer of a transaction ends a call within this test.
 fn patient(mut config: Config) -> Config {
+    (config.timers.t1_ms, config.timers.t2_ms) = (500, 4_000);
     config.timers.response_ms = 60_000;
     config.timers.invite_ms = 60_000;
     config

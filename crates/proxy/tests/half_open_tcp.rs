@@ -18,6 +18,7 @@ fn a_request_to_a_peer_that_is_gone_is_reported() {
     let target = format!("sip:{};transport=tcp", callee.local_addr().unwrap());
     let mut config = tcp_config(address(138), address(139), &target);
     // The caller must hear of it by the connection, and not by Timer B.
+    (config.timers.t1_ms, config.timers.t2_ms) = (500, 4_000);
     config.timers.response_ms = 60_000;
     config.timers.invite_ms = 60_000;
     let (proxy, edge) = start(config, &TlsMaterial::default());

@@ -7,11 +7,11 @@ mod process;
 use std::net::TcpListener;
 
 use process::certificates::{Authority, dns};
-use process::{INGRESS, Process, address, config, folder, wait_for_readyz};
+use process::{INGRESS, Process, address, config, folder, metric, wait_for_readyz};
 use sipedge_proxy::config::{Config, SecretRef, TlsListener};
 
-/// A TCP and TLS edge with these contents in `edge.pem`; exit code and log, or a process that got ready.
-fn run(edge: u8, pem: Option<&str>) -> Result<(Process, tempfile::TempDir), (Option<i32>, String)> {
+/// A TCP and TLS edge with these contents in `edge.pem`. The folder has to outlive the process.
+fn run(edge: u8, pem: Option<&str>) -> (Process, tempfile::TempDir) {
     let ip = address(edge);
     let mut config: Config = config(ip, address(201), "198.51.100.7:5060".parse().unwrap());
     config.listen.tcp = true;
@@ -22,16 +22,9 @@ fn run(edge: u8, pem: Option<&str>) -> Result<(Process, tempfile::TempDir), (Opt
         std::fs::write(folder.path().join("edge.pem"), pem).unwrap();
     }
     let file = folder.path().join("config.yaml");
-    let mut process = Process::start(
-        ["run".as_ref(), "--config".as_ref(), file.as_os_str(), "--secrets".as_ref(), folder.path().as_os_str()]
-            .map(std::ffi::OsStr::to_owned),
-    );
-    if pem.is_some_and(|pem| pem.contains("PRIVATE KEY") && TcpListener::bind((ip, INGRESS)).is_ok()) {
-        wait_for_readyz(ip, 200, &mut process);
-        return Ok((process, folder));
-    }
-    let status = process.wait();
-    Err((status.code(), process.log()))
+    let arguments =
+        ["run".as_ref(), "--config".as_ref(), file.as_os_str(), "--secrets".as_ref(), folder.path().as_os_str()];
+    (Process::start(arguments), folder)
 }
 
 #[test]
@@ -43,19 +36,25 @@ fn files_that_are_missing_or_wrong_are_named_with_what_to_do() {
         (Some("nothing of use"), "no certificate in it"),
         (Some(certificate), "no private key in it; append the key"),
     ] {
-        let (code, log) = run(215, pem).map(drop).unwrap_err();
-        assert_eq!(code, Some(5), "{log}");
-        assert!(log.contains(expected) && log.contains("edge.pem"), "{log}");
+        let (mut process, _folder) = run(215, pem);
+        process.wait_for_log(expected);
+        assert_eq!(process.wait().code(), Some(5), "{}", process.log());
+        let log = process.log();
+        assert!(log.contains("edge.pem"), "{log}");
         assert!(!log.contains("BEGIN"), "no contents in the log: {log}");
     }
-    run(215, Some(&good)).map(drop).unwrap();
+    let (mut process, _folder) = run(215, Some(&good));
+    wait_for_readyz(address(215), 200, &mut process);
+    assert_eq!(metric(address(215), "sipedge_stream_accepted_total"), 0);
 }
 
 #[test]
 fn a_tcp_port_that_is_taken_is_named() {
     let good = Authority::new("roots").issue(&[dns("edge.example")]);
     let _taken = TcpListener::bind((address(216), INGRESS)).unwrap();
-    let (code, log) = run(216, Some(&good)).map(drop).unwrap_err();
-    assert_eq!(code, Some(6), "{log}");
-    assert!(log.contains("cannot bind TCP") && log.contains("(ingress)") && log.contains("another process"), "{log}");
+    let (mut process, _folder) = run(216, Some(&good));
+    process.wait_for_log("cannot bind TCP");
+    assert_eq!(process.wait().code(), Some(6), "{}", process.log());
+    let log = process.log();
+    assert!(log.contains("(ingress)") && log.contains("another process"), "{log}");
 }

@@ -28,12 +28,13 @@ fn reaches(edge: u8, host: &str, names: &[SanType]) -> bool {
     caller.send(&caller.request("INVITE", &format!("sip:1@{edge}"), "named"), edge);
     let line = Line::accept_tls(&listener, server(&authority.issue(names), None));
     match line {
-        Ok(mut line) if wait_for(&proxy, "opened or not", |numbers| {
-            numbers.streams.opened + numbers.streams.open_failures > 0
-        })
-        .streams
-        .opened
-            == 1 =>
+        Ok(mut line)
+            if wait_for(&proxy, "opened or not", |numbers| {
+                numbers.streams.opened + numbers.streams.open_failures > 0
+            })
+            .streams
+            .opened
+                == 1 =>
         {
             let invite = line.expect("INVITE");
             line.respond(&invite, "486 Busy Here");

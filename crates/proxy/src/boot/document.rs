@@ -220,9 +220,7 @@ fn read_secret(
 #[non_exhaustive]
 pub enum SecretsError {
     /// A parameter of SSM Parameter Store.
-    #[error(
-        "{setting}: !ssm {parameter:?}: reading SSM Parameter Store comes with the AWS target; use `!file`"
-    )]
+    #[error("{setting}: !ssm {parameter:?}: reading SSM Parameter Store comes with the AWS target; use `!file`")]
     Ssm {
         /// The setting that names it.
         setting: String,
@@ -230,9 +228,7 @@ pub enum SecretsError {
         parameter: String,
     },
     /// No such file, or no permission.
-    #[error(
-        "{setting}: {file}: {source}; write {what} there, readable by this user, or name the folder by --secrets"
-    )]
+    #[error("{setting}: {file}: {source}; write {what} there, readable by this user, or name the folder by --secrets")]
     Unreadable {
         /// The setting that names it.
         setting: String,

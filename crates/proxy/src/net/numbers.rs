@@ -177,7 +177,11 @@ impl StreamGauges {
         [
             ("connections_in", "Connections that peers have opened.", self.connections_in),
             ("connections_out", "Connections that the edge has opened or is opening.", self.connections_out),
-            ("bytes_waiting", "Bytes that wait to be written to connections, with their bookkeeping.", self.bytes_waiting),
+            (
+                "bytes_waiting",
+                "Bytes that wait to be written to connections, with their bookkeeping.",
+                self.bytes_waiting,
+            ),
         ]
         .into_iter()
     }

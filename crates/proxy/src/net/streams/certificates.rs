@@ -34,7 +34,9 @@ pub enum TlsError {
         reference: String,
     },
     /// The document is no PEM, or a part of it is damaged.
-    #[error("{setting}: {reference}: not PEM ({reason}); write the certificates between `-----BEGIN CERTIFICATE-----` lines")]
+    #[error(
+        "{setting}: {reference}: not PEM ({reason}); write the certificates between `-----BEGIN CERTIFICATE-----` lines"
+    )]
     Pem {
         /// The setting.
         setting: String,
@@ -52,7 +54,9 @@ pub enum TlsError {
         reference: String,
     },
     /// There is no private key in it.
-    #[error("{setting}: {reference}: no private key in it; append the key to the certificates, in PEM (PKCS #8, SEC1 or PKCS #1)")]
+    #[error(
+        "{setting}: {reference}: no private key in it; append the key to the certificates, in PEM (PKCS #8, SEC1 or PKCS #1)"
+    )]
     NoKey {
         /// The setting.
         setting: String,
@@ -60,7 +64,9 @@ pub enum TlsError {
         reference: String,
     },
     /// The key belongs to another certificate.
-    #[error("{setting}: {reference}: the private key does not fit the first certificate; the edge's own certificate comes first, its chain after it")]
+    #[error(
+        "{setting}: {reference}: the private key does not fit the first certificate; the edge's own certificate comes first, its chain after it"
+    )]
     KeyMismatch {
         /// The setting.
         setting: String,
@@ -74,7 +80,9 @@ pub enum TlsError {
         reason: String,
     },
     /// Clients are to be verified, and there is nothing to verify them by.
-    #[error("listen.tls.require_client: without client_roots no client could be verified; name the roots of their certificates")]
+    #[error(
+        "listen.tls.require_client: without client_roots no client could be verified; name the roots of their certificates"
+    )]
     NoClientRoots,
     /// TLS cannot use it.
     #[error("{setting}: {reference}: {reason}")]
@@ -257,7 +265,8 @@ fn server(
         None => builder.with_no_client_auth(),
         Some(roots) => {
             let document = material.document("listen.tls.client_roots", roots)?;
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(document.roots()?), Arc::clone(provider));
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(document.roots()?), Arc::clone(provider));
             let verifier = if listener.require_client { verifier } else { verifier.allow_unauthenticated() };
             let verifier = verifier.build().map_err(|error| document.unusable(error.to_string()))?;
             builder.with_client_cert_verifier(verifier)

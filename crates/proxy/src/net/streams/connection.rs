@@ -98,13 +98,7 @@ impl Session {
         Self::new(hub, standing, transport, Port::Egress, None)
     }
 
-    fn new(
-        hub: Rc<Hub>,
-        standing: Standing,
-        transport: Transport,
-        port: Port,
-        first_byte: Option<Instant>,
-    ) -> Self {
+    fn new(hub: Rc<Hub>, standing: Standing, transport: Transport, port: Port, first_byte: Option<Instant>) -> Self {
         let link = standing.link();
         let arrival = Arrival { transport, port, source: link.peer, connection: Some(link.id) };
         let limits = hub.rules().setup.config.streams.clone();
@@ -146,7 +140,9 @@ impl Session {
                 Ok(Err(_)) => return End::Broken,
                 Err(_) if rest.is_some_and(|rest| rest <= deadline) => return End::SlowSender,
                 // Something may have been written meanwhile.
-                Err(_) if first_byte.is_none() && self.link().last_active() + millis(self.limits.idle_ms) > deadline => {
+                Err(_)
+                    if first_byte.is_none() && self.link().last_active() + millis(self.limits.idle_ms) > deadline =>
+                {
                     continue;
                 }
                 Err(_) => return End::Idle,

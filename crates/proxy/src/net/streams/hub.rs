@@ -228,7 +228,8 @@ impl Hub {
         let rules = self.rules();
         let time = millis(rules.setup.config.streams.connect_ms);
         let established = timeout(time, self.connect(&rules, &route)).await;
-        let established = established.unwrap_or_else(|_| Err(format!("not established within {} ms", time.as_millis())));
+        let established =
+            established.unwrap_or_else(|_| Err(format!("not established within {} ms", time.as_millis())));
         match established {
             Ok(stream) => {
                 Tally::count(&self.tally.opened);
@@ -255,7 +256,8 @@ impl Hub {
         let stream = tcp.await.map_err(|error| error.to_string())?;
         let Some(peer) = &route.peer else { return Ok(Box::new(stream)) };
         let host = peer.name.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host).map_err(|_| format!("{:?} is no name that TLS could prove", peer.name))?;
+        let name =
+            ServerName::try_from(host).map_err(|_| format!("{:?} is no name that TLS could prove", peer.name))?;
         let connector = TlsConnector::from(rules.tls.client(peer));
         let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
         Ok(Box::new(stream))

@@ -95,7 +95,11 @@ mod tests {
         assert_eq!(places.take(accepted(1, true), &limits).unwrap_err(), Full::Source);
         held.push(places.take(accepted(2, false), &limits).unwrap());
         held.push(places.take(accepted(3, false), &limits).unwrap());
-        assert_eq!(places.take(accepted(4, false), &limits).unwrap_err(), Full::Source, "a fourth of ten for strangers");
+        assert_eq!(
+            places.take(accepted(4, false), &limits).unwrap_err(),
+            Full::Source,
+            "a fourth of ten for strangers"
+        );
         while held.len() < 10 {
             held.push(places.take(Place::Opened, &limits).unwrap());
         }

@@ -34,8 +34,8 @@ use crate::engine::{Setup, Transport};
 use hub::Hub;
 use outlet::Budget;
 
-pub use certificates::{TlsError, TlsMaterial, tls_references};
 pub(super) use certificates::Tls;
+pub use certificates::{TlsError, TlsMaterial, tls_references};
 pub(super) use outlet::Outlet;
 
 /// The thread of all connections.

@@ -129,7 +129,10 @@ mod tests {
     fn sip_uris_come_before_dns_names() {
         assert_eq!(domains(&[dns("a.example"), dns("b.example")]), ["a.example", "b.example"]);
         assert_eq!(domains(&[dns("a.example"), uri("sip:b.example")]), ["b.example"]);
-        assert_eq!(domains(&[uri("SIP:b.example"), uri("sip:c.example:5061;transport=tls")]), ["b.example", "c.example"]);
+        assert_eq!(
+            domains(&[uri("SIP:b.example"), uri("sip:c.example:5061;transport=tls")]),
+            ["b.example", "c.example"]
+        );
     }
 
     #[test]
