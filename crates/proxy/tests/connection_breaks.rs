@@ -8,9 +8,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use process::address;
+use process::certificates::{Authority, dns};
 use process::sip::{Agent, Message};
 use process::stream::{Line, listen, start, tcp_config, wait_for};
-use sipedge_proxy::config::Config;
+use sipedge_proxy::config::{Config, SecretRef, TlsListener};
 use sipedge_proxy::net::TlsMaterial;
 
 /// No timer of a transaction ends a call within this test.
@@ -87,6 +88,45 @@ fn a_request_that_was_written_is_reported_when_its_connection_breaks() {
     final_response(&caller);
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     wait_for(&proxy, "reported", |numbers| numbers.streams.failures_reported >= 1);
+}
+
+#[test]
+fn what_is_past_the_bytes_in_flight_fails_the_call() {
+    let callee = listen(address(221));
+    let target = format!("sip:{};transport=tcp", callee.local_addr().unwrap());
+    let mut config = patient(tcp_config(address(219), address(220), &target));
+    config.streams.bytes_in_flight = 100;
+    let (proxy, edge) = start(config, &TlsMaterial::default());
+    let caller = Agent::bind(address(220), 0);
+    caller.send(&caller.request("INVITE", &format!("sip:1@{edge}"), "large"), edge);
+    final_response(&caller);
+    let numbers = wait_for(&proxy, "counted", |numbers| numbers.streams.failures_reported >= 1);
+    assert!(numbers.streams.no_room >= 1 && numbers.streams.opened == 0, "{numbers:?}");
+    assert_eq!(numbers.stream_gauges.bytes_waiting, 0);
+}
+
+/// Over TLS nobody knows who would have to be there.
+#[test]
+fn a_response_over_tls_takes_no_new_connection() {
+    let callee = Agent::bind(address(224), 0);
+    let mut config = tcp_config(address(222), address(223), &format!("sip:{}", callee.address));
+    let certificate = SecretRef::File("edge.pem".into());
+    let tls = TlsListener { port: 5061, certificate: certificate.clone(), client_roots: None, require_client: false };
+    config.listen.tls = Some(tls);
+    let authority = Authority::new("roots");
+    let mut material = TlsMaterial::default();
+    material.insert(certificate, authority.issue(&[dns("edge.example")]).into());
+    let (proxy, edge) = start(config, &material);
+    let port = SocketAddr::new(edge.ip(), 5061);
+    let mut caller = Line::connect_tls(address(223), port, authority.client(None), "edge.example").unwrap();
+    caller.send(&caller.request("INVITE", &format!("sip:1@{edge}"), "gone"));
+    caller.expect("100");
+    let invite = callee.expect("INVITE");
+    drop(caller);
+    wait_for(&proxy, "the caller's connection is gone", |numbers| numbers.stream_gauges.connections_in == 0);
+    callee.respond(&invite, "200 OK");
+    let numbers = wait_for(&proxy, "counted", |numbers| numbers.streams.not_returned >= 1);
+    assert_eq!((numbers.streams.opened, numbers.streams.open_failures), (0, 0));
 }
 
 /// RFC 3261 §18.2.2: to the address that the request came from, at the port of its Via.

@@ -11,7 +11,7 @@ use process::address;
 use process::certificates::{Authority, dns};
 use process::sip::Agent;
 use process::stream::{Line, listen, names_to, start, tcp_config, wait_for};
-use sipedge_proxy::config::{SecretRef, TlsListener};
+use sipedge_proxy::config::{SecretRef, TlsListener, TrunkTls};
 use sipedge_proxy::net::TlsMaterial;
 
 #[test]
@@ -40,8 +40,8 @@ fn calls_to_one_destination_share_a_connection() {
 }
 
 /// A peer at an address where nobody listens opens a TLS connection and sends OPTIONS with `via`; then there is a call to it.
-/// Whether the call took that connection.
-fn is_reused(edge: u8, certificate: Option<&str>, via: &str) -> bool {
+/// With `own_roots` the trunk accepts only certificates of another authority. Whether the call took that connection.
+fn is_reused(edge: u8, certificate: Option<&str>, via: &str, own_roots: bool) -> bool {
     let (peer, caller) = (address(edge + 1), address(edge + 2));
     let closed: SocketAddr = listen(peer).local_addr().unwrap();
     let target = format!("sip:carrier.example:{};transport=tls", closed.port());
@@ -59,6 +59,11 @@ fn is_reused(edge: u8, certificate: Option<&str>, via: &str) -> bool {
     let mut material = TlsMaterial::default();
     material.insert(own, authority.issue(&[dns("edge.example")]).into());
     material.insert(roots, authority.pem().into());
+    if own_roots {
+        let roots = SecretRef::File("carrier-roots.pem".into());
+        material.insert(roots.clone(), Authority::new("carrier").pem().into());
+        config.trunks[1].tls = Some(TrunkTls { certificate: None, roots: Some(roots) });
+    }
     let (proxy, edge) = start(config, &material);
     let certificate = certificate.map(|name| authority.issue(&[dns(name)]));
     let client = authority.client(certificate.as_deref());
@@ -84,20 +89,26 @@ fn is_reused(edge: u8, certificate: Option<&str>, via: &str) -> bool {
 
 #[test]
 fn a_peer_with_its_certificate_and_alias_is_called_by_its_own_connection() {
-    assert!(is_reused(156, Some("carrier.example"), "alias;"));
+    assert!(is_reused(156, Some("carrier.example"), "alias;", false));
 }
 
 #[test]
 fn without_alias_it_is_not() {
-    assert!(!is_reused(160, Some("carrier.example"), ""));
+    assert!(!is_reused(160, Some("carrier.example"), "", false));
 }
 
 #[test]
 fn with_the_certificate_of_another_domain_it_is_not() {
-    assert!(!is_reused(164, Some("other.example"), "alias;"));
+    assert!(!is_reused(164, Some("other.example"), "alias;", false));
 }
 
 #[test]
 fn without_certificate_it_is_not() {
-    assert!(!is_reused(168, None, "alias;"));
+    assert!(!is_reused(168, None, "alias;", false));
+}
+
+/// The listener's roots have vouched for the peer, not those that the trunk demands.
+#[test]
+fn where_the_trunk_has_roots_of_its_own_it_is_not() {
+    assert!(!is_reused(225, Some("carrier.example"), "alias;", true));
 }

@@ -4,9 +4,11 @@
 
 mod process;
 
+use std::io::Write;
+
 use process::address;
 use process::sip::Agent;
-use process::stream::{Line, listen, start, tcp_config, wait_for};
+use process::stream::{self, Line, listen, start, tcp_config, wait_for};
 use sipedge_proxy::net::TlsMaterial;
 
 #[test]
@@ -56,6 +58,32 @@ fn a_call_goes_from_tcp_to_tcp_with_a_body_of_60_kilobytes() {
     assert!(invite.text.ends_with(&body));
     callee.respond(&invite, "200 OK");
     assert_eq!(caller.expect("200").header("Call-ID"), "large");
+}
+
+/// More than any queue of the edge holds: it reads no faster than it can work, and loses nothing.
+#[test]
+fn a_flood_of_requests_on_one_connection_is_answered_whole() {
+    const REQUESTS: usize = 20_000;
+    let (proxy, edge) = start(tcp_config(address(217), address(218), "sip:192.0.2.1"), &TlsMaterial::default());
+    let mut peer = Line::connect(address(218), edge);
+    let mut writing = peer.stream.try_clone().unwrap();
+    let (local, uri) = (peer.local, format!("sip:{edge}"));
+    let writer = std::thread::spawn(move || {
+        for number in 0..REQUESTS {
+            let request = stream::request("TCP", local, "OPTIONS", &uri, &format!("flood{number}"));
+            writing.write_all(request.as_bytes()).unwrap();
+        }
+    });
+    // The edge's send buffer and queue fill up first.
+    let full = |numbers: &sipedge_proxy::net::Numbers| numbers.streams.messages_received >= 2_000;
+    wait_for(&proxy, "a part is received", full);
+    for number in 0..REQUESTS {
+        let answer = peer.next().unwrap_or_else(|| panic!("the end after {number} answers"));
+        assert!(answer.first_line().contains("200"), "{answer:?}");
+    }
+    writer.join().unwrap();
+    let numbers = proxy.numbers();
+    assert_eq!((numbers.streams.messages_received, numbers.streams.no_room), (REQUESTS as u64, 0));
 }
 
 #[test]

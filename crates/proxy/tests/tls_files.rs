@@ -7,6 +7,7 @@ mod process;
 use std::net::TcpListener;
 
 use process::certificates::{Authority, dns};
+use process::stream::Line;
 use process::{INGRESS, Process, address, config, folder, metric, wait_for_readyz};
 use sipedge_proxy::config::{Config, SecretRef, TlsListener};
 
@@ -29,7 +30,8 @@ fn run(edge: u8, pem: Option<&str>) -> (Process, tempfile::TempDir) {
 
 #[test]
 fn files_that_are_missing_or_wrong_are_named_with_what_to_do() {
-    let good = Authority::new("roots").issue(&[dns("edge.example")]);
+    let authority = Authority::new("roots");
+    let good = authority.issue(&[dns("edge.example")]);
     let certificate = good.split("-----BEGIN PRIVATE KEY").next().unwrap();
     for (pem, expected) in [
         (None, "listen.tls.certificate: "),
@@ -45,7 +47,11 @@ fn files_that_are_missing_or_wrong_are_named_with_what_to_do() {
     }
     let (mut process, _folder) = run(215, Some(&good));
     wait_for_readyz(address(215), 200, &mut process);
-    assert_eq!(metric(address(215), "sipedge_stream_accepted_total"), 0);
+    let client = authority.client(None);
+    let mut peer = Line::connect_tls(address(201), (address(215), 5061).into(), client, "edge.example").unwrap();
+    assert!(peer.options("files").contains("200"));
+    assert_eq!(metric(address(215), "sipedge_stream_accepted_total"), 1);
+    assert_eq!(metric(address(215), "sipedge_stream_connections_in"), 1);
 }
 
 #[test]

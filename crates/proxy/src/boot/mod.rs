@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use crate::admin::{self, Admin, Readiness};
@@ -186,6 +187,7 @@ async fn live(
 ) -> Result<(), BootError> {
     let began = Instant::now();
     let edge = config.edge.clone();
+    allow_descriptors(&config);
     let address = SocketAddr::new(place.ingress.ip(), config.admin.port);
     let listener = TcpListener::bind(address).await.map_err(|source| BootError::Admin { address, source })?;
     let proxy = Arc::new(Proxy::start(config, place, &keys, &tls)?);
@@ -208,6 +210,23 @@ async fn live(
     };
     serving.abort();
     ended
+}
+
+/// Raises this process's limit of file descriptors to what its connections and sockets may take, as far as it is allowed to.
+fn allow_descriptors(config: &Config) {
+    let needed = u64::from(config.streams.connections) + OTHER_DESCRIPTORS;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft >= needed {
+        return;
+    }
+    let granted = needed.min(hard);
+    if setrlimit(Resource::RLIMIT_NOFILE, granted, hard).is_err() || granted < needed {
+        tracing::warn!(
+            "streams.connections: {} need {needed} file descriptors, this process may have {hard}: raise its limit \
+             (LimitNOFILE), or lower the setting",
+            config.streams.connections
+        );
+    }
 }
 
 /// Names, self-call, open. Returns how long the self-call took.
@@ -277,6 +296,9 @@ fn ended_early() -> Result<(), BootError> {
     tracing::info!("told to end before it was ready");
     Ok(())
 }
+
+/// File descriptors besides those of connections: sockets and events of 64 shards, name queries, the admin pages' connections, logs.
+const OTHER_DESCRIPTORS: u64 = 1_024;
 
 /// How often the state of the shards is looked at while waiting for it to change.
 const POLL: Duration = Duration::from_millis(20);

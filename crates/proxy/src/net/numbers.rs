@@ -148,6 +148,8 @@ stream_counters! {
     messages_sent,
     /// Times that reading from a connection waited for a shard whose inbox was full.
     held_back,
+    /// Responses not sent because the connection of their request was gone, and no other may be opened for them.
+    not_returned,
     /// Messages not sent because too much waited already.
     no_room,
     /// Messages reported to their shard as not delivered.
@@ -156,7 +158,11 @@ stream_counters! {
 
 impl Tally {
     pub(super) fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
+        Self::add(counter, 1);
+    }
+
+    pub(super) fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
     }
 }
 

@@ -88,21 +88,20 @@ impl fmt::Display for End {
 }
 
 impl Session {
-    /// A connection that the peer opened; `first_byte` is when it has to have sent something.
-    pub(super) fn accepted(hub: Rc<Hub>, standing: Standing, transport: Transport, first_byte: Instant) -> Self {
-        Self::new(hub, standing, transport, Port::Ingress, Some(first_byte))
+    /// A connection that the peer opened: it has to say something soon.
+    pub(super) fn accepted(hub: Rc<Hub>, standing: Standing, transport: Transport) -> Self {
+        let mut session = Self::opened(hub, standing, transport);
+        session.arrival.port = Port::Ingress;
+        session.first_byte = Some(Instant::now() + millis(session.limits.connect_ms));
+        session
     }
 
     /// A connection that the edge opened.
     pub(super) fn opened(hub: Rc<Hub>, standing: Standing, transport: Transport) -> Self {
-        Self::new(hub, standing, transport, Port::Egress, None)
-    }
-
-    fn new(hub: Rc<Hub>, standing: Standing, transport: Transport, port: Port, first_byte: Option<Instant>) -> Self {
         let link = standing.link();
-        let arrival = Arrival { transport, port, source: link.peer, connection: Some(link.id) };
+        let arrival = Arrival { transport, port: Port::Egress, source: link.peer, connection: Some(link.id) };
         let limits = hub.rules().setup.config.streams.clone();
-        Self { hub, standing, arrival, limits, first_byte }
+        Self { hub, standing, arrival, limits, first_byte: None }
     }
 
     /// Reads and writes until the connection ends.
@@ -175,10 +174,11 @@ impl Session {
     }
 
     async fn write(&self, writer: &mut (impl AsyncWrite + Unpin)) -> End {
+        let mut batch = Vec::new();
         loop {
-            let parcel = self.link().next().await;
+            let count = self.link().next(&mut batch).await;
             let written = timeout(millis(self.limits.message_ms), async {
-                writer.write_all(&parcel.bytes).await?;
+                writer.write_all(&batch).await?;
                 writer.flush().await
             });
             match written.await {
@@ -186,12 +186,13 @@ impl Session {
                 Ok(Err(_)) => return End::Broken,
                 Err(_) => return End::SlowReceiver,
             }
-            Tally::count(&self.hub.tally.messages_sent);
+            Tally::add(&self.hub.tally.messages_sent, count);
         }
     }
 
-    /// Hands a message to the shard that owns its call; waits while that has no room.
+    /// Hands a message to the shard that owns its call; waits while that has no room, or the peer does not take its answers.
     async fn deliver(&self, message: &[u8]) {
+        self.link().uncongested().await;
         Tally::count(&self.hub.tally.messages_received);
         alias::note(&self.hub, self.link(), message);
         let shards = self.hub.inboxes.len();

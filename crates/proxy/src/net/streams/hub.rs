@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::super::inbox::Inbox;
@@ -149,22 +149,22 @@ impl Hub {
 
     async fn welcome(self: Rc<Self>, transport: Transport, stream: TcpStream, standing: Standing) {
         let rules = self.rules();
-        let deadline = Instant::now() + millis(rules.setup.config.streams.connect_ms);
+        let time = millis(rules.setup.config.streams.connect_ms);
         if tune(&stream).is_err() {
             return;
         }
         if transport != Transport::Tls {
-            Session::accepted(self, standing, transport, deadline).run(stream).await;
+            Session::accepted(self, standing, transport).run(stream).await;
             return;
         }
         let Some(config) = rules.tls.server() else { return };
-        match timeout_at(deadline, TlsAcceptor::from(config).accept(stream)).await {
+        match timeout(time, TlsAcceptor::from(config).accept(stream)).await {
             Ok(Ok(stream)) => {
                 let (_, tls) = stream.get_ref();
                 if let Some(certificate) = tls.peer_certificates().and_then(<[_]>::first) {
                     *standing.link().identities.borrow_mut() = names::identities_of(certificate);
                 }
-                Session::accepted(self, standing, transport, deadline).run(stream).await;
+                Session::accepted(self, standing, transport).run(stream).await;
             }
             Ok(Err(error)) => {
                 Tally::count(&self.tally.handshake_failures);
@@ -207,12 +207,13 @@ impl Hub {
 
     /// A link to a connection that is going to be opened; `None`: there must be none, or there is no place.
     fn open(self: &Rc<Self>, hop: &Hop) -> Option<Rc<Link>> {
-        let route = Route::of(hop)?;
         let rules = self.rules();
-        if hop.peer.is_none() && !rules.setup.knows(hop.to.ip()) {
-            // The response to a stranger that did not wait for it.
+        let may_be_opened = hop.peer.is_some() || rules.setup.knows(hop.to.ip());
+        let Some(route) = Route::of(hop).filter(|_| may_be_opened) else {
+            // The response to a stranger that did not wait for it, or to nobody whom TLS could prove.
+            Tally::count(&self.tally.not_returned);
             return None;
-        }
+        };
         let taken = self.places.borrow_mut().take(Place::Opened, &rules.setup.config.streams);
         let Ok(place) = taken else {
             Tally::count(&self.tally.refused_limit);

@@ -10,11 +10,18 @@ use tokio::time::Instant;
 use super::outlet::{Parcel, Ticket};
 use crate::engine::Connection;
 
-/// Bytes that may wait for one connection: some 1,000 messages. A peer that is that far behind has stopped to read.
-const MAX_BYTES: usize = 1 << 20;
+/// Bytes that may wait for one connection: some 4,000 messages. A peer that is that far behind has stopped to read.
+const MAX_BYTES: usize = 4 << 20;
 
-/// Messages and keep-alives that may wait for one connection.
-const MAX_PARCELS: usize = 2_048;
+/// Messages and keep-alives that may wait for one connection: those at which reading stops, and what full inboxes answer after that.
+const MAX_PARCELS: usize = 8_192;
+
+/// Nothing more is read from a connection for which so much waits: a peer that does not take its answers gets to ask no more.
+const CONGESTED_PARCELS: usize = 1_024;
+const CONGESTED_BYTES: usize = MAX_BYTES / 4;
+
+/// Bytes that are written at once, when so many wait: a TLS record.
+const BATCH: usize = 16 << 10;
 
 /// Requests that are reported when the connection breaks after they were written: as many as may be unanswered on a busy trunk. A
 /// request that was answered long ago means nothing to its engine any more.
@@ -34,6 +41,7 @@ pub(super) struct Link {
     queued_bytes: Cell<usize>,
     sent: RefCell<VecDeque<Ticket>>,
     filled: Notify,
+    drained: Notify,
 }
 
 impl Link {
@@ -48,6 +56,7 @@ impl Link {
             queued_bytes: Cell::default(),
             sent: RefCell::default(),
             filled: Notify::new(),
+            drained: Notify::new(),
         }
     }
 
@@ -64,13 +73,29 @@ impl Link {
         Ok(())
     }
 
-    /// The next parcel to write, as soon as there is one. A request counts as sent from now on, even if it is written in part only.
-    pub(super) async fn next(&self) -> Parcel {
+    /// Fills `batch` with what is to be written next, as soon as there is something; the number of parcels. A request counts as sent
+    /// from now on, even if it is written in part only.
+    pub(super) async fn next(&self, batch: &mut Vec<u8>) -> u64 {
+        batch.clear();
         loop {
-            if let Some(parcel) = self.take() {
-                return parcel;
+            let mut count = 0;
+            while batch.len() < BATCH
+                && let Some(parcel) = self.take()
+            {
+                batch.extend_from_slice(&parcel.bytes);
+                count += 1;
+            }
+            if count > 0 {
+                return count;
             }
             self.filled.notified().await;
+        }
+    }
+
+    /// Waits while too much waits to be written.
+    pub(super) async fn uncongested(&self) {
+        while self.is_congested() {
+            self.drained.notified().await;
         }
     }
 
@@ -91,9 +116,16 @@ impl Link {
         sent.into_iter().chain(queued.into_iter().filter_map(|parcel| parcel.ticket)).collect()
     }
 
+    fn is_congested(&self) -> bool {
+        self.queue.borrow().len() >= CONGESTED_PARCELS || self.queued_bytes.get() >= CONGESTED_BYTES
+    }
+
     fn take(&self) -> Option<Parcel> {
         let parcel = self.queue.borrow_mut().pop_front()?;
         self.queued_bytes.set(self.queued_bytes.get().saturating_sub(parcel.bytes.len()));
+        if !self.is_congested() {
+            self.drained.notify_one();
+        }
         if let Some(ticket) = parcel.ticket.filter(Ticket::is_request) {
             let mut sent = self.sent.borrow_mut();
             if sent.len() >= MAX_SENT {
