@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use sipedge_sip::Time;
 use sipedge_sip::message::{Edits, Layout, Malformed, Message};
+use sipedge_sip::stun::binding_response;
 
 pub use destinations::{DestinationStatus, Mark};
 pub use flow::{Arrival, Connection, Hop, Query, Receipt, Server, TlsPeer, Transport};
@@ -131,7 +132,7 @@ impl Engine {
                 }
                 None => self.handle_request(now, arrival, &message),
             },
-            Err(Malformed::StartLine) => self.counters.not_sip += 1,
+            Err(Malformed::StartLine) => self.handle_other(arrival, bytes),
             Err(error) => {
                 self.counters.malformed += 1;
                 // RFC 3261 §18.3: a request whose body did not arrive whole is answered 400.
@@ -143,6 +144,18 @@ impl Engine {
             }
         }
         self.layout = layout;
+    }
+
+    /// What is no SIP: STUN of a known source is answered (RFC 5626 §8), where keep-alives are datagrams.
+    fn handle_other(&mut self, arrival: &Arrival, bytes: &[u8]) {
+        let may_ask = arrival.transport == Transport::Udp && self.setup.trunk_of(arrival.source.ip()).is_some();
+        let mut answer = Vec::new();
+        if may_ask && binding_response(bytes, arrival.source, &mut answer) {
+            self.counters.stun_answered += 1;
+            self.outbox.transmit(&arrival.back(arrival.source), None, |out| out.extend_from_slice(&answer));
+        } else {
+            self.counters.not_sip += 1;
+        }
     }
 
     /// The answer to a [`Query`]: its servers; empty when the name servers gave none or did not answer.
