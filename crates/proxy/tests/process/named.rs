@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sipedge_proxy::config::{Config, Target};
 use sipedge_proxy::engine::{Control, Place};
-use sipedge_proxy::net::Proxy;
+use sipedge_proxy::net::{Proxy, TlsMaterial};
 
 use super::dns::Dns;
 use super::sip::{Agent, Message};
@@ -36,7 +36,7 @@ impl Named {
         let ip = address(number);
         let (edge, egress) = (SocketAddr::new(ip, INGRESS), SocketAddr::new(ip, EGRESS));
         let place = Place { ingress: edge, egress, advertised: ip.to_string(), shards: 2 };
-        let proxy = Proxy::start(config, place, &keys()).unwrap();
+        let proxy = Proxy::start(config, place, &keys(), &TlsMaterial::default()).unwrap();
         Self { proxy, edge, caller: Agent::bind(address(number + 1), 0), dns }
     }
 
