@@ -10,24 +10,31 @@
 mod admission;
 mod branch;
 mod calls;
+mod cancel;
+mod context;
 mod destinations;
 mod flow;
 mod head;
 mod incoming;
 mod keys;
 mod limits;
+mod loops;
 mod names;
 mod numbers;
 mod outbox;
 mod pool;
+mod reach;
 mod refusals;
 mod relay;
 mod request;
 mod response;
+mod routes;
 mod setup;
 mod timeout;
 mod token;
 mod transactions;
+mod trust;
+mod waiting;
 mod write;
 
 use std::net::SocketAddr;
@@ -47,10 +54,11 @@ pub use outbox::{Bulletin, Event, Health, Outbox, Transmit};
 pub use setup::{Place, Setup, SetupError};
 
 use calls::Calls;
-use destinations::Destinations;
+use destinations::{Candidate, Destinations};
 use names::{Change, Names};
 use refusals::Refusals;
 use transactions::Transactions;
+use waiting::Waiting;
 
 /// One shard of the proxy: its transactions, its timers, its counters.
 #[derive(Debug)]
@@ -63,6 +71,7 @@ pub struct Engine {
     names: Names,
     destinations: Destinations,
     refusals: Refusals,
+    waiting: Waiting,
     outbox: Outbox,
     counters: Counters,
     /// Memory of the message that is being read, used again for each.
@@ -70,6 +79,10 @@ pub struct Engine {
     /// The same for a kept message that is read meanwhile.
     spare_layout: Layout,
     edits: Edits,
+    /// Memory for a message that is made to be kept.
+    scratch: Vec<u8>,
+    /// Memory for the destinations that a request forks to.
+    fork: Vec<Candidate>,
 }
 
 impl Engine {
@@ -89,12 +102,16 @@ impl Engine {
             names,
             destinations: Destinations::default(),
             refusals: Refusals::default(),
+            waiting: Waiting::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
             layout: Layout::default(),
             spare_layout: Layout::default(),
             edits: Edits::default(),
+            scratch: Vec::new(),
+            fork: Vec::new(),
         };
+        engine.destinations.refresh(now, &engine.setup, &engine.names);
         engine.ask_names(now);
         engine
     }
@@ -109,7 +126,10 @@ impl Engine {
         let mut layout = std::mem::take(&mut self.layout);
         match Message::read(bytes, &mut layout) {
             Ok(message) => match message.status() {
-                Some(code) => self.handle_response(now, &message, code),
+                Some(code) => {
+                    self.take_probe_answer(now, &message, code);
+                    self.handle_response(now, &message, code);
+                }
                 None => self.handle_request(now, arrival, &message),
             },
             Err(Malformed::StartLine) => self.handle_other(arrival, bytes),
@@ -142,14 +162,22 @@ impl Engine {
     pub fn handle_resolved(&mut self, now: Time, query: &Query, servers: &[Server], ttl: Duration) {
         match self.names.handle_resolved(now, query, servers, ttl) {
             Change::None => {}
-            Change::Servers(servers) => self.outbox.event(Event::Resolved { host: query.host.clone(), servers }),
+            Change::Servers(servers) => {
+                self.destinations.refresh(now, &self.setup, &self.names);
+                self.outbox.event(Event::Resolved { host: query.host.clone(), servers });
+            }
             Change::Failed => self.outbox.event(Event::Unresolved { host: query.host.clone() }),
         }
+        self.release_waiting(now, Some(query));
     }
 
     /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
     pub fn handle_failure(&mut self, now: Time, receipt: Receipt) {
-        self.transport_failed(now, receipt);
+        if self.destinations.is_probe(receipt.key) {
+            self.probe_timed_out(now, receipt.key);
+        } else {
+            self.transport_failed(now, receipt);
+        }
     }
 
     /// Another shard has found something out.
@@ -165,7 +193,14 @@ impl Engine {
         }
         self.setup = setup;
         self.shared = shared;
+        self.destinations.refresh(now, &self.setup, &self.names);
         self.ask_names(now);
+    }
+
+    /// This engine, `shard` of `shards`, probes the destinations for all of the instance, as long as it is open and does not leave.
+    /// Call it before [`Control::Open`].
+    pub fn probe_from(&mut self, shard: usize, shards: usize) {
+        self.destinations.probe_from(shard, shards);
     }
 
     /// What is known of every destination of the configuration, for the control endpoint.
@@ -181,6 +216,8 @@ impl Engine {
         while let Some(call) = self.calls.poll(now) {
             self.give_call(call);
         }
+        self.release_waiting(now, None);
+        self.poll_destinations(now);
         self.ask_names(now);
     }
 
@@ -191,13 +228,20 @@ impl Engine {
             Control::Open => {
                 // The test call is nobody's traffic.
                 self.counters = Counters::default();
+                self.destinations.start_probes(now, &self.setup);
                 Gate::Open
             }
             Control::Drain => {
+                for key in self.destinations.stop_probes() {
+                    if let Some(probe) = self.transactions.client(key) {
+                        self.transactions.remove(probe);
+                    }
+                }
                 let accept = Duration::from_millis(u64::from(self.setup.config.drain.accept_ms));
                 Gate::Draining { refuse_from: now + accept }
             }
             Control::Mark { transport, address, mark } => {
+                // Others than those of the configuration cannot be marked.
                 self.destinations.mark(transport, address, mark);
                 self.gate
             }
@@ -206,7 +250,13 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] has to be called next, if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let timers = [self.transactions.timers.next(), self.calls.poll_timeout(), self.names.poll_timeout()];
+        let timers = [
+            self.transactions.timers.next(),
+            self.calls.poll_timeout(),
+            self.names.poll_timeout(),
+            self.waiting.poll_timeout(),
+            self.destinations.poll_timeout(),
+        ];
         timers.into_iter().flatten().min()
     }
 
@@ -228,11 +278,16 @@ impl Engine {
 
     /// What the tables hold now.
     pub fn gauges(&self) -> Gauges {
+        let destinations = self.destinations.tally();
         Gauges {
             transactions: self.transactions.len() as u64,
             pending_transactions: self.transactions.pending() as u64,
             message_bytes: self.transactions.pool.held(),
             counted_calls: self.calls.len() as u64,
+            destinations_up: destinations.up,
+            destinations_down: destinations.down,
+            destinations_avoided: destinations.avoided,
+            destinations_marked: destinations.marked,
         }
     }
 

@@ -53,6 +53,8 @@ numbers! {
         refused_max_forwards,
         /// Requests refused with 405.
         refused_method,
+        /// Requests refused with 482: they have been here before, and would take the same way again.
+        loops,
         /// Other requests refused with a final response of our own.
         refused_other,
         /// Calls refused because the destination has no known address.
@@ -67,6 +69,12 @@ numbers! {
         cancels_forwarded,
         /// Requests sent on within dialogs, ACK not counted.
         requests_in_dialog,
+        /// Requests sent on outside dialogs that open no call.
+        requests_outside,
+        /// Branches opened because another destination had failed.
+        failovers,
+        /// Messages that a stream could not deliver.
+        transport_failures,
         /// ACKs of answered calls sent on.
         acks_forwarded,
         /// Responses sent on.
@@ -83,6 +91,10 @@ numbers! {
         stray_responses,
         /// ACKs dropped: no transaction and no route for them.
         stray_acks,
+        /// OPTIONS sent to destinations to see whether they are there.
+        probes_sent,
+        /// Those of them that were not answered in time, or with a code that counts as failure.
+        probes_failed,
     }
 }
 
@@ -97,5 +109,13 @@ numbers! {
         message_bytes,
         /// Calls that limits count.
         counted_calls,
+        /// Destinations that get new calls.
+        destinations_up,
+        /// Destinations that get no new calls since their probes fail.
+        destinations_down,
+        /// Destinations that get new calls only when there is no other: they were silent, or have asked for it.
+        destinations_avoided,
+        /// Destinations that the operator has marked down or draining.
+        destinations_marked,
     }
 }

@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 use sipedge_sip::transaction::Timers;
 use sipedge_sip::uri::Uri;
+use sipedge_sip::via::Via;
 
 use super::flow::{Query, Server, TlsPeer, Transport};
 use super::keys::{Key, TokenKeys};
@@ -23,8 +24,10 @@ pub struct Setup {
     pub(super) egress: SocketAddr,
     /// Host that peers are told, an IPv6 address in brackets.
     pub(super) advertised: String,
-    /// Host and, unless it is a name with the default port, port: what Via and Record-Route say.
-    pub(super) sent_by: String,
+    /// Host and, unless it is a name with the default port, port: what Via and Record-Route say over UDP and TCP.
+    sent_by: String,
+    /// The same over TLS.
+    sent_by_tls: String,
     pub(super) timers: Timers,
     pub(super) trunks: Vec<Trunk>,
     pub(super) branch_key: Key,
@@ -78,6 +81,14 @@ pub(super) struct Trunk {
     pub(super) counts_calls: bool,
 }
 
+impl Trunk {
+    /// The target that a server belongs to, among those that are addresses; else the first.
+    pub(super) fn target_at(&self, address: SocketAddr) -> Option<&Target> {
+        let is_at = |target: &&Target| matches!(&target.lookup, Lookup::Address(server) if server.address == address);
+        self.targets.iter().find(is_at).or(self.targets.first())
+    }
+}
+
 /// Where calls to a trunk go.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -88,6 +99,10 @@ pub(super) struct Target {
     pub(super) lookup: Lookup,
     pub(super) priority: u16,
     pub(super) weight: u16,
+    /// Whether its URI names no transport.
+    pub(super) leaves_transport_open: bool,
+    /// What it draws with when a call chooses among targets: of its URI, so that its place in the list does not matter.
+    pub(super) hash: u64,
     /// Whom its servers have to prove to be over TLS.
     pub(super) peer: Arc<TlsPeer>,
 }
@@ -102,6 +117,14 @@ pub(super) enum Lookup {
 }
 
 impl Lookup {
+    /// Whether nothing but TLS leads there.
+    pub(super) fn is_secure(&self) -> bool {
+        match self {
+            Self::Address(server) => server.transport == Transport::Tls,
+            Self::Name(query) => query.secure,
+        }
+    }
+
     /// `None`: the URI names a transport that this edge does not speak, or its host is no text.
     pub(super) fn of(uri: &Uri<'_>) -> Option<Self> {
         let named = match uri.parameter(b"transport") {
@@ -110,14 +133,16 @@ impl Lookup {
         };
         let secure = uri.secure || named == Some(Transport::Tls);
         let transport = if secure { Some(Transport::Tls) } else { named };
-        Some(match uri.ip() {
+        // RFC 3263 §4: maddr takes the host's place.
+        let host = uri.maddr().unwrap_or(uri.host);
+        Some(match sipedge_sip::uri::parse_ip(host) {
             Some(ip) => {
                 let transport = transport.unwrap_or(Transport::Udp);
                 let address = SocketAddr::new(ip, uri.port.unwrap_or(transport.default_port()));
                 Self::Address(Server { priority: 0, weight: 1, transport, address })
             }
             None => {
-                let host = std::str::from_utf8(uri.host).ok()?.to_ascii_lowercase();
+                let host = std::str::from_utf8(host).ok()?.to_ascii_lowercase();
                 Self::Name(Query { host, port: uri.port, transport, secure })
             }
         })
@@ -140,7 +165,12 @@ impl Setup {
         let is_name = place.advertised.parse::<IpAddr>().is_err();
         let port = place.ingress.port();
         // A port behind a name would keep peers from looking up its SRV records.
-        let sent_by = if is_name && port == SIP_PORT { advertised.clone() } else { format!("{advertised}:{port}") };
+        let sent_by = |transport: Transport, port: u16| match is_name && port == transport.default_port() {
+            true => advertised.clone(),
+            false => format!("{advertised}:{port}"),
+        };
+        let sent_by_tls = sent_by(Transport::Tls, tls_port(&config));
+        let sent_by = sent_by(Transport::Udp, port);
 
         let trunks = trunks(&config, &mut reasons);
         let (sources4, sources6) = sources(&config, &mut reasons);
@@ -160,6 +190,7 @@ impl Setup {
                 egress: place.egress,
                 advertised,
                 sent_by,
+                sent_by_tls,
                 timers,
                 trunks,
                 branch_key,
@@ -199,18 +230,44 @@ impl Setup {
         }
     }
 
+    /// The trunk whose name has this fingerprint.
+    pub(super) fn trunk_with(&self, fingerprint: u16) -> Option<usize> {
+        self.trunks.iter().position(|trunk| trunk.fingerprint == fingerprint)
+    }
+
+    /// What a trunk's word is taken for; nothing, when it is none.
+    pub(super) fn trust_of(&self, trunk: Option<usize>) -> Trust {
+        trunk.and_then(|trunk| self.trunks.get(trunk)).map(|trunk| trunk.trust).unwrap_or_default()
+    }
+
+    /// What Via and Record-Route say of this edge over a transport: host and, unless it is a name with the default port, port.
+    pub(super) fn sent_by(&self, transport: Transport) -> &str {
+        if transport == Transport::Tls { &self.sent_by_tls } else { &self.sent_by }
+    }
+
     /// Whether a URI names this edge: by its advertised host or a bound address, and the port of a listener.
     pub(super) fn is_ours(&self, uri: &Uri<'_>) -> bool {
-        let port = uri.port.unwrap_or(SIP_PORT);
-        let is_port = port == self.ingress.port() || port == self.egress.port();
-        is_port
+        let is_tls = uri.secure || uri.transport().is_some_and(|value| value.eq_ignore_ascii_case(b"tls"));
+        let default = if is_tls { Transport::Tls } else { Transport::Udp }.default_port();
+        self.has_port(uri.port.unwrap_or(default))
             && (uri.host.eq_ignore_ascii_case(self.advertised.as_bytes())
                 || uri.ip().is_some_and(|ip| ip == self.ingress.ip() || ip == self.egress.ip()))
     }
 
     /// Whether the sent-by of a Via is what we write there.
-    pub(super) fn is_our_via(&self, host: &[u8], port: Option<u16>) -> bool {
-        port.unwrap_or(SIP_PORT) == self.ingress.port() && host.eq_ignore_ascii_case(self.advertised.as_bytes())
+    pub(super) fn is_our_via(&self, via: &Via<'_>) -> bool {
+        let is_tls = via.transport.eq_ignore_ascii_case(b"tls");
+        let (transport, ours) = match is_tls {
+            true => (Transport::Tls, tls_port(&self.config)),
+            false => (Transport::Udp, self.ingress.port()),
+        };
+        via.port.unwrap_or(transport.default_port()) == ours
+            && via.host.eq_ignore_ascii_case(self.advertised.as_bytes())
+    }
+
+    fn has_port(&self, port: u16) -> bool {
+        let is_tls = self.config.listen.tls.is_some() && port == tls_port(&self.config);
+        is_tls || port == self.ingress.port() || port == self.egress.port()
     }
 }
 
@@ -247,6 +304,7 @@ fn trunks(config: &Config, reasons: &mut Vec<String>) -> Vec<Trunk> {
                 trunk.name
             ));
         }
+        check_calls(trunk, reasons);
         let mut targets = Vec::new();
         for target in &trunk.targets {
             match Target::new(target, &trunk.name) {
@@ -290,6 +348,61 @@ fn trunks(config: &Config, reasons: &mut Vec<String>) -> Vec<Trunk> {
         }
     }
     trunks
+}
+
+/// What becomes of calls to a trunk: targets, failover, probes.
+fn check_calls(trunk: &config::Trunk, reasons: &mut Vec<String>) {
+    let name = &trunk.name;
+    let mut check = |is_right: bool, setting: &str, reason: std::fmt::Arguments<'_>| {
+        if !is_right {
+            reasons.push(format!("trunks.{name}.{setting}: {reason}"));
+        }
+    };
+    for (place, target) in trunk.targets.iter().enumerate() {
+        let is_first = trunk.targets.iter().take(place).all(|other| other.uri != target.uri);
+        check(
+            is_first,
+            "targets",
+            format_args!("`{}` is there twice; one with twice the weight gets as much", target.uri),
+        );
+    }
+    let failover = &trunk.failover;
+    for code in &failover.codes {
+        let is_final = (400..=599).contains(code);
+        check(is_final, "failover.codes", format_args!("{code} is not from 400 to 599"));
+        let is_servers = !OF_THE_CALLEE.contains(code);
+        check(
+            is_servers,
+            "failover.codes",
+            format_args!("{code} is the callee's word: another destination cannot better it"),
+        );
+    }
+    let is_right = (1..=MOST_ATTEMPTS).contains(&failover.attempts);
+    check(is_right, "failover.attempts", format_args!("{} is not from 1 to {MOST_ATTEMPTS}", failover.attempts));
+    let Some(probe) = &trunk.probe else { return };
+    let is_right = PROBE_INTERVAL_MS.contains(&probe.interval_ms);
+    let (least, most) = (PROBE_INTERVAL_MS.start(), PROBE_INTERVAL_MS.end());
+    check(is_right, "probe.interval_ms", format_args!("{} is not from {least} to {most}", probe.interval_ms));
+    let is_right = probe.jitter_percent <= MOST_JITTER_PERCENT;
+    check(
+        is_right,
+        "probe.jitter_percent",
+        format_args!("{} is not from 0 to {MOST_JITTER_PERCENT}", probe.jitter_percent),
+    );
+    // Of one destination one probe is under way at a time.
+    let percent = 100 - u64::from(probe.jitter_percent.min(100));
+    let most = u64::from(probe.interval_ms) * percent / 100;
+    let is_right = probe.timeout_ms >= LEAST_PROBE_TIMEOUT_MS && u64::from(probe.timeout_ms) <= most;
+    let range = format_args!(
+        "{} is not from {LEAST_PROBE_TIMEOUT_MS} to {most}, the interval less its jitter",
+        probe.timeout_ms
+    );
+    check(is_right, "probe.timeout_ms", range);
+    check(probe.down_after > 0, "probe.down_after", format_args!("must be at least 1"));
+    check(probe.up_after > 0, "probe.up_after", format_args!("must be at least 1"));
+    for code in &probe.codes {
+        check((200..=699).contains(code), "probe.codes", format_args!("{code} is not from 200 to 699"));
+    }
 }
 
 fn sources(config: &Config, reasons: &mut Vec<String>) -> (PrefixMap<Ipv4Net, usize>, PrefixMap<Ipv6Net, usize>) {
@@ -347,14 +460,30 @@ impl Target {
             lookup,
             priority: settings.priority,
             weight: settings.weight,
+            leaves_transport_open: uri.transport().is_none(),
+            hash: super::call_hash(settings.uri.as_bytes()),
             peer: Arc::new(peer),
         })
     }
+}
+
+/// The port of TLS. An edge that opens TLS connections and accepts none still writes a port into its Via.
+fn tls_port(config: &Config) -> u16 {
+    config.listen.tls.as_ref().map_or(Transport::Tls.default_port(), |listener| listener.port)
 }
 
 fn millis(ms: u32) -> Duration {
     Duration::from_millis(u64::from(ms))
 }
 
-/// Port of SIP over UDP and TCP (RFC 3261 §19.1.2).
-pub(super) const SIP_PORT: u16 = 5060;
+/// What no other destination would answer otherwise: challenges, which are the caller's to meet (RFC 3261 §22), the callee being busy,
+/// and the end of a call that the caller has given up.
+const OF_THE_CALLEE: [u16; 4] = [401, 407, 486, 487];
+/// At 5 s each they take longer than any caller waits, and each is a transaction and an INVITE more.
+const MOST_ATTEMPTS: u8 = 16;
+/// More than one OPTIONS per second from each instance is a load that carriers block; after an hour it says nothing about now.
+const PROBE_INTERVAL_MS: std::ops::RangeInclusive<u32> = 1_000..=3_600_000;
+/// With more, two probes in a row might come at any time.
+const MOST_JITTER_PERCENT: u8 = 50;
+/// A round trip round the world takes 300 ms; a lost datagram is sent again after T1, 500 ms.
+const LEAST_PROBE_TIMEOUT_MS: u32 = 100;

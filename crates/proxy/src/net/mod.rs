@@ -129,7 +129,10 @@ impl Proxy {
         };
         // From here on an error drops `proxy`, which ends the threads that run already.
         for (index, ingress) in ingress.by_ref().enumerate() {
-            let engine = Engine::new(Arc::clone(&setup), Arc::clone(&shared), clock.now());
+            let mut engine = Engine::new(Arc::clone(&setup), Arc::clone(&shared), clock.now());
+            if index == 0 {
+                engine.probe_from(index, count);
+            }
             let surroundings = Surroundings {
                 clock,
                 inboxes: Arc::clone(&inboxes),
