@@ -1,10 +1,13 @@
 //! The counts that limits on rates and calls act on, shared by the shards of an instance.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use sipedge_sip::Time;
 
-use super::setup::Setup;
+use super::setup::{self, Setup};
+use crate::config;
 
 /// A budget with what is kept on top of it for calls that are up, which new calls cannot take.
 pub(super) fn with_reserve(budget: u64) -> u64 {
@@ -15,6 +18,8 @@ pub(super) fn with_reserve(budget: u64) -> u64 {
 const RESERVE: u64 = 4;
 
 /// What the shards of one instance share: the counts that limits act on, as atomics. Trunks without limits have none.
+///
+/// While a new configuration is taken up, some shards act on its limits and some on those of before; both count with the same numbers.
 #[derive(Debug)]
 pub struct Shared {
     trunks: Vec<TrunkLimits>,
@@ -23,11 +28,26 @@ pub struct Shared {
 impl Shared {
     /// Nothing counted yet.
     pub fn new(setup: &Setup) -> Self {
-        let limits = |trunk: &crate::config::Trunk| TrunkLimits {
-            rate: trunk.limits.cps.map(Rate::new),
-            calls: trunk.limits.calls.map(|most| Calls { most, now: AtomicU32::new(0) }),
+        Self { trunks: Vec::new() }.renewed(setup)
+    }
+
+    /// The same for the configuration that comes next: what was counted for a trunk goes on under its name, against the new limits. A
+    /// trunk that had no such limit, or was not there, begins with nothing.
+    #[must_use]
+    pub fn renewed(&self, next: &Setup) -> Self {
+        let known: BTreeMap<&str, &TrunkLimits> =
+            self.trunks.iter().map(|limits| (limits.trunk.as_str(), limits)).collect();
+        let limits = |trunk: &config::Trunk| {
+            let known = known.get(trunk.name.as_str());
+            let due = known.and_then(|limits| limits.rate.as_ref()).map(|rate| Arc::clone(&rate.due));
+            let now = known.and_then(|limits| limits.calls.as_ref()).map(|calls| Arc::clone(&calls.now));
+            TrunkLimits {
+                trunk: trunk.name.clone(),
+                rate: trunk.limits.cps.map(|cps| Rate::new(cps, due.unwrap_or_default())),
+                calls: trunk.limits.calls.map(|most| Calls { most, now: now.unwrap_or_default() }),
+            }
         };
-        Self { trunks: setup.config.trunks.iter().map(limits).collect() }
+        Self { trunks: next.config.trunks.iter().map(limits).collect() }
     }
 
     /// Takes one call from the trunk's rate. Whether there was one.
@@ -52,13 +72,53 @@ impl Shared {
     /// Gives so many concurrent calls back.
     pub(super) fn give_calls(&self, trunk: usize, count: u32) {
         if let Some(calls) = self.trunks.get(trunk).and_then(|limits| limits.calls.as_ref()) {
-            calls.now.fetch_sub(count, Ordering::Relaxed);
+            // Below nothing it would wrap around, and the trunk would be refused for ever.
+            let less = |now: u32| Some(now.saturating_sub(count));
+            let _ = calls.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
+    }
+}
+
+/// Where the trunks of one configuration are in the next one: by their names.
+#[derive(Debug)]
+pub(super) struct Renumbering {
+    trunks: Vec<Moved>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Moved {
+    to: Option<usize>,
+    /// Whether a limit counts its calls, before and after.
+    counts: bool,
+}
+
+impl Renumbering {
+    /// From `old` to `new`.
+    pub(super) fn new(old: &Setup, new: &Setup) -> Self {
+        let places: BTreeMap<&str, usize> =
+            new.trunks.iter().enumerate().map(|(place, trunk)| (trunk.name.as_str(), place)).collect();
+        let moved = |trunk: &setup::Trunk| {
+            let to = places.get(trunk.name.as_str()).copied();
+            let counts_after = to.and_then(|to| new.trunks.get(to)).is_some_and(|trunk| trunk.counts_calls);
+            Moved { to, counts: trunk.counts_calls && counts_after }
+        };
+        Self { trunks: old.trunks.iter().map(moved).collect() }
+    }
+
+    /// The place of the trunk that was at `trunk`. `None`: it is gone.
+    pub(super) fn trunk(&self, trunk: usize) -> Option<usize> {
+        self.trunks.get(trunk)?.to
+    }
+
+    /// The same for a trunk whose calls a limit goes on counting; `None` for all others.
+    pub(super) fn counted(&self, trunk: usize) -> Option<usize> {
+        self.trunk(trunk).filter(|_| self.trunks.get(trunk).is_some_and(|moved| moved.counts))
     }
 }
 
 #[derive(Debug)]
 struct TrunkLimits {
+    trunk: String,
     rate: Option<Rate>,
     calls: Option<Calls>,
 }
@@ -66,19 +126,19 @@ struct TrunkLimits {
 #[derive(Debug)]
 struct Calls {
     most: u32,
-    now: AtomicU32,
+    now: Arc<AtomicU32>,
 }
 
 /// Calls per second by the generic cell rate algorithm: one number says when the next call is due if they came evenly.
 #[derive(Debug)]
 struct Rate {
     interval: u64,
-    due: AtomicU64,
+    due: Arc<AtomicU64>,
 }
 
 impl Rate {
-    fn new(cps: u32) -> Self {
-        Self { interval: SECOND.checked_div(u64::from(cps)).unwrap_or(u64::MAX), due: AtomicU64::new(0) }
+    fn new(cps: u32, due: Arc<AtomicU64>) -> Self {
+        Self { interval: SECOND.checked_div(u64::from(cps)).unwrap_or(u64::MAX), due }
     }
 
     fn take(&self, now: Time) -> bool {
@@ -97,10 +157,11 @@ const SECOND: u64 = 1_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Place, tests};
 
     #[test]
     fn a_second_s_worth_at_once_then_one_per_interval() {
-        let rate = Rate::new(4);
+        let rate = Rate::new(4, Arc::default());
         let at = |ms: u64| Time::from_micros(9_000_000 + ms * 1_000);
         let taken = |ms: u64| (0..10).filter(|_| rate.take(at(ms))).count();
         assert_eq!(taken(0), 4);
@@ -108,6 +169,56 @@ mod tests {
         assert_eq!(taken(250), 1);
         assert_eq!(taken(1_000), 3);
         assert_eq!(taken(60_000), 4);
-        assert!(!Rate::new(0).take(at(0)), "no call per second is none at all");
+        assert!(!Rate::new(0, Arc::default()).take(at(0)), "no call per second is none at all");
+    }
+
+    fn setup(trunks: &[(&str, Option<u32>, Option<u32>)]) -> Setup {
+        let mut config = tests::config();
+        config.trunks = trunks
+            .iter()
+            .map(|(name, cps, calls)| config::Trunk {
+                targets: vec![config::Target::new("sip:192.0.2.9")],
+                limits: config::Limits { cps: *cps, calls: *calls },
+                ..config::Trunk::new(*name)
+            })
+            .collect();
+        config.routes = vec![config::Route { from: trunks[0].0.into(), to: trunks[0].0.into() }];
+        let place = Place {
+            ingress: "10.0.1.10:5060".parse().unwrap(),
+            egress: "10.0.1.10:5080".parse().unwrap(),
+            advertised: "203.0.113.10".into(),
+            shards: 1,
+        };
+        Setup::new(config, &place, &tests::keys(&[1])).unwrap()
+    }
+
+    #[test]
+    fn counts_follow_the_name_and_limits_the_configuration() {
+        let now = Time::from_micros(9_000_000);
+        let before = setup(&[("a", Some(2), Some(3)), ("b", None, Some(1))]);
+        let first = Shared::new(&before);
+        assert!(first.take_call(0) && first.take_call(0) && first.take_call(1) && !first.take_call(1));
+        assert!(first.take_rate(0, now) && first.take_rate(0, now));
+
+        let after = setup(&[("c", None, Some(1)), ("b", None, Some(2)), ("a", Some(2), Some(2))]);
+        let second = first.renewed(&after);
+        assert!(!second.take_call(2), "two calls of `a` are up, and two is its limit now");
+        assert!(!second.take_rate(2, now), "the burst of `a` is used up");
+        assert!(second.take_call(1) && !second.take_call(1), "one more of `b`");
+        assert!(second.take_call(0), "`c` is new");
+
+        // A shard that has not got the new configuration yet counts with the same numbers.
+        first.give_calls(0, 1);
+        assert!(second.take_call(2));
+        second.give_calls(2, 5);
+        assert!(first.take_call(0), "never below nothing");
+
+        let renumbering = Renumbering::new(&before, &after);
+        assert_eq!((renumbering.trunk(0), renumbering.trunk(1), renumbering.trunk(2)), (Some(2), Some(1), None));
+        let none = setup(&[("b", None, None), ("a", None, Some(9))]);
+        let renumbering = Renumbering::new(&before, &none);
+        assert_eq!((renumbering.counted(0), renumbering.counted(1)), (Some(1), None), "`b` has no limit any more");
+        let third = second.renewed(&none).renewed(&after);
+        assert!(third.take_call(1) && third.take_call(1), "without a limit its count was let go");
     }
 }

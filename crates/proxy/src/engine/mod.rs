@@ -22,6 +22,7 @@ mod outbox;
 mod pool;
 mod refusals;
 mod relay;
+mod reload;
 mod request;
 mod response;
 mod setup;
@@ -150,6 +151,8 @@ impl Engine {
         for query in setup.queries() {
             self.names.add_destination(query, now);
         }
+        let renumbering = limits::Renumbering::new(&self.setup, &setup);
+        self.calls.renumber(|trunk| renumbering.counted(trunk));
         self.setup = setup;
         self.shared = shared;
         self.ask_names(now);
@@ -229,7 +232,7 @@ impl Engine {
     }
 
     fn give_call(&self, call: calls::Call) {
-        for trunk in [call.from, call.to] {
+        for trunk in call.trunks() {
             self.shared.give_calls(trunk, call.legs);
         }
     }

@@ -7,6 +7,7 @@ mod clock;
 mod inbox;
 mod numbers;
 mod outgoing;
+mod reload;
 mod resolver;
 mod shard;
 #[expect(unsafe_code, reason = "system calls in batches; each use says why it is sound")]
@@ -22,15 +23,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::{Config, Drain, Listen};
+use crate::config::{Config, Listen};
 use crate::engine::{Control, Engine, Place, Setup, SetupError, Shared, TokenKeys};
 use clock::Clock;
 use inbox::{Inbox, Order};
-use resolver::Desk;
+use reload::Current;
+use resolver::{Desk, Report};
 use shard::{Published, Shard, Surroundings};
 use sys::Udp;
 
 pub use numbers::{NetCounters, Numbers};
+pub use reload::{ReloadError, Reloaded};
 
 /// A shard that has not turned its loop for this long is stuck. It turns at least once a second.
 const STUCK: Duration = Duration::from_secs(5);
@@ -40,13 +43,15 @@ const STUCK: Duration = Duration::from_secs(5);
 pub struct Proxy {
     place: Place,
     clock: Clock,
-    drain: Drain,
+    current: Mutex<Current>,
     draining_since: Mutex<Option<Instant>>,
     inboxes: Arc<[Inbox]>,
     published: Arc<[Published]>,
     unanswered: Arc<AtomicUsize>,
     shards: Vec<JoinHandle<nix::Result<()>>>,
     desk: Option<JoinHandle<()>>,
+    /// To the control thread. It ends with the last shard, so this must not keep it.
+    reports: mpsc::WeakUnboundedSender<Report>,
 }
 
 /// Why a proxy did not start.
@@ -84,7 +89,6 @@ impl Proxy {
     /// Binds all sockets, starts `place.shards` threads and returns. The engines answer nobody until [`Control::Open`].
     pub fn start(config: Config, place: Place, keys: &TokenKeys) -> Result<Self, StartError> {
         let count = place.shards.max(1);
-        let drain = config.drain.clone();
         let servers = config.dns.servers.clone();
         let setup = Arc::new(Setup::new(config, &place, keys)?);
         let shared = Arc::new(Shared::new(&setup));
@@ -102,13 +106,14 @@ impl Proxy {
         let mut proxy = Self {
             place,
             clock,
-            drain,
+            current: Mutex::new(Current { setup: Arc::clone(&setup), shared: Arc::clone(&shared) }),
             draining_since: Mutex::new(None),
             inboxes: Arc::clone(&inboxes),
             published: Arc::clone(&published),
             unanswered: Arc::clone(&unanswered),
             shards: Vec::with_capacity(count),
             desk: None,
+            reports: reports.downgrade(),
         };
         // From here on an error drops `proxy`, which ends the threads that run already.
         for (index, ingress) in ingress.by_ref().enumerate() {
@@ -192,15 +197,21 @@ impl Proxy {
         }
     }
 
+    /// Whether it has begun to leave.
+    pub fn is_draining(&self) -> bool {
+        self.draining_since.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// `Some` once the drain is over: `drain.accept_ms` has passed and nothing is in progress, or `drain.grace_ms` has passed.
     pub fn drained(&self) -> Option<Drained> {
         let since = (*self.draining_since.lock().unwrap_or_else(PoisonError::into_inner))?;
         let elapsed = since.elapsed();
+        let drain = &self.setup().config.drain;
         let in_progress = self.numbers().gauges.pending_transactions;
-        if elapsed >= Duration::from_millis(self.drain.accept_ms.into()) && in_progress == 0 {
+        if elapsed >= Duration::from_millis(drain.accept_ms.into()) && in_progress == 0 {
             return Some(Drained::Finished);
         }
-        (elapsed >= Duration::from_millis(self.drain.grace_ms.into())).then_some(Drained::GraceOver(in_progress))
+        (elapsed >= Duration::from_millis(drain.grace_ms.into())).then_some(Drained::GraceOver(in_progress))
     }
 
     /// Ends all threads and waits for them.
