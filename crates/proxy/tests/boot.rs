@@ -28,8 +28,10 @@ fn state(number: u8, config: &Config) -> State {
 
 fn boot(imds: &Imds, secrets: &Path, deadline: &str) -> Process {
     let url = imds.url();
-    let secrets = secrets.to_str().unwrap();
-    Process::start(["boot", "--metadata", &url, "--secrets", secrets, "--metadata-deadline", deadline])
+    let control = secrets.join("control.sock");
+    let (secrets, control) = (secrets.to_str().unwrap(), control.to_str().unwrap());
+    let service = ["--secrets", secrets, "--control", control, "--metadata-deadline", deadline];
+    Process::start(["boot", "--metadata", &url].into_iter().chain(service))
 }
 
 /// Boots and returns the line of the failure.
@@ -243,7 +245,9 @@ fn an_instance_that_cannot_call_itself_does_not_get_ready() {
     let folder = folder(&config);
     let imds = Imds::start(state(20, &config));
     let (url, secrets) = (imds.url(), folder.path().to_str().unwrap());
-    let mut process = Process::start(["boot", "--metadata", &url, "--secrets", secrets, "--self-call-deadline", "2"]);
+    let control = format!("{secrets}/control.sock");
+    let service = ["--secrets", secrets, "--control", &control, "--self-call-deadline", "2"];
+    let mut process = Process::start(["boot", "--metadata", &url].into_iter().chain(service));
     let body = wait_for_readyz(address(20), 503, &mut process);
     assert_eq!(body, "not ready: waiting for the name servers\n");
     let thief = steal((address(20), INGRESS).into(), 2);

@@ -1,12 +1,14 @@
-//! The counts that limits on rates and calls act on, shared by the shards of an instance.
+//! The counts that limits on rates and calls act on, shared by the shards of an instance, and what outlives a configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use ipnet::IpNet;
 use sipedge_sip::Time;
 
-use super::setup::{self, Setup};
+use super::setup::{self, Lookup, Setup};
 use crate::config;
 
 /// A budget with what is kept on top of it for calls that are up, which new calls cannot take.
@@ -23,31 +25,32 @@ const RESERVE: u64 = 4;
 #[derive(Debug)]
 pub struct Shared {
     trunks: Vec<TrunkLimits>,
+    /// Addresses of peers that no trunk has any more, the newest last: calls with them may still be in progress.
+    former_peers: Vec<IpNet>,
 }
 
 impl Shared {
     /// Nothing counted yet.
     pub fn new(setup: &Setup) -> Self {
-        Self { trunks: Vec::new() }.renewed(setup)
+        Self { trunks: limits(&[], setup), former_peers: Vec::new() }
     }
 
-    /// The same for the configuration that comes next: what was counted for a trunk goes on under its name, against the new limits. A
-    /// trunk that had no such limit, or was not there, begins with nothing.
+    /// The same when `next` follows `setup`: what was counted for a trunk goes on under its name, against the new limits. A trunk that
+    /// had no such limit, or was not there, begins with nothing.
     #[must_use]
-    pub fn renewed(&self, next: &Setup) -> Self {
-        let known: BTreeMap<&str, &TrunkLimits> =
-            self.trunks.iter().map(|limits| (limits.trunk.as_str(), limits)).collect();
-        let limits = |trunk: &config::Trunk| {
-            let known = known.get(trunk.name.as_str());
-            let due = known.and_then(|limits| limits.rate.as_ref()).map(|rate| Arc::clone(&rate.due));
-            let now = known.and_then(|limits| limits.calls.as_ref()).map(|calls| Arc::clone(&calls.now));
-            TrunkLimits {
-                trunk: trunk.name.clone(),
-                rate: trunk.limits.cps.map(|cps| Rate::new(cps, due.unwrap_or_default())),
-                calls: trunk.limits.calls.map(|most| Calls { most, now: now.unwrap_or_default() }),
-            }
-        };
-        Self { trunks: next.config.trunks.iter().map(limits).collect() }
+    pub fn renewed(&self, setup: &Setup, next: &Setup) -> Self {
+        let stay: BTreeSet<IpNet> = peers(next).collect();
+        let mut former_peers: Vec<IpNet> = self.former_peers.clone();
+        former_peers.extend(peers(setup));
+        former_peers.retain(|peer| !stay.contains(peer));
+        let too_many = former_peers.len().saturating_sub(MOST_FORMER_PEERS);
+        former_peers.drain(..too_many);
+        Self { trunks: limits(&self.trunks, next), former_peers }
+    }
+
+    /// Whether a trunk of an earlier configuration had this address.
+    pub(super) fn was_peer(&self, ip: IpAddr) -> bool {
+        self.former_peers.iter().any(|peer| peer.contains(&ip))
     }
 
     /// Takes one call from the trunk's rate. Whether there was one.
@@ -77,6 +80,32 @@ impl Shared {
             let _ = calls.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
     }
+}
+
+/// The limits of a configuration, with the counts that `before` has for the same names.
+fn limits(before: &[TrunkLimits], setup: &Setup) -> Vec<TrunkLimits> {
+    let before: BTreeMap<&str, &TrunkLimits> = before.iter().map(|limits| (limits.trunk.as_str(), limits)).collect();
+    let limits = |trunk: &config::Trunk| {
+        let before = before.get(trunk.name.as_str());
+        let due = before.and_then(|limits| limits.rate.as_ref()).map(|rate| Arc::clone(&rate.due));
+        let now = before.and_then(|limits| limits.calls.as_ref()).map(|calls| Arc::clone(&calls.now));
+        TrunkLimits {
+            trunk: trunk.name.clone(),
+            rate: trunk.limits.cps.map(|cps| Rate::new(cps, due.unwrap_or_default())),
+            calls: trunk.limits.calls.map(|most| Calls { most, now: now.unwrap_or_default() }),
+        }
+    };
+    setup.config.trunks.iter().map(limits).collect()
+}
+
+/// The addresses that a configuration gives its trunks: sources, and targets that are addresses.
+fn peers(setup: &Setup) -> impl Iterator<Item = IpNet> {
+    let sources = setup.config.trunks.iter().flat_map(|trunk| &trunk.from).map(IpNet::trunc);
+    let targets = setup.trunks.iter().flat_map(|trunk| &trunk.targets).filter_map(|target| match &target.lookup {
+        Lookup::Address(server) => Some(IpNet::from(server.address.ip())),
+        Lookup::Name(_) => None,
+    });
+    sources.chain(targets)
 }
 
 /// Where the trunks of one configuration are in the next one: by their names.
@@ -154,6 +183,9 @@ impl Rate {
 
 const SECOND: u64 = 1_000_000;
 
+/// Former peers that are remembered: a carrier's whole list of ranges changes now and then, each some hundreds at most.
+const MOST_FORMER_PEERS: usize = 1_024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +215,10 @@ mod tests {
             })
             .collect();
         config.routes = vec![config::Route { from: trunks[0].0.into(), to: trunks[0].0.into() }];
+        built(config)
+    }
+
+    fn built(config: config::Config) -> Setup {
         let place = Place {
             ingress: "10.0.1.10:5060".parse().unwrap(),
             egress: "10.0.1.10:5080".parse().unwrap(),
@@ -201,7 +237,7 @@ mod tests {
         assert!(first.take_rate(0, now) && first.take_rate(0, now));
 
         let after = setup(&[("c", None, Some(1)), ("b", None, Some(2)), ("a", Some(2), Some(2))]);
-        let second = first.renewed(&after);
+        let second = first.renewed(&before, &after);
         assert!(!second.take_call(2), "two calls of `a` are up, and two is its limit now");
         assert!(!second.take_rate(2, now), "the burst of `a` is used up");
         assert!(second.take_call(1) && !second.take_call(1), "one more of `b`");
@@ -218,7 +254,29 @@ mod tests {
         let none = setup(&[("b", None, None), ("a", None, Some(9))]);
         let renumbering = Renumbering::new(&before, &none);
         assert_eq!((renumbering.counted(0), renumbering.counted(1)), (Some(1), None), "`b` has no limit any more");
-        let third = second.renewed(&none).renewed(&after);
+        let third = second.renewed(&after, &none).renewed(&none, &after);
         assert!(third.take_call(1) && third.take_call(1), "without a limit its count was let go");
+    }
+
+    #[test]
+    fn peers_that_went_are_remembered_until_they_come_back() {
+        let with = |targets: &[String]| {
+            let mut setup = setup(&[("a", None, None)]).config;
+            setup.trunks[0].targets = targets.iter().map(config::Target::new).collect();
+            built(setup)
+        };
+        let target = |number: usize| format!("sip:10.0.{}.{}", number / 256, number % 256);
+        let ip = |number: usize| target(number)["sip:".len()..].parse::<IpAddr>().unwrap();
+        let (mut current, mut shared) = (with(&[target(1)]), Shared::new(&with(&[target(1)])));
+        let mut take_up = |next: Setup| {
+            shared = shared.renewed(&current, &next);
+            current = next;
+            (1..6).map(|number| shared.was_peer(ip(number))).collect::<Vec<_>>()
+        };
+        assert_eq!(take_up(with(&[target(2)])), [true, false, false, false, false]);
+        assert_eq!(take_up(with(&[target(1), target(3)])), [false, true, false, false, false]);
+        let many: Vec<String> = (4..4 + MOST_FORMER_PEERS).map(target).collect();
+        assert_eq!(take_up(with(&many)), [true, true, true, false, false]);
+        assert_eq!(take_up(with(&[target(3)])), [false, false, false, true, true], "the oldest are forgotten");
     }
 }

@@ -199,7 +199,13 @@ impl Proxy {
 
     /// Whether it has begun to leave.
     pub fn is_draining(&self) -> bool {
-        self.draining_since.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.draining_for().is_some()
+    }
+
+    /// How long it has been leaving. `None`: it has not begun to.
+    pub fn draining_for(&self) -> Option<Duration> {
+        let since = *self.draining_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed())
     }
 
     /// `Some` once the drain is over: `drain.accept_ms` has passed and nothing is in progress, or `drain.grace_ms` has passed.

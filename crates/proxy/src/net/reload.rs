@@ -70,7 +70,7 @@ impl Proxy {
             return Err(ReloadError::Refused { reasons });
         }
         let consequences = current.setup.consequences(&setup);
-        let shared = Arc::new(current.shared.renewed(&setup));
+        let shared = Arc::new(current.shared.renewed(&current.setup, &setup));
         if current.setup.config.dns != setup.config.dns
             && let Some(reports) = self.reports.upgrade()
         {
