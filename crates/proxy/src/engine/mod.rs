@@ -26,6 +26,7 @@ mod pool;
 mod reach;
 mod refusals;
 mod relay;
+mod reload;
 mod request;
 mod response;
 mod routes;
@@ -191,6 +192,8 @@ impl Engine {
         for query in setup.queries() {
             self.names.add_destination(query, now);
         }
+        let renumbering = limits::Renumbering::new(&self.setup, &setup);
+        self.calls.renumber(|trunk| renumbering.counted(trunk));
         self.setup = setup;
         self.shared = shared;
         self.destinations.refresh(now, &self.setup, &self.names);
@@ -297,7 +300,7 @@ impl Engine {
     }
 
     fn give_call(&self, call: calls::Call) {
-        for trunk in [call.from, call.to] {
+        for trunk in call.trunks() {
             self.shared.give_calls(trunk, call.legs);
         }
     }

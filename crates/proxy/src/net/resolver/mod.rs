@@ -27,6 +27,8 @@ pub(super) enum Report {
     Resolve(Query),
     /// Something for the log.
     Event(Event),
+    /// From now on these are asked.
+    NameServers(Vec<SocketAddr>),
 }
 
 /// The control thread's work: answers the shards' questions, each name looked up once at a time and for all shards, and writes the
@@ -49,9 +51,7 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) async fn run(mut self) {
-        let transports = std::mem::take(&mut self.transports);
-        let lookups = Lookups { servers: NameServers::new(&self.servers), ipv4: self.ipv4, transports };
-        let lookups = Arc::new(lookups);
+        let mut lookups = self.lookups(&self.servers);
         let mut questions = Questions::default();
         let mut under_way = JoinSet::new();
         let mut log = Log::default();
@@ -63,6 +63,7 @@ impl Desk {
                 report = self.reports.recv() => match report {
                     None => return,
                     Some(Report::Event(event)) => log.write(event),
+                    Some(Report::NameServers(servers)) => lookups = self.lookups(&servers),
                     Some(Report::Resolve(query)) => {
                         if !questions.add(query.clone()) {
                             self.answer(query, &[], Duration::ZERO, 1);
@@ -78,6 +79,11 @@ impl Desk {
                 }
             }
         }
+    }
+
+    fn lookups(&self, servers: &[SocketAddr]) -> Arc<Lookups> {
+        let servers = NameServers::new(servers);
+        Arc::new(Lookups { servers, ipv4: self.ipv4, transports: self.transports.clone() })
     }
 
     fn answer(&self, query: Query, servers: &[Server], ttl: Duration, count: usize) {
