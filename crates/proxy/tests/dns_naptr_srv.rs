@@ -5,10 +5,12 @@
 mod process;
 
 use process::dns::Dns;
-use process::named::Named;
+use process::named::{Named, settings};
 use process::sip::Agent;
+use process::stream::{self, Line};
 use process::{Process, address};
 use sipedge_proxy::config::Target;
+use sipedge_proxy::engine::Control;
 
 /// Callees at addresses of their own, and a name server that knows each as `c0.example`, `c1.example`, …
 fn callees(first: u8, count: u8) -> (Vec<Agent>, Dns) {
@@ -37,6 +39,28 @@ fn naptr_leads_to_srv_and_srv_to_the_port() {
     let (_, invite) = named.call("naptr", &[&callees[0]]).unwrap();
     assert!(invite.first_line().ends_with("@pstn.example SIP/2.0"), "{}", invite.first_line());
     assert_eq!(named.dns.asked(), ["NAPTR pstn.example", "SRV _sip._udp.carrier.example", "A c0.example"]);
+}
+
+#[test]
+fn an_edge_that_listens_on_tcp_takes_the_transport_that_naptr_prefers() {
+    let (callee, datagrams) = (stream::listen(address(211)), Agent::bind(address(211), 0));
+    let dns = Dns::start(address(212));
+    dns.naptr("pstn.example", 300, [10, 10], "SIP+D2T", "_sip._tcp.pstn.example")
+        .naptr("pstn.example", 300, [20, 10], "SIP+D2U", "_sip._udp.pstn.example")
+        .srv("_sip._tcp.pstn.example", 300, [9, 1, callee.local_addr().unwrap().port()], "c.example")
+        .srv("_sip._udp.pstn.example", 300, [1, 1, port(&datagrams)], "c.example")
+        .address("c.example", 300, address(211));
+    let mut config = settings(209, &["sip:pstn.example"], &dns);
+    config.listen.tcp = true;
+    let named = Named::start_unanswered(config, 209, dns);
+    named.wait_for_answers();
+    named.proxy.control(Control::Open);
+    named.caller.send(&named.caller.request("INVITE", &format!("sip:42@{}", named.edge), "tcp"), named.edge);
+    let mut line = Line::accept(&callee);
+    let invite = line.expect("INVITE");
+    assert!(invite.header("Via").starts_with("SIP/2.0/TCP"), "{}", invite.text);
+    line.respond(&invite, "486 Busy Here");
+    named.caller.expect("486");
 }
 
 #[test]
@@ -114,7 +138,7 @@ fn the_log_says_whether_a_name_does_not_exist_or_was_not_answered() {
         RecordType::A,
         Trouble::Code(ResponseCode::ServFail),
     );
-    let mut config = process::named::settings(204, &[], &dns);
+    let mut config = settings(204, &[], &dns);
     let targets = ["sip:absent.example", "sip:elsewhere.example", "sip:broken.example:5060"];
     config.trunks[1].targets = targets.into_iter().map(Target::new).collect();
     let (process, _folder) = Process::run(&config);
