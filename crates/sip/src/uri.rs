@@ -144,7 +144,7 @@ pub(crate) fn split_host_port(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
 }
 
 /// An IPv4 address, or an IPv6 address in brackets.
-pub(crate) fn parse_ip(host: &[u8]) -> Option<IpAddr> {
+pub fn parse_ip(host: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(host).ok()?;
     match text.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),

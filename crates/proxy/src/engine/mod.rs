@@ -10,24 +10,31 @@
 mod admission;
 mod branch;
 mod calls;
+mod cancel;
+mod context;
 mod destinations;
 mod flow;
 mod head;
 mod incoming;
 mod keys;
 mod limits;
+mod loops;
 mod names;
 mod numbers;
 mod outbox;
 mod pool;
+mod reach;
 mod refusals;
 mod relay;
 mod request;
 mod response;
+mod routes;
 mod setup;
 mod timeout;
 mod token;
 mod transactions;
+mod trust;
+mod waiting;
 mod write;
 
 use std::net::SocketAddr;
@@ -50,6 +57,7 @@ use destinations::Destinations;
 use names::{Change, Names};
 use refusals::Refusals;
 use transactions::Transactions;
+use waiting::Waiting;
 
 /// One shard of the proxy: its transactions, its timers, its counters.
 #[derive(Debug)]
@@ -62,6 +70,7 @@ pub struct Engine {
     names: Names,
     destinations: Destinations,
     refusals: Refusals,
+    waiting: Waiting,
     outbox: Outbox,
     counters: Counters,
     /// Memory of the message that is being read, used again for each.
@@ -69,6 +78,8 @@ pub struct Engine {
     /// The same for a kept message that is read meanwhile.
     spare_layout: Layout,
     edits: Edits,
+    /// Memory for a message that is made to be kept.
+    scratch: Vec<u8>,
 }
 
 impl Engine {
@@ -88,11 +99,13 @@ impl Engine {
             names,
             destinations: Destinations::default(),
             refusals: Refusals::default(),
+            waiting: Waiting::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
             layout: Layout::default(),
             spare_layout: Layout::default(),
             edits: Edits::default(),
+            scratch: Vec::new(),
         };
         engine.destinations.refresh(now, &engine.setup, &engine.names);
         engine.ask_names(now);
@@ -109,10 +122,7 @@ impl Engine {
         let mut layout = std::mem::take(&mut self.layout);
         match Message::read(bytes, &mut layout) {
             Ok(message) => match message.status() {
-                Some(code) => {
-                    self.take_probe_answer(now, &message, code);
-                    self.handle_response(now, &message, code);
-                }
+                Some(code) => self.handle_response(now, &message, code),
                 None => self.handle_request(now, arrival, &message),
             },
             Err(Malformed::StartLine) => self.counters.not_sip += 1,
@@ -139,15 +149,12 @@ impl Engine {
             }
             Change::Failed => self.outbox.event(Event::Unresolved { host: query.host.clone() }),
         }
+        self.release_waiting(now, Some(query));
     }
 
     /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
     pub fn handle_failure(&mut self, now: Time, receipt: Receipt) {
-        if self.destinations.is_probe(receipt.key) {
-            self.probe_timed_out(now, receipt.key);
-        } else {
-            self.transport_failed(now, receipt);
-        }
+        self.transport_failed(now, receipt);
     }
 
     /// Another shard has found something out.
@@ -187,6 +194,7 @@ impl Engine {
             self.give_call(call);
         }
         self.poll_destinations(now);
+        self.release_waiting(now, None);
         self.ask_names(now);
     }
 
@@ -224,6 +232,7 @@ impl Engine {
             self.calls.poll_timeout(),
             self.names.poll_timeout(),
             self.destinations.poll_timeout(),
+            self.waiting.poll_timeout(),
         ];
         timers.into_iter().flatten().min()
     }

@@ -31,6 +31,14 @@ pub enum HeaderName {
     Privacy,
     /// Retry-After.
     RetryAfter,
+    /// Require.
+    Require,
+    /// Reason (RFC 3326).
+    Reason,
+    /// Timestamp.
+    Timestamp,
+    /// User-Agent.
+    UserAgent,
     /// WWW-Authenticate.
     WwwAuthenticate,
     /// Proxy-Authenticate.
@@ -56,8 +64,12 @@ impl HeaderName {
             (4, Some(b'f')) => (b"from", Self::From),
             (4, Some(b'c')) => (b"cseq", Self::CSeq),
             (5, Some(b'r')) => (b"route", Self::Route),
+            (6, Some(b'r')) => (b"reason", Self::Reason),
             (7, Some(b'c')) => (b"call-id", Self::CallId),
+            (7, Some(b'r')) => (b"require", Self::Require),
             (7, Some(b'p')) => (b"privacy", Self::Privacy),
+            (9, Some(b't')) => (b"timestamp", Self::Timestamp),
+            (10, Some(b'u')) => (b"user-agent", Self::UserAgent),
             (11, Some(b'm')) => (b"max-breadth", Self::MaxBreadth),
             (11, Some(b'r')) => (b"retry-after", Self::RetryAfter),
             (12, Some(b'm')) => (b"max-forwards", Self::MaxForwards),

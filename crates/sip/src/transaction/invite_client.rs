@@ -41,6 +41,11 @@ impl InviteClient {
                 self.state = State::Abandoned { until, cancelled, answers: true };
                 ClientReaction::Pass
             }
+            (State::Abandoned { .. }, 200..=299) => {
+                // Somebody has answered after all: whoever asked decides what to do with it (RFC 3261 §16.7 step 5).
+                self.state = State::Accepted { until: now + timers.lifetime() };
+                ClientReaction::Pass
+            }
             (State::Abandoned { until, .. }, 300..) => {
                 self.state = State::Completed { until: self.delivery.wait(now, until.since(now)) };
                 ClientReaction::Acknowledge { first: false }

@@ -36,7 +36,7 @@ impl InviteServer {
         }
     }
 
-    /// The transaction user sends a response. Whether it may go out: after a final response only a 2xx after a 2xx does.
+    /// The transaction user sends a response. Whether it may go out: after a final response only a 2xx does.
     pub fn handle_response(&mut self, now: Time, code: u16, timers: &Timers) -> bool {
         match (self.state, code) {
             (State::Proceeding, 100..=199) => true,
@@ -49,7 +49,8 @@ impl InviteServer {
                 self.state = State::Completed { repeat, until: now + timers.lifetime() };
                 true
             }
-            (State::Accepted { .. }, 200..=299) => true,
+            // A 2xx passes even after a refusal: the call is up on the other side (RFC 3261 §16.7 step 5).
+            (State::Accepted { .. } | State::Completed { .. } | State::Confirmed { .. }, 200..=299) => true,
             _ => false,
         }
     }

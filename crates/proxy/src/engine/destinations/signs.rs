@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sipedge_sip::Time;
 
+use super::super::Engine;
 use super::super::flow::Transport;
 use super::super::outbox::Outbox;
 use super::{Address, Destinations};
@@ -59,7 +60,7 @@ impl fmt::Display for Reason {
 impl Destinations {
     /// A response has come from there; `retry_after` in seconds as its header says. Addresses that are no destination of the
     /// configuration are not noted, here and below.
-    pub(in crate::engine) fn note_answer(
+    pub(super) fn note_answer(
         &mut self,
         now: Time,
         transport: Transport,
@@ -68,7 +69,7 @@ impl Destinations {
         retry_after: Option<u32>,
         outbox: &mut Outbox,
     ) {
-        let address = (transport, address);
+        let address = self.known_as(transport, address);
         let Some(state) = self.states.get_mut(&address) else { return };
         state.silences = 0;
         if let (503, Some(seconds)) = (code, retry_after) {
@@ -77,19 +78,13 @@ impl Destinations {
             state.avoided = None;
             state.change(now, Reason::Answers);
             state.announce(address, Some(Reason::Answers), outbox);
-            self.count();
+            self.recount();
         }
     }
 
     /// Nothing at all came back for a request that was sent there.
-    pub(in crate::engine) fn note_silence(
-        &mut self,
-        now: Time,
-        transport: Transport,
-        address: SocketAddr,
-        outbox: &mut Outbox,
-    ) {
-        let address = (transport, address);
+    pub(super) fn note_silence(&mut self, now: Time, transport: Transport, address: SocketAddr, outbox: &mut Outbox) {
+        let address = self.known_as(transport, address);
         let Some(state) = self.states.get_mut(&address) else { return };
         state.silences = state.silences.saturating_add(1);
         let silences = state.silences;
@@ -100,13 +95,7 @@ impl Destinations {
     }
 
     /// A message could not be delivered there: no connection, TLS refused, or the connection broke before an answer.
-    pub(in crate::engine) fn note_failure(
-        &mut self,
-        now: Time,
-        transport: Transport,
-        address: SocketAddr,
-        outbox: &mut Outbox,
-    ) {
+    pub(super) fn note_failure(&mut self, now: Time, transport: Transport, address: SocketAddr, outbox: &mut Outbox) {
         let avoided = Avoided { until: now + AVOID_FAILED, ends_with_answer: true };
         self.avoid(now, (transport, address), avoided, Reason::TransportFailed, outbox);
     }
@@ -118,6 +107,13 @@ impl Destinations {
             let avoided = Avoided { until: now + wait, ends_with_answer: false };
             self.avoid(now, address, avoided, Reason::RetryAfter(wait.as_secs()), outbox);
         }
+    }
+
+    /// What it is known by: a request that is too large for UDP goes to the same server by TCP (RFC 3261 §18.1.1). That TCP is refused there
+    /// says nothing of UDP, but whether anybody answers does.
+    fn known_as(&self, transport: Transport, address: SocketAddr) -> Address {
+        let is_other = transport == Transport::Tcp && !self.states.contains_key(&(transport, address));
+        (if is_other { Transport::Udp } else { transport }, address)
     }
 
     fn avoid(&mut self, now: Time, address: Address, avoided: Avoided, reason: Reason, outbox: &mut Outbox) {
@@ -132,7 +128,31 @@ impl Destinations {
         state.announce(address, before.is_none().then_some(reason), outbox);
         self.expiries.insert((avoided.until, address));
         self.probe_at_once(now, address);
-        self.count();
+        self.recount();
+    }
+}
+
+impl Engine {
+    /// A response has come from a server.
+    pub(in crate::engine) fn note_answer(
+        &mut self,
+        now: Time,
+        transport: Transport,
+        address: SocketAddr,
+        code: u16,
+        retry_after: Option<u32>,
+    ) {
+        self.destinations.note_answer(now, transport, address, code, retry_after, &mut self.outbox);
+    }
+
+    /// A server has not answered a request.
+    pub(in crate::engine) fn note_silence(&mut self, now: Time, transport: Transport, address: SocketAddr) {
+        self.destinations.note_silence(now, transport, address, &mut self.outbox);
+    }
+
+    /// A server could not be reached.
+    pub(in crate::engine) fn note_failure(&mut self, now: Time, transport: Transport, address: SocketAddr) {
+        self.destinations.note_failure(now, transport, address, &mut self.outbox);
     }
 }
 
