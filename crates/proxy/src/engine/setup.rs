@@ -469,8 +469,6 @@ fn millis(ms: u32) -> Duration {
     Duration::from_millis(u64::from(ms))
 }
 
-/// Port of SIP over UDP and TCP (RFC 3261 §19.1.2).
-pub(super) const SIP_PORT: u16 = 5060;
 /// What no other destination would answer otherwise: challenges, which are the caller's to meet (RFC 3261 §22), the callee being busy,
 /// and the end of a call that the caller has given up.
 const OF_THE_CALLEE: [u16; 4] = [401, 407, 486, 487];

@@ -104,7 +104,7 @@ impl Line {
     }
 }
 
-fn response(request: &str, status: &str) -> String {
+pub(super) fn response(request: &str, status: &str) -> String {
     let kept = request
         .lines()
         .filter(|line| ["Via:", "From:", "To:", "Call-ID:", "CSeq:"].iter().any(|name| line.starts_with(name)));
