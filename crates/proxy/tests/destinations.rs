@@ -12,7 +12,7 @@ use process::sip::Agent;
 use process::{DEADLINE, EGRESS, INGRESS, address, config, keys};
 use sipedge_proxy::config::{Probe, Target};
 use sipedge_proxy::engine::{Control, Gauges, Place};
-use sipedge_proxy::net::Proxy;
+use sipedge_proxy::net::{Proxy, TlsMaterial};
 
 fn wait_for(proxy: &Proxy, what: &str, is_so: impl Fn(&Gauges) -> bool) {
     let deadline = Instant::now() + DEADLINE;
@@ -33,7 +33,7 @@ fn probes_from_one_of_four_shards_find_out_who_is_there() {
     config.trunks[1].probe = Some(probe);
     let (ingress, egress) = (SocketAddr::new(address(90), INGRESS), SocketAddr::new(address(90), EGRESS));
     let place = Place { ingress, egress, advertised: address(90).to_string(), shards: 4 };
-    let proxy = Proxy::start(config, place, &keys()).unwrap();
+    let proxy = Proxy::start(config, place, &keys(), &TlsMaterial::default()).unwrap();
     proxy.control(Control::Open);
     let [always, answers, ends] = [true, false, false].map(AtomicBool::new);
     let serve = |agent: &Agent, is_there: &AtomicBool, status: &str| {
@@ -78,7 +78,7 @@ fn where_every_destination_is_down_calls_get_503() {
     config.trunks[1].probe = Some(Probe { interval_ms: 1_000, timeout_ms: 300, ..Probe::default() });
     let (ingress, egress) = (SocketAddr::new(address(94), INGRESS), SocketAddr::new(address(94), EGRESS));
     let place = Place { ingress, egress, advertised: address(94).to_string(), shards: 2 };
-    let proxy = Proxy::start(config, place, &keys()).unwrap();
+    let proxy = Proxy::start(config, place, &keys(), &TlsMaterial::default()).unwrap();
     proxy.control(Control::Open);
     wait_for(&proxy, "down", |gauges| gauges.destinations_down == 1);
     for call in 0..4 {

@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use sipedge_sip::Time;
 use sipedge_sip::message::{Edits, Layout, Malformed, Message};
+use sipedge_sip::stun::binding_response;
 
 pub use destinations::{DestinationStatus, Mark};
 pub use flow::{Arrival, Connection, Hop, Query, Receipt, Server, TlsPeer, Transport};
@@ -53,7 +54,7 @@ pub use outbox::{Bulletin, Event, Health, Outbox, Transmit};
 pub use setup::{Place, Setup, SetupError};
 
 use calls::Calls;
-use destinations::Destinations;
+use destinations::{Candidate, Destinations};
 use names::{Change, Names};
 use refusals::Refusals;
 use transactions::Transactions;
@@ -80,6 +81,8 @@ pub struct Engine {
     edits: Edits,
     /// Memory for a message that is made to be kept.
     scratch: Vec<u8>,
+    /// Memory for the destinations that a request forks to.
+    fork: Vec<Candidate>,
 }
 
 impl Engine {
@@ -106,6 +109,7 @@ impl Engine {
             spare_layout: Layout::default(),
             edits: Edits::default(),
             scratch: Vec::new(),
+            fork: Vec::new(),
         };
         engine.destinations.refresh(now, &engine.setup, &engine.names);
         engine.ask_names(now);
@@ -125,7 +129,7 @@ impl Engine {
                 Some(code) => self.handle_response(now, &message, code),
                 None => self.handle_request(now, arrival, &message),
             },
-            Err(Malformed::StartLine) => self.counters.not_sip += 1,
+            Err(Malformed::StartLine) => self.handle_other(arrival, bytes),
             Err(error) => {
                 self.counters.malformed += 1;
                 // RFC 3261 §18.3: a request whose body did not arrive whole is answered 400.
@@ -137,6 +141,18 @@ impl Engine {
             }
         }
         self.layout = layout;
+    }
+
+    /// What is no SIP: STUN of a known source is answered (RFC 5626 §8), where keep-alives are datagrams.
+    fn handle_other(&mut self, arrival: &Arrival, bytes: &[u8]) {
+        let may_ask = arrival.transport == Transport::Udp && self.setup.trunk_of(arrival.source.ip()).is_some();
+        let mut answer = Vec::new();
+        if may_ask && binding_response(bytes, arrival.source, &mut answer) {
+            self.counters.stun_answered += 1;
+            self.outbox.transmit(&arrival.back(arrival.source), None, |out| out.extend_from_slice(&answer));
+        } else {
+            self.counters.not_sip += 1;
+        }
     }
 
     /// The answer to a [`Query`]: its servers; empty when the name servers gave none or did not answer.
@@ -193,8 +209,8 @@ impl Engine {
         while let Some(call) = self.calls.poll(now) {
             self.give_call(call);
         }
-        self.poll_destinations(now);
         self.release_waiting(now, None);
+        self.poll_destinations(now);
         self.ask_names(now);
     }
 
@@ -231,8 +247,8 @@ impl Engine {
             self.transactions.timers.next(),
             self.calls.poll_timeout(),
             self.names.poll_timeout(),
-            self.destinations.poll_timeout(),
             self.waiting.poll_timeout(),
+            self.destinations.poll_timeout(),
         ];
         timers.into_iter().flatten().min()
     }

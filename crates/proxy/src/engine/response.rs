@@ -36,7 +36,8 @@ impl Engine {
         };
         if was_pending && probe.is_none() {
             let (transport, address) = (transaction.hop.transport, transaction.hop.to);
-            self.note_answer(now, transport, address, code, message.retry_after());
+            let retry_after = message.retry_after();
+            self.destinations.note_answer(now, transport, address, code, retry_after, &mut self.outbox);
         }
         self.transactions.settle(client);
         match (reaction, code) {

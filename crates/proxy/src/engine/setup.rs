@@ -99,10 +99,10 @@ pub(super) struct Target {
     pub(super) lookup: Lookup,
     pub(super) priority: u16,
     pub(super) weight: u16,
-    /// What it draws with when a call chooses among targets: of its URI, so that its place in the list does not matter.
-    pub(super) hash: u64,
     /// Whether its URI names no transport.
     pub(super) leaves_transport_open: bool,
+    /// What it draws with when a call chooses among targets: of its URI, so that its place in the list does not matter.
+    pub(super) hash: u64,
     /// Whom its servers have to prove to be over TLS.
     pub(super) peer: Arc<TlsPeer>,
 }
@@ -213,6 +213,13 @@ impl Setup {
             Lookup::Name(query) => Some(query),
             Lookup::Address(_) => None,
         })
+    }
+
+    /// Whether `ip` is a peer of the configuration: a source of a trunk, or a target that has an address and no name.
+    pub fn knows(&self, ip: IpAddr) -> bool {
+        let mut targets = self.trunks.iter().flat_map(|trunk| &trunk.targets);
+        self.trunk_of(ip).is_some()
+            || targets.any(|target| matches!(&target.lookup, Lookup::Address(server) if server.address.ip() == ip))
     }
 
     /// The trunk that `source` belongs to: the longest prefix over all trunks.
@@ -453,8 +460,8 @@ impl Target {
             lookup,
             priority: settings.priority,
             weight: settings.weight,
-            hash: super::call_hash(settings.uri.as_bytes()),
             leaves_transport_open: uri.transport().is_none(),
+            hash: super::call_hash(settings.uri.as_bytes()),
             peer: Arc::new(peer),
         })
     }

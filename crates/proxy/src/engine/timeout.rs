@@ -74,7 +74,7 @@ impl Engine {
         };
         let (transport, address) = (transaction.hop.transport, transaction.hop.to);
         if has_failed {
-            self.note_failure(now, transport, address);
+            self.destinations.note_failure(now, transport, address, &mut self.outbox);
             self.close_branch(now, client, Outcome::Unreachable);
         }
         self.transactions.settle(client);
@@ -88,7 +88,7 @@ impl Engine {
             self.probe_timed_out(now, key);
             return;
         }
-        self.note_silence(now, transport, address);
+        self.destinations.note_silence(now, transport, address, &mut self.outbox);
         self.close_branch(now, client, Outcome::Silence);
     }
 }

@@ -9,7 +9,7 @@ use sipedge_sip::Time;
 
 use super::super::flow::{Server, Transport};
 use super::super::names::Names;
-use super::super::setup::{Setup, Target, Trunk};
+use super::super::setup::{Lookup, Setup, Target, Trunk};
 use super::{Destinations, Mark, servers};
 use crate::config::Select;
 
@@ -34,10 +34,8 @@ pub(in crate::engine) enum Choice {
 /// The order of candidates: the least is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// Targets whose best servers are of one group may be taken at the same time.
+    /// Candidates of one group may be taken at the same time.
     group: Group,
-    /// Where a call forks, how many servers of the target have been tried: first one of each target, then the others.
-    tried: u16,
     /// Among the targets of the group; the place in the list settles a draw.
     target: (u64, usize),
     /// Among the servers of the target.
@@ -101,28 +99,54 @@ impl Destinations {
         }
     }
 
-    /// Whether there is any destination of `trunk` that may get a new call.
-    pub(in crate::engine) fn has_any(&self, now: Time, setup: &Setup, names: &Names, trunk: usize) -> bool {
-        let targets = setup.trunks.get(trunk).map(|trunk| trunk.targets.as_slice()).unwrap_or_default();
-        let mut each = targets.iter().flat_map(|target| servers(target, names));
-        each.any(|server| self.is_avoided(now, server).is_some())
-    }
-
-    /// How many destinations of `trunk` a call forks to (RFC 3261 §16.6): one server of each target of the best priority that is in
-    /// service. With [`Select::All`] that many calls of [`Destinations::choose`] give them; what it gives then is for when one fails.
-    pub(in crate::engine) fn width(&self, now: Time, setup: &Setup, names: &Names, trunk: usize) -> u32 {
-        let Some(trunk) = setup.trunks.get(trunk) else { return 0 };
-        let call = Call { now, hash: 0, trunk, names };
-        let (mut best, mut width) = (None, 0);
+    /// Puts into `set` the destinations that the call with this hash forks to (RFC 3261 §16.6): of each target of the best priority that
+    /// is in service its best server, in the order of [`Destinations::choose`]. A target's other servers are for when that one fails
+    /// (RFC 3263 §4.3), not for forking. Empty: none is in service.
+    pub(in crate::engine) fn set(
+        &self,
+        now: Time,
+        setup: &Setup,
+        names: &Names,
+        trunk: usize,
+        call: u64,
+        set: &mut Vec<Candidate>,
+    ) {
+        set.clear();
+        let Some(trunk) = setup.trunks.get(trunk) else { return };
+        let call = Call { now, hash: call, trunk, names };
+        let mut best: Option<Group> = None;
         for (place, target) in trunk.targets.iter().enumerate() {
-            let Some((rank, _)) = self.best_server(&call, place, target, |_| false) else { continue };
+            let Some((rank, candidate)) = self.best_server(&call, place, target, |_| false) else { continue };
             if best.is_none_or(|best| rank.group < best) {
                 best = Some(rank.group);
-                width = 0;
+                set.clear();
             }
-            width += u32::from(best == Some(rank.group));
+            if best == Some(rank.group) {
+                set.push(candidate);
+            }
         }
-        width
+        set.sort_unstable_by_key(|candidate| {
+            let target = trunk.targets.get(candidate.target);
+            target.map(|target| (self.draw_of_target(&call, target), candidate.target))
+        });
+    }
+
+    /// Whether any destination of `trunk` is in service.
+    pub(in crate::engine) fn has_any(&self, now: Time, setup: &Setup, names: &Names, trunk: usize) -> bool {
+        let Some(trunk) = setup.trunks.get(trunk) else { return false };
+        let call = Call { now, hash: 0, trunk, names };
+        let mut targets = trunk.targets.iter().enumerate();
+        targets.any(|(place, target)| self.best_server(&call, place, target, |_| false).is_some())
+    }
+
+    /// How many servers the targets of `trunk` have, in service or not.
+    pub(in crate::engine) fn servers(setup: &Setup, names: &Names, trunk: usize) -> usize {
+        let targets = setup.trunks.get(trunk).map(|trunk| trunk.targets.as_slice()).unwrap_or_default();
+        let servers = |target: &Target| match &target.lookup {
+            Lookup::Address(_) => 1,
+            Lookup::Name(query) => names.known(query).len(),
+        };
+        targets.iter().map(servers).sum()
     }
 
     /// The best server of a target that is in service and not tried, with its rank.
@@ -136,17 +160,14 @@ impl Destinations {
         let servers = servers(target, call.names);
         let draw_of_target = self.draw_of_target(call, target);
         let mut best: Option<(Rank, Candidate)> = None;
-        let mut tried_here = 0;
         for server in servers {
             let candidate = Candidate { target: place, server: *server };
             if tried(&candidate) {
-                tried_here += u16::from(call.trunk.select == Select::All);
                 continue;
             }
             let Some(is_avoided) = self.is_avoided(call.now, server) else { continue };
             let rank = Rank {
                 group: Group { is_avoided, priority: target.priority, has_no_weight: target.weight == 0 },
-                tried: 0,
                 target: (draw_of_target, place),
                 priority: server.priority,
                 has_no_weight: server.weight == 0,
@@ -160,7 +181,7 @@ impl Destinations {
                 best = Some((rank, candidate));
             }
         }
-        best.map(|(rank, candidate)| (Rank { tried: tried_here, ..rank }, candidate))
+        best
     }
 
     fn draw_of_target(&self, call: &Call<'_>, target: &Target) -> u64 {

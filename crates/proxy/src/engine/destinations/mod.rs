@@ -181,12 +181,6 @@ impl Destinations {
         self.recount();
     }
 
-    /// How many servers the targets of `trunk` have.
-    pub(super) fn count(&self, setup: &Setup, names: &Names, trunk: usize) -> usize {
-        let targets = setup.trunks.get(trunk).map(|trunk| trunk.targets.as_slice()).unwrap_or_default();
-        targets.iter().map(|target| servers(target, names).len()).sum()
-    }
-
     /// Another shard has found something out.
     pub(super) fn handle_bulletin(&mut self, now: Time, bulletin: &Bulletin) {
         let address = (bulletin.transport, bulletin.address);

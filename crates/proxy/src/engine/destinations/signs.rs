@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use sipedge_sip::Time;
 
-use super::super::Engine;
 use super::super::flow::Transport;
 use super::super::outbox::Outbox;
 use super::{Address, Destinations};
@@ -60,7 +59,7 @@ impl fmt::Display for Reason {
 impl Destinations {
     /// A response has come from there; `retry_after` in seconds as its header says. Addresses that are no destination of the
     /// configuration are not noted, here and below.
-    pub(super) fn note_answer(
+    pub(in crate::engine) fn note_answer(
         &mut self,
         now: Time,
         transport: Transport,
@@ -83,7 +82,13 @@ impl Destinations {
     }
 
     /// Nothing at all came back for a request that was sent there.
-    pub(super) fn note_silence(&mut self, now: Time, transport: Transport, address: SocketAddr, outbox: &mut Outbox) {
+    pub(in crate::engine) fn note_silence(
+        &mut self,
+        now: Time,
+        transport: Transport,
+        address: SocketAddr,
+        outbox: &mut Outbox,
+    ) {
         let address = self.known_as(transport, address);
         let Some(state) = self.states.get_mut(&address) else { return };
         state.silences = state.silences.saturating_add(1);
@@ -95,7 +100,13 @@ impl Destinations {
     }
 
     /// A message could not be delivered there: no connection, TLS refused, or the connection broke before an answer.
-    pub(super) fn note_failure(&mut self, now: Time, transport: Transport, address: SocketAddr, outbox: &mut Outbox) {
+    pub(in crate::engine) fn note_failure(
+        &mut self,
+        now: Time,
+        transport: Transport,
+        address: SocketAddr,
+        outbox: &mut Outbox,
+    ) {
         let avoided = Avoided { until: now + AVOID_FAILED, ends_with_answer: true };
         self.avoid(now, (transport, address), avoided, Reason::TransportFailed, outbox);
     }
@@ -129,30 +140,6 @@ impl Destinations {
         self.expiries.insert((avoided.until, address));
         self.probe_at_once(now, address);
         self.recount();
-    }
-}
-
-impl Engine {
-    /// A response has come from a server.
-    pub(in crate::engine) fn note_answer(
-        &mut self,
-        now: Time,
-        transport: Transport,
-        address: SocketAddr,
-        code: u16,
-        retry_after: Option<u32>,
-    ) {
-        self.destinations.note_answer(now, transport, address, code, retry_after, &mut self.outbox);
-    }
-
-    /// A server has not answered a request.
-    pub(in crate::engine) fn note_silence(&mut self, now: Time, transport: Transport, address: SocketAddr) {
-        self.destinations.note_silence(now, transport, address, &mut self.outbox);
-    }
-
-    /// A server could not be reached.
-    pub(in crate::engine) fn note_failure(&mut self, now: Time, transport: Transport, address: SocketAddr) {
-        self.destinations.note_failure(now, transport, address, &mut self.outbox);
     }
 }
 
