@@ -100,6 +100,7 @@ impl Proxy {
     pub fn start(config: Config, place: Place, keys: &TokenKeys, tls: &TlsMaterial) -> Result<Self, StartError> {
         let count = place.shards.max(1);
         let servers = config.dns.servers.clone();
+        let transports = spoken(&config.listen);
         let setup = Arc::new(Setup::new(config, &place, keys)?);
         let shared = Arc::new(Shared::new(&setup));
         let tls = Tls::new(&setup.config, tls)?;
@@ -150,7 +151,8 @@ impl Proxy {
             let thread = thread::Builder::new().name(format!("sip-{index}"));
             proxy.shards.push(thread.spawn(move || shard.run())?);
         }
-        let desk = Desk { servers, ipv4: proxy.place.ingress.is_ipv4(), inboxes, reports: reported, unanswered };
+        let ipv4 = proxy.place.ingress.is_ipv4();
+        let desk = Desk { servers, ipv4, transports, inboxes, reports: reported, unanswered };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         proxy.desk = Some(thread::Builder::new().name("control".into()).spawn(move || runtime.block_on(desk.run()))?);
         Ok(proxy)
@@ -287,6 +289,13 @@ pub fn shards(listen: &Listen) -> usize {
         0 => thread::available_parallelism().map_or(1, NonZero::get),
         shards => usize::from(shards),
     }
+}
+
+/// The transports that the edge speaks both ways: a peer that it reaches by one has to be able to answer by it.
+fn spoken(listen: &Listen) -> Vec<Transport> {
+    let streams = [(listen.tcp, Transport::Tcp), (listen.tls.is_some(), Transport::Tls)];
+    let streams = streams.into_iter().filter(|(is_spoken, _)| *is_spoken);
+    std::iter::once(Transport::Udp).chain(streams.map(|(_, transport)| transport)).collect()
 }
 
 /// Sockets for the stream transports of `listen`.

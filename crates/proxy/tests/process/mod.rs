@@ -4,7 +4,9 @@
 
 pub mod certificates;
 pub mod control;
+pub mod dns;
 pub mod imds;
+pub mod named;
 pub mod sip;
 pub mod stream;
 
