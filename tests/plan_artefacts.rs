@@ -13,7 +13,7 @@ use sipedge::plan::{
     INGRESS_ADDRESS, Plan, PlanError, State, TargetKind, Topology, USER_DATA_LIMIT, difference, picture, plan, render,
 };
 use sipedge::spec::{Loaded, Spec};
-use sipedge_proxy::config::{Advertise, Config, SecretRef};
+use sipedge_proxy::config::{Advertise, Config, SecretRef, Target};
 
 const TOPOLOGIES: [Topology; 2] = [Topology::SingleEc2, Topology::LoadBalanced];
 const TARGETS: [TargetKind; 2] = [TargetKind::Aws, TargetKind::Lab];
@@ -271,7 +271,7 @@ fn a_carrier_with_one_domain_for_all_needs_none_in_the_spec() {
         .replace("source: { carrier: twilio }", "source: { carrier: telnyx }");
     let plan = plan(&load(&text), Topology::SingleEc2, TargetKind::Lab).unwrap();
     let destination = plan.proxy.trunks.iter().find(|trunk| trunk.name == "destination").unwrap();
-    assert_eq!(destination.targets, ["sip:sip.telnyx.com"]);
+    assert_eq!(destination.targets, [Target::new("sip:sip.telnyx.com")]);
     assert!(plan.defaults.iter().any(|default| default.setting == "trunks.destination.domain"));
     // Its two addresses are both called, so the caller has to share one: on another port.
     let call = &plan.verify.calls[0];
