@@ -15,6 +15,7 @@ use edge::{Edge, EdgeConfig};
 use loopback::Block;
 use plans::one_call;
 use sipedge::plan::{Endpoint, VerifyCall};
+use sipedge::spec::Transport;
 use sipedge::verify::{Addresses, Bench, Check, Report, report, run};
 use sipedge_proxy::config::Refuse;
 
@@ -105,7 +106,11 @@ fn every_route_is_called_at_whichever_address_the_edge_chooses() {
     let block = Block::take();
     let _edge = start(block, block.callee(), &[], Refuse::Answer);
     let mut plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
-    let other = Endpoint { namespace: "destination".to_owned(), address: SocketAddr::new(block.address(21), 5060) };
+    let other = Endpoint {
+        namespace: "destination".to_owned(),
+        address: SocketAddr::new(block.address(21), 5060),
+        transport: Transport::Udp,
+    };
     plan.verify.calls[0].callee.insert(0, other);
     plan.verify.calls.push(VerifyCall { to: "again".to_owned(), ..plan.verify.calls[0].clone() });
     let report = run(&plan, &addresses(block), &block, STARTED);

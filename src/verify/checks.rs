@@ -181,10 +181,11 @@ impl Scene {
     }
 
     fn request_uri(&self, invite: &Request) -> Result<(), Failure> {
-        let wanted = format!("sip:{}@{}", self.call.number, self.call.request_uri_host);
+        let hosts = &self.call.request_uri_hosts;
+        let wanted = format!("sip:{}@{}", self.call.number, hosts.join(" or "));
         let user = invite.uri.user().unwrap_or_default();
         let host = invite.uri.host_with_port.to_string();
-        if user == self.call.number && host.eq_ignore_ascii_case(&self.call.request_uri_host) {
+        if user == self.call.number && hosts.iter().any(|wanted| wanted.eq_ignore_ascii_case(&host)) {
             return Ok(());
         }
         let cause = match user == self.call.number {

@@ -21,6 +21,7 @@ use sipedge_proxy::config::{Advertise, Refuse};
 use tokio::task::JoinSet;
 
 use crate::plan::{Endpoint, INGRESS_ADDRESS, Plan, VerifyCall};
+use crate::spec::Transport;
 use crate::target::lab::{self, Lab, STRANGER_NAMESPACE};
 use agent::{Agent, Settings};
 use checks::Scene;
@@ -145,7 +146,8 @@ impl Stage<'_> {
             source.is_some_and(|trunk| trunk.from.iter().any(|range| range.contains(&agent.address().ip())))
         };
         let both = callees.iter().filter(admitted).cloned().collect();
-        let stranger = Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS };
+        let stranger =
+            Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS, transport: Transport::Udp };
         let stranger = self.agent(&stranger)?;
         Ok(Scene {
             call: call.clone(),
@@ -168,7 +170,7 @@ impl Stage<'_> {
         if let Some(agent) = self.agents.get(&key) {
             return Ok(agent.clone());
         }
-        let Endpoint { namespace, address } = endpoint;
+        let Endpoint { namespace, address, .. } = endpoint;
         let place =
             |error| std::io::Error::other(format!("no socket on {address} in the namespace {namespace}: {error}"));
         let socket = self.bench.udp_socket(namespace, *address).map_err(place)?;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use sipedge::plan::{
-    Carrier, CarrierDomain, CarrierRange, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading, TargetKind,
-    Topology, VerifyPlan, Zone,
+    Carrier, CarrierDomain, CarrierRange, FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, Scaling,
+    Spreading, TargetKind, Topology, VerifyPlan, Zone,
 };
 use sipedge::target::lab::{InstanceId, Lab, LabStatus};
 use sipedge_proxy::config;
@@ -23,6 +23,7 @@ pub(crate) const INGRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(crate) const EGRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
 pub(crate) const INGRESS_PORT: u16 = 5060;
 pub(crate) const EGRESS_PORT: u16 = 5080;
+pub(crate) const TLS_PORT: u16 = 5061;
 /// The program that stands in for the appliance, and the variable that names it.
 pub(crate) const STAND_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/instance.py");
 pub(crate) const PROXY_VARIABLE: &str = "SIPEDGE_PROXY";
@@ -178,6 +179,10 @@ pub(crate) fn plan(topology: Topology) -> Plan {
             zones: (0..zones).map(zone).collect(),
             ingress_addresses: vec![INGRESS.into()],
             egress_addresses: vec![if single { INGRESS.into() } else { EGRESS.into() }],
+            listeners: vec![
+                Listener { port: INGRESS_PORT, protocol: Protocol::TcpUdp },
+                Listener { port: TLS_PORT, protocol: Protocol::Tcp },
+            ],
             spreading: Spreading::SourceIp,
             health_check: HealthCheck {
                 port: ADMIN_PORT,
@@ -186,7 +191,7 @@ pub(crate) fn plan(topology: Topology) -> Plan {
                 healthy: 2,
                 unhealthy: 2,
             },
-            flow_timeouts: FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350 },
+            flow_timeouts: FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350, tcp_s: 350 },
         },
         scaling: Scaling { min: 1, max: 3 },
         carriers: vec![
@@ -194,6 +199,7 @@ pub(crate) fn plan(topology: Topology) -> Plan {
             carrier(DESTINATION, "198.51.100.0/30", "destination.test", Ipv4Addr::new(198, 51, 100, 3)),
         ],
         verify: VerifyPlan { calls: Vec::new(), max_setup_ms: 1000 },
+        certificates: Vec::new(),
         artefacts: Default::default(),
         defaults: Vec::new(),
         warnings: Vec::new(),
