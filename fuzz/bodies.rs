@@ -2,24 +2,47 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each target uses one of them")]
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use sipedge_proxy::engine::{Control, Gauges, Port};
+use sipedge_sip::framing::{Frame, Framer, FramingError, MAX_HEAD};
 use sipedge_sip::message::{Edits, HeaderName, Layout, Message};
+use sipedge_sip::stun;
 use sipedge_sip::uri::NameAddr;
 
 use crate::bench::{Bench, CALLEE, CALLER, STRANGER, check_well_formed, config, response};
 
-/// Reads a message in every way that there is, takes parts out and reads what is left.
+/// Reads a datagram in every way that there is; of a message, takes parts out and reads what is left.
 pub fn message(data: &[u8]) {
+    let mut response = Vec::new();
+    if stun::binding_response(data, (Ipv6Addr::LOCALHOST, 5060).into(), &mut response) {
+        assert!(stun::is_stun(data) && stun::is_stun(&response));
+        assert!(response.len() <= data.len() + 32);
+        return;
+    }
+    assert!(response.is_empty());
     let mut layout = Layout::default();
     let Ok(message) = Message::read(data, &mut layout) else { return };
     assert!(message.bytes().len() <= data.len());
     assert!(message.request().is_some() != message.status().is_some());
-    let _ = message.request().map(|request| request.parsed_uri().map(|uri| (uri.ip(), uri.parameter(b"lr"))));
-    let _ = (message.call_id(), message.cseq(), message.max_forwards());
+    let uri = message.request().and_then(|request| request.parsed_uri());
+    let _ = uri.map(|uri| (uri.ip(), uri.is_loose(), uri.transport(), uri.maddr()));
+    let _ = (message.call_id(), message.cseq(), message.max_forwards(), message.max_breadth());
+    let _ = (message.retry_after(), message.privacy_has(b"id"));
     let _ = [message.from(), message.to()].map(|value| value.map(|value| value.tag().map(<[u8]>::len)));
-    let names = [HeaderName::Via, HeaderName::Route, HeaderName::RecordRoute, HeaderName::To, HeaderName::Other];
+    let names = [
+        HeaderName::Via,
+        HeaderName::Route,
+        HeaderName::RecordRoute,
+        HeaderName::To,
+        HeaderName::PAssertedIdentity,
+        HeaderName::PPreferredIdentity,
+        HeaderName::WwwAuthenticate,
+        HeaderName::ProxyAuthenticate,
+        HeaderName::Internal,
+        HeaderName::Other,
+    ];
     let mut edits = Edits::default();
     for name in names {
         for element in message.elements(name) {
@@ -31,7 +54,7 @@ pub fn message(data: &[u8]) {
         }
     }
     if let Some((via, _)) = message.top_via() {
-        let _ = (via.branch(), via.rport(), via.received());
+        let _ = (via.branch(), via.rport(), via.received(), via.has_alias());
     }
     edits.insert(message.first_header(), |out| out.extend_from_slice(b"X-Added: yes\r\n"));
     let mut out = Vec::new();
@@ -40,6 +63,55 @@ pub fn message(data: &[u8]) {
     let again = Message::read_without_body(&out, &mut layout).expect("a message less some headers is a message");
     assert_eq!(again.bytes().len(), out.len());
     assert_eq!(again.body().of(&out), message.body().of(data));
+}
+
+/// Cuts a stream into messages: its first two bytes say how it arrives, in pieces of so many bytes by turns. In one piece the same comes
+/// out, no more is held than may be, and what is a message ends where its frame does.
+pub fn framing(data: &[u8]) {
+    let Some(([first, second], stream)) = data.split_first_chunk() else { return };
+    let mut pieces = Vec::new();
+    let mut rest = stream;
+    for length in [first, second].into_iter().cycle() {
+        let (piece, after) = rest.split_at((usize::from(*length) + 1).min(rest.len()));
+        pieces.push(piece);
+        rest = after;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    let in_pieces = frames(&pieces);
+    assert_eq!(in_pieces, frames(&[stream]));
+    let mut layout = Layout::default();
+    for text in in_pieces.0 {
+        if let Ok(message) = Message::read(&text, &mut layout) {
+            assert_eq!(message.bytes().len(), text.len());
+        }
+    }
+}
+
+/// All frames of a stream, keep-alives as the bytes that have made them, and how it ended.
+fn frames(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Result<(), FramingError>) {
+    let mut framer = Framer::new(MOST_BODY);
+    let mut all = Vec::new();
+    for piece in pieces {
+        let mut received = *piece;
+        loop {
+            let frame = match framer.next(&mut received) {
+                Ok(Some(Frame::Message(text))) => text.to_vec(),
+                Ok(Some(Frame::Ping)) => b"\r\n\r\n".to_vec(),
+                Ok(Some(Frame::Pong)) => b"\r\n".to_vec(),
+                Ok(None) => break,
+                Err(error) => {
+                    assert_eq!(framer.held(), 0);
+                    return (all, Err(error));
+                }
+            };
+            all.push(frame);
+        }
+        assert!(received.is_empty());
+        assert!(framer.held() <= MAX_HEAD + MOST_BODY);
+    }
+    (all, Ok(()))
 }
 
 /// Drives an engine by a script. Records are separated by 0x1E; the first letter of each says what it is:
@@ -95,3 +167,5 @@ fn filled(record: &[u8], route: &[u8]) -> Vec<u8> {
 const PLACE: &[u8] = b"%ROUTE%";
 /// Longer scripts find nothing that short ones do not, and are slow.
 const MOST_RECORDS: usize = 64;
+/// Limit of a body that short inputs reach, in bytes.
+const MOST_BODY: usize = 512;

@@ -28,3 +28,8 @@ fn message() {
 fn engine() {
     replay("engine", bodies::engine);
 }
+
+#[test]
+fn framing() {
+    replay("framing", bodies::framing);
+}

@@ -49,6 +49,21 @@ impl<'a> Uri<'a> {
     pub fn parameter(&self, name: &[u8]) -> Option<&'a [u8]> {
         parameter(self.parameters, name)
     }
+
+    /// The `transport` parameter as it is written: `udp`, `TCP`, `tls`, … (RFC 3261 §19.1.1: case does not matter).
+    pub fn transport(&self) -> Option<&'a [u8]> {
+        self.parameter(b"transport").filter(|transport| !transport.is_empty())
+    }
+
+    /// The `maddr` parameter: the host to send to instead of the URI's own.
+    pub fn maddr(&self) -> Option<&'a [u8]> {
+        self.parameter(b"maddr").filter(|host| !host.is_empty())
+    }
+
+    /// Whether it names a loose router: `lr`, with or without a value (RFC 3261 §16.12; some write `lr=on`).
+    pub fn is_loose(&self) -> bool {
+        self.parameter(b"lr").is_some()
+    }
 }
 
 /// `"Name" <sip:user@host>;tag=1` or `sip:user@host;tag=1`.
@@ -129,7 +144,7 @@ pub(crate) fn split_host_port(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
 }
 
 /// An IPv4 address, or an IPv6 address in brackets.
-pub(crate) fn parse_ip(host: &[u8]) -> Option<IpAddr> {
+pub fn parse_ip(host: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(host).ok()?;
     match text.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -183,6 +198,15 @@ mod tests {
         assert_eq!(uri.parameter(b"transport"), Some(b"udp".as_slice()));
         assert_eq!(uri.parameter(b"maddr"), None);
         assert_eq!(Uri::parse(b"sip:[2001:db8::1]:5061").unwrap().ip(), Some("2001:db8::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn parameters_that_decide_the_way() {
+        let uri = Uri::parse(b"sip:a@b;Transport=TLS;maddr=192.0.2.1;lr=on").unwrap();
+        assert_eq!((uri.transport(), uri.maddr()), (Some(b"TLS".as_slice()), Some(b"192.0.2.1".as_slice())));
+        assert!(uri.is_loose());
+        let uri = Uri::parse(b"sip:a;lr@b;lrx;transport=;maddr").unwrap();
+        assert_eq!((uri.transport(), uri.maddr(), uri.is_loose()), (None, None, false));
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl<'a> Via<'a> {
         parameter(self.parameters, b"received")
     }
 
+    /// Whether the sender offers its connection for requests the other way: `alias` (RFC 5923 §5).
+    pub fn has_alias(&self) -> bool {
+        parameter(self.parameters, b"alias").is_some()
+    }
+
     /// Where `rport` without a value ends within `text`, the value that this Via was parsed from: the place for `=PORT`.
     pub fn rport_end(text: &[u8]) -> Option<Span> {
         let mut at = memchr::memchr(b';', text)?;
@@ -78,6 +83,8 @@ mod tests {
         assert_eq!((via.transport, via.host, via.port), (b"UDP".as_slice(), b"192.0.2.1".as_slice(), Some(5061)));
         assert_eq!(via.branch(), Some(b"z9hG4bKx".as_slice()));
         assert_eq!(via.rport(), Some(b"".as_slice()));
+        assert!(!via.has_alias());
+        assert!(Via::parse(b"SIP/2.0/TLS a;branch=z9hG4bKalias; Alias").unwrap().has_alias());
         let end = Via::rport_end(text).unwrap();
         assert!(text.get(..end.start as usize).unwrap().ends_with(b"rport"));
         assert_eq!(Via::rport_end(b"SIP/2.0/UDP a;rport=5"), None);

@@ -9,9 +9,10 @@ use sipedge_sip::message::{HeaderName, Message, Method};
 use super::flow::Arrival;
 use super::incoming::Incoming;
 use super::pool::Pool;
+use super::relay::ADDED;
 use super::token::{Direction, Token};
 use super::write::{self, Answer, ExtraHeader};
-use super::{Engine, Gate, Shared};
+use super::{Engine, Gate, Shared, loops};
 use crate::config::Refuse;
 
 /// Who sent a request from outside a dialog.
@@ -22,29 +23,40 @@ pub(super) enum Sender {
 }
 
 impl Engine {
-    /// Who `source` is.
-    pub(super) fn sender(&self, source: SocketAddr) -> Sender {
+    /// Who has sent a request.
+    pub(super) fn sender(&self, request: &Incoming<'_>) -> Sender {
         match self.gate {
-            Gate::SelfCall { caller, callee } if source == caller => Sender::SelfCall { callee },
-            _ => self.setup.trunk_of(source.ip()).map_or(Sender::Stranger, Sender::Trunk),
+            Gate::SelfCall { caller, callee } if request.source == caller => Sender::SelfCall { callee },
+            _ => request.trunk.map_or(Sender::Stranger, Sender::Trunk),
         }
     }
 
-    /// Scheme, Max-Forwards, size and Proxy-Require, in the order of RFC 3261 §16.3.
+    /// Syntax, scheme, Max-Forwards, loops and Proxy-Require, in the order of RFC 3261 §16.3.
     pub(super) fn may_forward(&mut self, request: &Incoming<'_>) -> bool {
         let head = &request.head;
-        let refusal = match request.message.max_forwards() {
-            _ if head.request.parsed_uri().is_none_or(|uri| uri.secure) => UNSUPPORTED_SCHEME,
-            Some(Some(0)) => TOO_MANY_HOPS,
-            Some(None) => BAD_MAX_FORWARDS,
-            _ if request.message.bytes().len() > LARGEST_REQUEST => TOO_LARGE,
-            // ACK and CANCEL carry what their INVITE did (RFC 3261 §8.2.2.3 leaves them out).
-            _ if request.message.header(HeaderName::ProxyRequire).is_some()
-                && !matches!(head.method(), Method::Ack | Method::Cancel) =>
-            {
-                BAD_EXTENSION
-            }
-            _ => return true,
+        let message = &request.message;
+        // ACK and CANCEL take the way of their INVITE, and carry no Proxy-Require (RFC 3261 §8.2.2.3).
+        let is_companion = matches!(head.method(), Method::Ack | Method::Cancel);
+        let (hops, breadth) = (message.max_forwards(), loops::breadth(message));
+        let refusal = if head.request.parsed_uri().is_none() {
+            if is_sip(head.request.uri.text) { BAD_URI } else { UNSUPPORTED_SCHEME }
+        } else if hops == Some(None) {
+            BAD_MAX_FORWARDS
+        } else if breadth.is_none() {
+            BAD_MAX_BREADTH
+        } else if hops == Some(Some(0)) {
+            TOO_MANY_HOPS
+        } else if !is_companion && loops::is_loop(request, &self.setup) {
+            self.counters.loops += 1;
+            LOOP
+        } else if breadth == Some(0) {
+            TOO_BROAD
+        } else if message.bytes().len() > LARGEST_REQUEST {
+            TOO_LARGE
+        } else if message.header(HeaderName::ProxyRequire).is_some() && !is_companion {
+            BAD_EXTENSION
+        } else {
+            return true;
         };
         self.reject(request, refusal);
         false
@@ -99,6 +111,27 @@ impl Engine {
         let longest = Duration::from_millis(u64::from(setup.config.timers.call_ms));
         self.calls.add_leg(key, from, to, now + longest);
         Ok(Some(key))
+    }
+
+    /// Draining, budgets and rates of a request that opens no call.
+    pub(super) fn admit_request(
+        &mut self,
+        now: Time,
+        request: &Incoming<'_>,
+        from: usize,
+        to: usize,
+    ) -> Result<(), ()> {
+        if matches!(self.gate, Gate::Draining { refuse_from } if refuse_from <= now) {
+            self.counters.refused_draining += 1;
+            self.answer(request, self.unavailable());
+            return Err(());
+        }
+        if !self.take_both(from, to, |shared, trunk| shared.take_rate(trunk, now), Shared::give_rate) {
+            self.counters.refused_cps += 1;
+            self.answer(request, UNAVAILABLE.with(ExtraHeader::RetryAfter(RATE_RETRY_AFTER_S)));
+            return Err(());
+        }
+        Ok(())
     }
 
     /// Takes of both trunks or of none.
@@ -180,7 +213,7 @@ impl Engine {
         let is_ack = message.request().is_none_or(|request| request.method == Method::Ack);
         let is_known = self.setup.trunk_of(source.ip()).is_some();
         if let Some((via, _)) = message.top_via().filter(|_| is_known && !is_ack) {
-            let respond_to = write::response_address(&via, source);
+            let respond_to = write::response_address(&via, arrival);
             self.outbox
                 .transmit(&arrival.back(respond_to), None, |out| write::answer_malformed(message, BAD_REQUEST, out));
         }
@@ -196,6 +229,10 @@ pub(super) const TRYING: Answer = Answer::new(100, "Trying");
 pub(super) const OK: Answer = Answer::new(200, "OK");
 pub(super) const BAD_REQUEST: Answer = Answer::new(400, "Bad Request");
 pub(super) const BAD_ROUTE: Answer = Answer::new(400, "Bad Route");
+/// It begins like a SIP URI, and cannot be read as one.
+const BAD_URI: Answer = Answer::new(400, "Bad Request-URI");
+/// RFC 5393 §5.3.3.
+const BAD_MAX_BREADTH: Answer = Answer::new(400, "Bad Max-Breadth");
 const BAD_MAX_FORWARDS: Answer = Answer::new(400, "Bad Max-Forwards");
 pub(super) const FORBIDDEN: Answer = Answer::new(403, "Forbidden");
 /// A remote target that no peer of this edge can have.
@@ -207,8 +244,15 @@ pub(super) const NO_SUCH_DIALOG: Answer = Answer::new(404, "No Such Dialog Here"
 pub(super) const METHOD_NOT_ALLOWED: Answer = Answer::new(405, "Method Not Allowed").with(ExtraHeader::Allow);
 pub(super) const TIMEOUT: Answer = Answer::new(408, "Request Timeout");
 pub(super) const UNSUPPORTED_SCHEME: Answer = Answer::new(416, "Unsupported URI Scheme");
-const BAD_EXTENSION: Answer = Answer::new(420, "Bad Extension").with(ExtraHeader::Unsupported);
+pub(super) const BAD_EXTENSION: Answer = Answer::new(420, "Bad Extension").with(ExtraHeader::Unsupported);
+/// RFC 5393 §5.3.3: not even one branch is left to it.
+const TOO_BROAD: Answer = Answer::new(440, "Max-Breadth Exceeded");
+const LOOP: Answer = Answer::new(482, "Loop Detected");
 const TOO_MANY_HOPS: Answer = Answer::new(483, "Too Many Hops");
+/// RFC 3261 §16.10: the caller has hung up, and no branch has said so.
+pub(super) const REQUEST_TERMINATED: Answer = Answer::new(487, "Request Terminated");
+/// RFC 3261 §16.9, §16.7 step 6: a transport failure counts as a 503, and a 503 from beyond is a 500 here.
+pub(super) const SERVER_ERROR: Answer = Answer::new(500, "Server Internal Error");
 /// RFC 3263 §4.3.
 pub(super) const UNRESOLVED: Answer = Answer::new(503, "Destination Not Resolved");
 const UNAVAILABLE: Answer = Answer::new(503, "Service Unavailable");
@@ -219,7 +263,12 @@ const TOO_LARGE: Answer = Answer::new(513, "Message Too Large");
 /// three host names of 255 bytes (Via, Record-Route, Request-URI) and the text around them.
 const LARGEST_REQUEST: usize = 65_507 - 1_024;
 
-/// Bytes that a request grows by on its way, at most: Via, Record-Route, the stamp on the Via it came with.
-const ADDED: usize = 512;
+/// Whether a URI has the scheme of one that this edge can read, in brackets or not (RFC 4475 §3.1.2.7).
+fn is_sip(uri: &[u8]) -> bool {
+    let uri = uri.strip_prefix(b"<").unwrap_or(uri);
+    let scheme = uri.split(|byte| *byte == b':').next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"sips")
+}
+
 /// Seconds until a trunk over its calls per second may try again: by then its second is over.
 const RATE_RETRY_AFTER_S: u32 = 1;

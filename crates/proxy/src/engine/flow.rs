@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use sipedge_sip::transaction::Delivery;
+
 use super::Port;
 use super::transactions::Key;
 
@@ -47,6 +49,11 @@ impl Transport {
     /// Whether messages arrive whole, once and in order, or the connection breaks.
     pub fn is_reliable(self) -> bool {
         self != Self::Udp
+    }
+
+    /// What transactions over it have to do themselves.
+    pub(super) fn delivery(self) -> Delivery {
+        if self.is_reliable() { Delivery::Reliable } else { Delivery::Unreliable }
     }
 
     /// The port where a URI or a Via names none (RFC 3261 §18.2.2, §19.1.2).

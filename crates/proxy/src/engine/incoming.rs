@@ -7,7 +7,7 @@ use sipedge_sip::message::Message;
 use super::branch;
 use super::flow::{Arrival, Hop};
 use super::head::Head;
-use super::keys::Key;
+use super::setup::Setup;
 use super::write::{self, ViaStamp};
 
 /// A request with all that is known of it.
@@ -20,21 +20,24 @@ pub(super) struct Incoming<'a> {
     /// How it came.
     pub(super) arrival: Arrival,
     pub(super) source: SocketAddr,
+    /// The trunk that the source belongs to.
+    pub(super) trunk: Option<usize>,
     /// Where its responses go.
     pub(super) respond_to: SocketAddr,
 }
 
 impl<'a> Incoming<'a> {
-    pub(super) fn new(message: Message<'a>, head: Head<'a>, arrival: &Arrival, branch_key: &Key) -> Self {
+    pub(super) fn new(message: Message<'a>, head: Head<'a>, arrival: &Arrival, setup: &Setup) -> Self {
         let source = arrival.source;
         Self {
             message,
             head,
             stamp: ViaStamp::new(&head, source),
-            branch: branch::of_request(branch_key, &head),
+            branch: branch::of_request(&setup.branch_key, &head),
             arrival: *arrival,
             source,
-            respond_to: write::response_address(&head.via, source),
+            trunk: setup.trunk_of(source.ip()),
+            respond_to: write::response_address(&head.via, arrival),
         }
     }
 

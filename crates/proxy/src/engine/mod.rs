@@ -10,24 +10,31 @@
 mod admission;
 mod branch;
 mod calls;
+mod cancel;
+mod context;
 mod destinations;
 mod flow;
 mod head;
 mod incoming;
 mod keys;
 mod limits;
+mod loops;
 mod names;
 mod numbers;
 mod outbox;
 mod pool;
+mod reach;
 mod refusals;
 mod relay;
 mod request;
 mod response;
+mod routes;
 mod setup;
 mod timeout;
 mod token;
 mod transactions;
+mod trust;
+mod waiting;
 mod write;
 
 use std::net::SocketAddr;
@@ -50,6 +57,7 @@ use destinations::Destinations;
 use names::{Change, Names};
 use refusals::Refusals;
 use transactions::Transactions;
+use waiting::Waiting;
 
 /// One shard of the proxy: its transactions, its timers, its counters.
 #[derive(Debug)]
@@ -62,6 +70,7 @@ pub struct Engine {
     names: Names,
     destinations: Destinations,
     refusals: Refusals,
+    waiting: Waiting,
     outbox: Outbox,
     counters: Counters,
     /// Memory of the message that is being read, used again for each.
@@ -69,6 +78,8 @@ pub struct Engine {
     /// The same for a kept message that is read meanwhile.
     spare_layout: Layout,
     edits: Edits,
+    /// Memory for a message that is made to be kept.
+    scratch: Vec<u8>,
 }
 
 impl Engine {
@@ -88,11 +99,13 @@ impl Engine {
             names,
             destinations: Destinations::default(),
             refusals: Refusals::default(),
+            waiting: Waiting::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
             layout: Layout::default(),
             spare_layout: Layout::default(),
             edits: Edits::default(),
+            scratch: Vec::new(),
         };
         engine.ask_names(now);
         engine
@@ -132,6 +145,7 @@ impl Engine {
             Change::Servers(servers) => self.outbox.event(Event::Resolved { host: query.host.clone(), servers }),
             Change::Failed => self.outbox.event(Event::Unresolved { host: query.host.clone() }),
         }
+        self.release_waiting(now, Some(query));
     }
 
     /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
@@ -168,6 +182,7 @@ impl Engine {
         while let Some(call) = self.calls.poll(now) {
             self.give_call(call);
         }
+        self.release_waiting(now, None);
         self.ask_names(now);
     }
 
@@ -193,7 +208,12 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] has to be called next, if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let timers = [self.transactions.timers.next(), self.calls.poll_timeout(), self.names.poll_timeout()];
+        let timers = [
+            self.transactions.timers.next(),
+            self.calls.poll_timeout(),
+            self.names.poll_timeout(),
+            self.waiting.poll_timeout(),
+        ];
         timers.into_iter().flatten().min()
     }
 

@@ -51,6 +51,8 @@ numbers! {
         refused_max_forwards,
         /// Requests refused with 405.
         refused_method,
+        /// Requests refused with 482: they have been here before, and would take the same way again.
+        loops,
         /// Other requests refused with a final response of our own.
         refused_other,
         /// Calls refused because the destination has no known address.
@@ -65,6 +67,12 @@ numbers! {
         cancels_forwarded,
         /// Requests sent on within dialogs, ACK not counted.
         requests_in_dialog,
+        /// Requests sent on outside dialogs that open no call.
+        requests_outside,
+        /// Branches opened because another destination had failed.
+        failovers,
+        /// Messages that a stream could not deliver.
+        transport_failures,
         /// ACKs of answered calls sent on.
         acks_forwarded,
         /// Responses sent on.

@@ -1,35 +1,52 @@
-//! Sending a request on: two transactions, the edits, the next hop (RFC 3261 §16.6), and CANCEL (§16.10).
+//! Sending a request on: its server transaction, its branches, and what changes on the way (RFC 3261 §16.6).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use sipedge_sip::message::{Edits, Element, HeaderName, Message, Method};
+use sipedge_sip::Time;
+use sipedge_sip::message::{HeaderName, Layout, Message, Method};
 use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 use sipedge_sip::uri::Uri;
-use sipedge_sip::{Span, Time};
 
-use super::admission::TRYING;
-use super::flow::{Hop, Server, TlsPeer};
+use super::admission::{TRYING, UNRESOLVED};
+use super::context::Context;
+use super::destinations::{Candidate, Choice};
+use super::flow::{Arrival, Hop, Query, Receipt, Server, TlsPeer, Transport};
+use super::head::Head;
 use super::incoming::Incoming;
 use super::limits::with_reserve;
-use super::setup::Lookup;
-use super::token::{Direction, Token};
+use super::routes::Path;
+use super::setup::{Lookup, Target};
+use super::token::Token;
 use super::transactions::{Id, Key, Machine};
-use super::{Engine, Gate, Port, write};
+use super::{Engine, Port, branch, call_hash, loops, trust, write};
+use crate::config::Select;
 
-/// Where a request goes, and what changes on the way.
-pub(super) struct Onward<'t> {
-    pub(super) next_hop: Hop,
-    /// `host[:port]` that replaces the one of the Request-URI.
-    pub(super) host_port: Option<&'t str>,
+/// Where a request goes, and what changes on the way whichever branch it takes.
+#[derive(Debug, Clone)]
+pub(super) struct Onward<'a> {
+    pub(super) way: Way,
+    /// Its routes, within a dialog; all Route headers of other requests go: what a stranger to the route set put there leads nowhere.
+    pub(super) path: Option<Path<'a>>,
     pub(super) record_route: Option<Token>,
-    /// All Route headers go: what a stranger to the route set put there leads nowhere.
-    pub(super) remove_routes: bool,
+    /// Key of the call that a limit counts.
     pub(super) counted: Option<u128>,
+    /// Fingerprint of the trunk at the other end.
+    pub(super) toward: u16,
+}
+
+/// How the next hop is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It is known.
+    Hop(Hop),
+    /// A destination of this trunk.
+    Pool(usize),
+    /// A server of this URI.
+    Uri(Lookup),
 }
 
 impl Engine {
-    /// Opens the two transactions of a forwarded request and sends it on.
+    /// Opens the server transaction of a request that is forwarded, and its first branch or branches.
     pub(super) fn relay(&mut self, now: Time, request: &Incoming<'_>, onward: &Onward<'_>) {
         let setup = self.setup.clone();
         if let Some(answer) = self.refusals.find(now, request.branch) {
@@ -39,9 +56,10 @@ impl Engine {
         }
         // What new calls leave is for requests within dialogs; past that there is no memory for them either.
         let (transactions, bytes) = (setup.transactions as u64, setup.message_bytes);
-        let has_room = match onward.host_port {
-            Some(_) => self.has_room(request, transactions, bytes),
-            None => self.has_room(request, with_reserve(transactions), with_reserve(bytes)),
+        let is_new = matches!(onward.way, Way::Pool(_));
+        let has_room = match is_new {
+            true => self.has_room(request, transactions, bytes),
+            false => self.has_room(request, with_reserve(transactions), with_reserve(bytes)),
         };
         if !has_room {
             self.counters.refused_budget += 1;
@@ -49,103 +67,349 @@ impl Engine {
             return;
         }
         let method = request.head.method();
-        let key = Key::new(request.branch, method);
-        let timers = &setup.timers;
-        let (server, client) = match method {
-            Method::Invite => {
-                (Machine::InviteServer(InviteServer::new()), Machine::InviteClient(InviteClient::new(now, timers)))
-            }
-            _ => (
-                Machine::NonInviteServer(NonInviteServer::new(now, timers)),
-                Machine::NonInviteClient(NonInviteClient::new(now, timers)),
-            ),
+        let delivery = request.arrival.transport.delivery();
+        let machine = match method {
+            Method::Invite => Machine::InviteServer(InviteServer::new(delivery)),
+            _ => Machine::NonInviteServer(NonInviteServer::new(now, &setup.timers, delivery)),
         };
-        let server = self.transactions.insert(key, server, request.back());
+        let context = Context {
+            pool: is_new,
+            toward: onward.toward,
+            opens_call: method == Method::Invite && onward.record_route.is_some(),
+            counted: onward.counted,
+            ..Context::new(request.source)
+        };
+        let server =
+            self.transactions.insert_server(Key::new(request.branch, method), machine, request.back(), context);
         if method == Method::Invite {
             self.answer(request, TRYING);
             self.keep_last_transmit(server);
         }
-        self.send_on(request, onward);
-        let client = self.transactions.insert(key, client, onward.next_hop.clone());
-        self.keep_last_transmit(client);
-        self.transactions.join(server, client);
-        if let Some(transaction) = self.transactions.get_mut(client) {
-            transaction.opens_call = method == Method::Invite && onward.record_route.is_some();
-            transaction.counted = onward.counted;
+        if self.open_branches(now, server, request, onward) {
+            return;
+        }
+        match &onward.way {
+            Way::Uri(Lookup::Name(query)) if !self.waiting.is_full() && self.names.servers(query, now).is_none() => {
+                self.keep_original(server, request);
+                self.hold(now, query.clone(), server);
+            }
+            _ => {
+                self.keep_original(server, request);
+                self.conclude(now, server, UNRESOLVED);
+            }
         }
     }
 
-    /// Sends the request on with the edits that are noted and those that every forwarded request gets.
-    pub(super) fn send_on(&mut self, request: &Incoming<'_>, onward: &Onward<'_>) {
+    /// Opens a further branch of a request that is kept: another destination is tried. Whether there was one.
+    pub(super) fn open_next(&mut self, now: Time, server: Id) -> bool {
+        let counted = self.transactions.context(server).and_then(|context| context.counted);
+        let opened = self.with_original(server, |engine, request| {
+            let Some(onward) = engine.onward_again(now, server, request) else { return false };
+            engine.open_branches(now, server, request, &Onward { counted, ..onward })
+        });
+        opened == Some(true)
+    }
+
+    /// Where TCP was taken for a request's size alone and has failed: the same server over UDP (RFC 3261 §18.1.1). Whether it was tried.
+    pub(super) fn fall_back(&mut self, now: Time, server: Id, client: Id) -> bool {
+        let Some(to) = self.transactions.get(client).map(|transaction| transaction.hop.to) else { return false };
+        let opened = self.with_original(server, |engine, request| {
+            let Some(onward) = engine.onward_again(now, server, request) else { return false };
+            let hop = Hop { transport: Transport::Udp, port: engine.egress(), to, connection: None, peer: None };
+            let setup = engine.setup.clone();
+            let target = match onward.way {
+                Way::Pool(trunk) => setup.trunks.get(trunk).and_then(|trunk| trunk.target_at(to)),
+                _ => None,
+            };
+            engine.open_branch(now, server, request, &onward, Step { hop, target, for_size: false, breadth: 1 });
+            true
+        });
+        opened == Some(true)
+    }
+
+    /// The same way on as before, for a request that is kept.
+    fn onward_again<'a>(&self, now: Time, server: Id, request: &Incoming<'a>) -> Option<Onward<'a>> {
+        let context = self.transactions.context(server)?;
+        let toward = context.toward;
+        if context.pool {
+            let to = self.setup.trunk_with(toward)?;
+            let from = request.trunk.and_then(|from| self.setup.trunks.get(from))?;
+            let token = Token { from: from.fingerprint, to: toward, issued: now.as_secs() as u32 };
+            let record_route = opens_dialog(request.head.method()).then_some(token);
+            return Some(Onward { way: Way::Pool(to), path: None, record_route, counted: None, toward });
+        }
+        let path = Path::of(&request.message, &request.head, &self.setup, now.as_secs()).ok()?;
+        let way = Way::Uri(Lookup::of(&path.next)?);
+        Some(Onward { way, path: Some(path), record_route: None, counted: None, toward })
+    }
+
+    /// Opens the branches that are due now: one, or at the first time all that a forking trunk has. Whether there was any.
+    fn open_branches(&mut self, now: Time, server: Id, request: &Incoming<'_>, onward: &Onward<'_>) -> bool {
+        let setup = self.setup.clone();
+        let is_first = self.transactions.context(server).is_some_and(|context| context.newest.is_none());
+        let breadth = loops::breadth(&request.message).unwrap_or_default();
+        let trunk = match onward.way {
+            Way::Pool(trunk) => setup.trunks.get(trunk),
+            _ => None,
+        };
+        let forks = is_first
+            && trunk.is_some_and(|trunk| trunk.select == Select::All || request.head.method() == Method::Cancel);
+        let most = if forks { MOST_BRANCHES.min(breadth) } else { 1 };
+        let mut steps: [Option<Step<'_>>; MOST_BRANCHES as usize] = Default::default();
+        let mut count = 0;
+        while count < most {
+            let Some((server_found, target)) = self.next_server(now, server, request, onward, &setup, &steps) else {
+                break;
+            };
+            let Some(place) = steps.get_mut(count as usize) else { break };
+            *place = Some(self.step(request, onward, server_found, target));
+            count += 1;
+        }
+        if count == 0 {
+            return false;
+        }
+        // RFC 5393 §5.3.3: branches at the same time share the breadth.
+        let share = breadth / count;
+        let mut keeps = !matches!(onward.way, Way::Hop(_)) && self.has_more(server, onward, &setup, count);
+        for step in steps.into_iter().flatten() {
+            keeps |= step.for_size;
+            self.open_branch(now, server, request, onward, Step { breadth: share, ..step });
+        }
+        if keeps {
+            self.keep_original(server, request);
+        } else if let Some(context) = self.transactions.context_mut(server) {
+            let original = std::mem::take(&mut context.original);
+            self.transactions.release(original);
+        }
+        true
+    }
+
+    /// The next server that this request has not been sent to.
+    fn next_server<'s>(
+        &mut self,
+        now: Time,
+        server: Id,
+        request: &Incoming<'_>,
+        onward: &Onward<'_>,
+        setup: &'s super::Setup,
+        steps: &[Option<Step<'_>>],
+    ) -> Option<(Server, Option<&'s Target>)> {
+        let transactions = &self.transactions;
+        let is_tried = |server_: &Server| {
+            let is_at =
+                |hop: &Hop, for_size| hop.to == server_.address && (hop.transport == server_.transport || for_size);
+            steps.iter().flatten().any(|step| is_at(&step.hop, step.for_size))
+                || transactions.branches(server).filter_map(|client| transactions.get(client)).any(|transaction| {
+                    is_at(&transaction.hop, transaction.as_branch().is_some_and(|branch| branch.for_size))
+                })
+        };
+        let call = call_hash(request.head.call_id);
+        match &onward.way {
+            Way::Hop(hop) => {
+                let found = Server { priority: 0, weight: 1, transport: hop.transport, address: hop.to };
+                (!is_tried(&found)).then_some((found, None))
+            }
+            Way::Pool(trunk) => {
+                let settings = setup.trunks.get(*trunk)?;
+                let tries = transactions.context(server).map_or(0, |context| context.tries);
+                if tries >= settings.attempts.max(1) {
+                    return None;
+                }
+                let tried = |candidate: &Candidate| is_tried(&candidate.server);
+                match self.destinations.choose(now, setup, &self.names, *trunk, call, tried) {
+                    Choice::Take(candidate) => Some((candidate.server, settings.targets.get(candidate.target))),
+                    Choice::Exhausted | Choice::Unavailable => None,
+                }
+            }
+            Way::Uri(Lookup::Address(found)) => (!is_tried(found)).then_some((*found, None)),
+            Way::Uri(Lookup::Name(query)) => {
+                let left = self
+                    .names
+                    .known(query)
+                    .iter()
+                    .filter(|found| !is_tried(found) && self.may_reach(found.address.ip()));
+                let best = left.clone().map(|found| found.priority).min()?;
+                let left = left.filter(|found| found.priority == best);
+                let place = call % left.clone().count().max(1) as u64;
+                left.cloned().nth(place as usize).map(|found| (found, None))
+            }
+        }
+    }
+
+    /// Whether there are more servers than those that have been taken.
+    fn has_more(&self, server: Id, onward: &Onward<'_>, setup: &super::Setup, taken: u32) -> bool {
+        let tries = self.transactions.context(server).map_or(0, |context| u32::from(context.tries)) + taken;
+        match &onward.way {
+            Way::Hop(_) | Way::Uri(Lookup::Address(_)) => false,
+            Way::Uri(Lookup::Name(query)) => tries < MOST_BRANCHES && (tries as usize) < self.names.known(query).len(),
+            Way::Pool(trunk) => setup.trunks.get(*trunk).is_some_and(|settings| {
+                tries < u32::from(settings.attempts)
+                    && (tries as usize) < self.destinations.count(setup, &self.names, *trunk)
+            }),
+        }
+    }
+
+    /// The way to a server, with what its size and its name ask for.
+    fn step<'s>(
+        &self,
+        request: &Incoming<'_>,
+        onward: &Onward<'_>,
+        server: Server,
+        target: Option<&'s Target>,
+    ) -> Step<'s> {
+        let above = self.setup.config.streams.above_bytes;
+        let is_large = above.is_some_and(|above| request.message.bytes().len() + ADDED > above as usize);
+        let for_size =
+            is_large && server.transport == Transport::Udp && target.is_some_and(|target| target.leaves_transport_open);
+        let transport = if for_size { Transport::Tcp } else { server.transport };
+        let peer = match (transport, target, &onward.way) {
+            (Transport::Tls, Some(target), _) => Some(target.peer.clone()),
+            (Transport::Tls, None, Way::Uri(Lookup::Name(query))) => Some(self.peer(&query.host, onward)),
+            (Transport::Tls, None, _) => Some(self.peer(&server.address.ip().to_string(), onward)),
+            _ => None,
+        };
+        let hop = match &onward.way {
+            Way::Hop(hop) => hop.clone(),
+            _ => Hop { transport, port: self.egress(), to: server.address, connection: None, peer },
+        };
+        Step { hop, target, for_size, breadth: 1 }
+    }
+
+    /// Whom a remote target has to prove to be over TLS: its host, by the certificates of the trunk that it belongs to.
+    fn peer(&self, host: &str, onward: &Onward<'_>) -> Arc<TlsPeer> {
+        let trunk = self.setup.trunk_with(onward.toward).and_then(|trunk| self.setup.trunks.get(trunk));
+        Arc::new(TlsPeer { name: host.to_owned(), trunk: trunk.map(|trunk| trunk.name.clone()) })
+    }
+
+    /// Sends a request on in a branch of its own.
+    fn open_branch(&mut self, now: Time, server: Id, request: &Incoming<'_>, onward: &Onward<'_>, step: Step<'_>) {
+        let method = request.head.method();
+        let timers = &self.setup.timers;
+        let delivery = step.hop.transport.delivery();
+        let machine = match method {
+            Method::Invite => Machine::InviteClient(InviteClient::new(now, timers, delivery)),
+            _ => Machine::NonInviteClient(NonInviteClient::new(now, timers, delivery)),
+        };
+        let key = Key::new(self.onward_branch(request, &step.hop), method);
+        self.send_on(request, onward, &step, Some(key));
+        let client = self.transactions.insert_client(key, machine, step.hop, Some(server));
+        self.keep_last_transmit(client);
+        if let Some(branch) = self.transactions.branch_mut(client) {
+            branch.for_size = step.for_size;
+        }
+        if let Some(context) = self.transactions.context_mut(server) {
+            context.tries = context.tries.saturating_add(1);
+            self.counters.failovers += u64::from(context.tries > 1 && context.open == 1);
+        }
+    }
+
+    /// The branch parameter of a request that goes this way.
+    fn onward_branch(&self, request: &Incoming<'_>, hop: &Hop) -> u128 {
+        branch::onward(&self.setup.branch_key, request.branch, hop.transport, hop.to)
+    }
+
+    /// Sends an ACK of a 2xx on: once, without a transaction (RFC 3261 §16.6, §17).
+    pub(super) fn send_ack(&mut self, request: &Incoming<'_>, onward: &Onward<'_>) {
+        let found = match &onward.way {
+            Way::Uri(Lookup::Address(found)) => Some(*found),
+            Way::Uri(Lookup::Name(query)) => {
+                let known = self.names.known(query);
+                let best =
+                    known.iter().filter(|found| Some(found.priority) == known.first().map(|first| first.priority));
+                let place = call_hash(request.head.call_id) % best.clone().count().max(1) as u64;
+                best.cloned().nth(place as usize)
+            }
+            _ => None,
+        };
+        let Some(found) = found.filter(|found| self.may_reach(found.address.ip())) else { return };
+        let breadth = loops::breadth(&request.message).unwrap_or_default();
+        let step = Step { breadth, ..self.step(request, onward, found, None) };
+        self.counters.acks_forwarded += 1;
+        self.send_on(request, onward, &step, None);
+    }
+
+    /// Sends the request on with the edits that its way asks for and those that every forwarded request gets.
+    fn send_on(&mut self, request: &Incoming<'_>, onward: &Onward<'_>, step: &Step<'_>, key: Option<Key>) {
         let setup = self.setup.clone();
         let (message, head) = (&request.message, &request.head);
+        let branch = key.map_or_else(|| self.onward_branch(request, &step.hop), Key::branch);
         let edits = &mut self.edits;
-        if let (Some(host_port), Some(uri)) = (onward.host_port, head.request.parsed_uri()) {
-            edits.replace(head.request.uri.span, |out| write_request_uri(&uri, host_port, out));
+        edits.clear();
+        match &onward.path {
+            Some(path) => path.note(head, edits),
+            None => message.headers(HeaderName::Route).for_each(|route| edits.remove(route.line)),
         }
-        write::edit_forwarded(edits, message, &request.stamp, request.branch, &setup);
-        if onward.remove_routes {
-            for route in message.headers(HeaderName::Route) {
-                edits.remove(route.line);
-            }
+        if let (Some(target), Some(uri)) = (step.target, head.request.parsed_uri()) {
+            edits.replace(head.request.uri.span, |out| write_request_uri(&uri, &target.host_port, out));
         }
-        if let (Some(token), Some(key)) = (onward.record_route, setup.token_keys.first()) {
+        let digest = loops::digest(request, &setup);
+        write::edit_forwarded(edits, message, &request.stamp, (branch, digest), step.hop.transport, &setup);
+        loops::note_breadth(message, step.breadth, edits);
+        if trust::concerns(message) {
+            let (from, to) = (setup.trust_of(request.trunk), setup.trust_of(setup.trunk_with(onward.toward)));
+            trust::note(message, from, to, edits);
+        }
+        if let (Some(token), Some(signing)) = (onward.record_route, setup.token_keys.first()) {
+            let (before, after) = (request.arrival.transport, step.hop.transport);
+            let secure = head.request.parsed_uri().is_some_and(|uri| uri.secure);
             edits.insert(message.first_header(), |out| {
-                out.extend_from_slice(b"Record-Route: <sip:");
-                token.write(key, &head.call(), out);
-                out.push(b'@');
-                out.extend_from_slice(setup.sent_by.as_bytes());
-                out.extend_from_slice(b";lr>\r\n");
+                // Two where the transports differ, the later one on top (RFC 5658 §4).
+                for transport in [after].into_iter().chain((before != after).then_some(before)) {
+                    out.extend_from_slice(if secure { b"Record-Route: <sips:" } else { b"Record-Route: <sip:" });
+                    token.write(signing, &head.call(), out);
+                    out.push(b'@');
+                    out.extend_from_slice(setup.sent_by(transport).as_bytes());
+                    if transport != Transport::Udp && !(secure && transport == Transport::Tls) {
+                        out.extend_from_slice(b";transport=");
+                        out.extend_from_slice(transport.parameter().as_bytes());
+                    }
+                    out.extend_from_slice(b";lr>\r\n");
+                }
             });
         }
+        let receipt = key.filter(|_| step.hop.transport.is_reliable()).map(|key| Receipt { key, is_response: false });
         let edits = &self.edits;
-        self.outbox.transmit(&onward.next_hop, None, |out| edits.write(message, out));
+        self.outbox.transmit(&step.hop, receipt, |out| edits.write(message, out));
     }
 
-    /// Sends the CANCEL of an INVITE that the caller has cancelled, now or as soon as the branch has answered provisionally.
-    pub(super) fn cancel(&mut self, now: Time, server: Id) {
-        let Some(client) = self.transactions.get(server).and_then(|transaction| transaction.peer) else { return };
-        let Some(transaction) = self.transactions.get_mut(client) else { return };
-        if let Machine::InviteClient(machine) = &mut transaction.machine
-            && machine.cancel(now, &self.setup.timers)
-        {
-            self.send_cancel(now, client);
+    /// Keeps a request as it came, for further branches.
+    fn keep_original(&mut self, server: Id, request: &Incoming<'_>) {
+        if self.transactions.context(server).is_none_or(|context| !context.original.is_empty()) {
+            return;
         }
-        self.transactions.settle(client);
+        let original = self.transactions.copy(request.message.bytes());
+        if let Some(context) = self.transactions.context_mut(server) {
+            context.original = original;
+        }
     }
 
-    /// Sends the CANCEL of a branch, in a transaction of its own that has the branch's key.
-    pub(super) fn send_cancel(&mut self, now: Time, client: Id) {
-        let Some((branch, hop)) = self
-            .transactions
-            .key(client)
-            .zip(self.transactions.get(client))
-            .map(|(key, transaction)| (key.branch(), transaction.hop.clone()))
-        else {
-            return;
-        };
-        let key = Key::new(branch, Method::Cancel);
-        if self.transactions.client(key).is_some() {
-            return;
-        }
-        let invite = self.transactions.take_kept(client);
-        let mut layout = std::mem::take(&mut self.spare_layout);
-        if let Ok(message) = Message::read_without_body(invite.bytes(), &mut layout) {
-            self.counters.cancels_forwarded += 1;
-            let to = message.header(HeaderName::To).map(|to| to.line.of(message.bytes())).unwrap_or_default();
-            self.outbox.transmit(&hop, None, |out| write::companion(&message, Method::Cancel, to, out));
-            // Without room for a transaction it is sent once.
-            if (self.transactions.len() as u64) < with_reserve(self.setup.transactions as u64) {
-                let machine = Machine::NonInviteClient(NonInviteClient::new(now, &self.setup.timers));
-                let id = self.transactions.insert(key, machine, hop);
-                self.keep_last_transmit(id);
+    /// Reads the request that a server transaction keeps, and gives it to `act`.
+    pub(super) fn with_original<R>(
+        &mut self,
+        server: Id,
+        act: impl FnOnce(&mut Self, &Incoming<'_>) -> R,
+    ) -> Option<R> {
+        let transaction = self.transactions.get(server)?;
+        let hop = &transaction.hop;
+        let source = transaction.context()?.source;
+        let arrival = Arrival { transport: hop.transport, port: hop.port, source, connection: hop.connection };
+        let original = std::mem::take(&mut self.transactions.context_mut(server)?.original);
+        // A failover is rare: a layout of its own keeps the others free for what `act` does.
+        let mut layout = Layout::default();
+        let read = Message::read(original.bytes(), &mut layout).ok();
+        let request = read.and_then(|message| Some(Incoming::new(message, Head::of(&message)?, &arrival, &self.setup)));
+        let result = request.map(|request| act(self, &request));
+        // `act` may have kept it anew, or have let it go since nothing further can be tried.
+        match self.transactions.context_mut(server) {
+            Some(context) if context.original.is_empty() && !context.decided && result.is_some() => {
+                context.original = original;
             }
+            _ => self.transactions.release(original),
         }
-        self.spare_layout = layout;
-        self.transactions.put_kept(client, invite);
+        result
     }
 
-    /// The last queued datagram is what this transaction may have to send again.
+    /// The last queued message is what this transaction may have to send again.
     pub(super) fn keep_last_transmit(&mut self, id: Id) {
         self.transactions.keep(id, self.outbox.last());
     }
@@ -155,87 +419,49 @@ impl Engine {
         if self.setup.egress == self.setup.ingress { Port::Ingress } else { Port::Egress }
     }
 
-    /// The address that a request goes to. Of several the Call-ID chooses, so that every instance takes the same for one call.
-    pub(super) fn address(&mut self, now: Time, request: &Incoming<'_>, uri: &Uri<'_>) -> NextHop {
-        let server = match Lookup::of(uri) {
-            Some(Lookup::Address(server)) => server,
-            Some(Lookup::Name(query)) => {
-                let Some(servers) = self.names.servers(&query, now) else { return NextHop::Asked };
-                let choice = super::call_hash(request.head.call_id) % servers.len().max(1) as u64;
-                match servers.get(choice as usize) {
-                    Some(server) => *server,
-                    None => return NextHop::Unknown,
-                }
-            }
-            None => return NextHop::Unknown,
-        };
-        NextHop::Known(self.hop(&server, None))
-    }
-
-    /// The way to a server.
-    pub(super) fn hop(&self, server: &Server, peer: Option<Arc<TlsPeer>>) -> Hop {
-        Hop { transport: server.transport, port: self.egress(), to: server.address, connection: None, peer }
-    }
-
-    /// Whether a remote target may be at this address. What the sender of a request writes there must not make the edge talk to its own
-    /// machine or network; peers that are there stand in the configuration.
-    pub(super) fn may_reach(&self, ip: IpAddr) -> bool {
-        let is_everywhere = ip.is_loopback() || ip.is_multicast() || ip.is_unspecified();
-        let is_inside = is_everywhere
-            || match ip {
-                IpAddr::V4(ip) => ip.is_private() || ip.is_link_local() || ip.is_broadcast(),
-                IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
-            };
-        let is_peer = || {
-            let mut targets = self.setup.trunks.iter().flat_map(|trunk| &trunk.targets);
-            self.setup.trunk_of(ip).is_some()
-                || targets.any(|target| matches!(&target.lookup, Lookup::Address(server) if server.address.ip() == ip))
-        };
-        let is_self_call = || match self.gate {
-            Gate::SelfCall { caller, callee } => ip == caller.ip() || ip == callee.ip(),
-            _ => false,
-        };
-        !is_inside || is_peer() || is_self_call()
-    }
-}
-
-/// What is known of a next hop.
-pub(super) enum NextHop {
-    Known(Hop),
-    /// Its name is being resolved.
-    Asked,
-    /// Its name has no address.
-    Unknown,
-}
-
-/// The Route elements at the top that name this edge, all of them with a token that is good: they go before the request goes on.
-#[derive(Debug, Default)]
-pub(super) struct OwnRoutes {
-    removals: [Span; MOST_OWN_ROUTES],
-    count: usize,
-    pub(super) last: Option<(Token, Direction)>,
-}
-
-impl OwnRoutes {
-    /// Whether there was room for it.
-    pub(super) fn push(&mut self, element: Element<'_>, found: (Token, Direction)) -> bool {
-        let Some(removal) = self.removals.get_mut(self.count) else { return false };
-        *removal = element.removal();
-        self.count += 1;
-        self.last = Some(found);
-        true
-    }
-
-    pub(super) fn remove(&self, edits: &mut Edits) {
-        for removal in self.removals.iter().take(self.count) {
-            edits.remove(*removal);
+    /// What is known of the servers of a name.
+    pub(super) fn name(&mut self, now: Time, query: &Query) -> Known {
+        match self.names.servers(query, now) {
+            None => Known::Asked,
+            Some([]) => Known::Nowhere,
+            Some(_) => Known::Servers,
         }
+    }
+}
+
+/// What the name servers have said of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Servers,
+    Asked,
+    Nowhere,
+}
+
+/// One branch that is to be opened.
+#[derive(Debug)]
+struct Step<'t> {
+    hop: Hop,
+    /// The target whose host the Request-URI gets.
+    target: Option<&'t Target>,
+    /// Whether TCP is taken for the request's size alone.
+    for_size: bool,
+    /// Its Max-Breadth.
+    breadth: u32,
+}
+
+/// Whether a request of this method, from outside a dialog, may open one: then the edge stays in its path.
+pub(super) fn opens_dialog(method: Method<'_>) -> bool {
+    match method {
+        Method::Invite => true,
+        // RFC 6665 §4.3; RFC 3515 §2.4.4.
+        Method::Other(name) => matches!(name, b"SUBSCRIBE" | b"REFER" | b"NOTIFY"),
+        _ => false,
     }
 }
 
 /// The Request-URI with another host: scheme and user part kept, and the parameters but those that say how to reach the old host.
 fn write_request_uri(uri: &Uri<'_>, host_port: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"sip:");
+    out.extend_from_slice(if uri.secure { b"sips:" } else { b"sip:" });
     if let Some(user) = uri.user {
         out.extend_from_slice(user);
         out.push(b'@');
@@ -250,7 +476,9 @@ fn write_request_uri(uri: &Uri<'_>, host_port: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// RFC 3261 §19.1.1: transport, maddr and ttl are about the host; lr is a route's.
-const OF_THE_OLD_HOST: [&[u8]; 4] = [b"transport", b"maddr", b"ttl", b"lr"];
-/// A call that passes the edge twice has two route entries of ours; more than a few are a loop.
-const MOST_OWN_ROUTES: usize = 8;
+/// RFC 3261 §16.6 step 2, §19.1.1: transport, maddr and ttl are about the host; lr is a route's; method is for no Request-URI.
+const OF_THE_OLD_HOST: [&[u8]; 5] = [b"transport", b"maddr", b"ttl", b"lr", b"method"];
+/// Branches that one request has at the same time: enough for a hunt group, few enough that one INVITE floods nobody.
+const MOST_BRANCHES: u32 = 8;
+/// Bytes that a request grows by on its way, at most; see RFC 3261 §18.1.1 for why the grown size counts.
+pub(super) const ADDED: usize = 512;

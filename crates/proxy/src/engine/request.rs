@@ -3,31 +3,32 @@
 use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Message, Method};
 use sipedge_sip::transaction::ServerReaction;
-use sipedge_sip::uri::{NameAddr, Uri};
 
 use super::admission::{
-    BAD_ROUTE, FORBIDDEN, FORBIDDEN_TARGET, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND, OK, Sender,
-    UNRESOLVED, UNSUPPORTED_SCHEME,
+    BAD_EXTENSION, BAD_ROUTE, FORBIDDEN, FORBIDDEN_TARGET, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND, OK,
+    Sender, UNRESOLVED, UNSUPPORTED_SCHEME,
 };
+use super::cancel::CancelReason;
 use super::destinations::Choice;
 use super::flow::{Arrival, Hop, Transport};
 use super::head::Head;
 use super::incoming::Incoming;
-use super::relay::{NextHop, Onward, OwnRoutes};
-use super::token::Token;
+use super::relay::{Known, Onward, Way, opens_dialog};
+use super::routes::{NoPath, Path};
+use super::setup::Lookup;
+use super::token::{Direction, Token};
 use super::transactions::{Id, Key, Machine};
 use super::write::ExtraHeader;
-use super::{Engine, Gate};
+use super::{Engine, Gate, call_hash};
 
 impl Engine {
     pub(super) fn handle_request(&mut self, now: Time, arrival: &Arrival, message: &Message<'_>) {
-        let source = arrival.source;
         let Some(head) = Head::of(message) else {
             self.counters.malformed += 1;
             self.answer_malformed(arrival, message);
             return;
         };
-        let request = Incoming::new(*message, head, arrival, &self.setup.branch_key);
+        let request = Incoming::new(*message, head, arrival, &self.setup);
         let (method, invite) = (head.method(), Key::invite(request.branch));
         match method {
             Method::Ack => {
@@ -40,7 +41,7 @@ impl Engine {
             Method::Cancel => {
                 if let Some(id) = self.known(&request, invite) {
                     self.answer(&request, OK);
-                    self.cancel(now, id);
+                    self.cancel(now, id, CancelReason::of(message));
                     return;
                 }
             }
@@ -53,7 +54,7 @@ impl Engine {
             self.repeat(id);
             return;
         }
-        let sender = self.sender(source);
+        let sender = self.sender(&request);
         if head.to_tag.is_empty() {
             self.route_new(now, &request, sender)
         } else {
@@ -104,81 +105,62 @@ impl Engine {
     /// A request within a dialog goes on only by a route that this edge has issued for this very call.
     fn route_in_dialog(&mut self, now: Time, request: &Incoming<'_>, sender: &Sender) {
         let head = &request.head;
-        let mut ours = OwnRoutes::default();
-        let mut next_uri = None;
-        for element in request.message.elements(HeaderName::Route) {
-            let Some(uri) = NameAddr::parse(element.text).and_then(|value| Uri::parse(value.uri)) else {
-                self.refuse(request, sender, BAD_ROUTE);
-                return;
-            };
-            if !self.setup.is_ours(&uri) {
-                next_uri = Some(uri);
-                break;
-            }
-            let user = uri.user.unwrap_or_default();
-            let Some(found) = Token::verify(user, &self.setup.token_keys, &head.call(), now.as_secs()) else {
+        let path = match Path::of(&request.message, head, &self.setup, now.as_secs()) {
+            Ok(path) => path,
+            Err(NoPath::Broken) => return self.refuse(request, sender, BAD_ROUTE),
+            Err(NoPath::Scheme) => return self.reject(request, UNSUPPORTED_SCHEME),
+            Err(NoPath::Forged) => {
                 self.counters.refused_token += 1;
-                self.refuse(request, sender, FORBIDDEN);
-                return;
-            };
-            if !ours.push(element, found) {
-                self.reject(request, BAD_ROUTE);
+                return self.refuse(request, sender, FORBIDDEN);
+            }
+            Err(NoPath::NoDialog) if head.method() == Method::Ack => {
+                self.counters.stray_acks += 1;
                 return;
             }
-        }
-        let Some((token, direction)) = ours.last else {
-            match head.method() {
-                Method::Ack => self.counters.stray_acks += 1,
-                _ => {
-                    self.counters.refused_token += 1;
-                    self.refuse(request, sender, NO_SUCH_DIALOG);
-                }
+            Err(NoPath::NoDialog) => {
+                self.counters.refused_token += 1;
+                return self.refuse(request, sender, NO_SUCH_DIALOG);
             }
-            return;
         };
         if !self.may_forward(request) {
             return;
         }
-        let target = next_uri.or_else(|| head.request.parsed_uri());
-        let Some(target) = target.filter(|uri| !uri.secure) else {
-            self.reject(request, UNSUPPORTED_SCHEME);
-            return;
+        let Some(lookup) = Lookup::of(&path.next) else {
+            return self.reject(request, UNSUPPORTED_SCHEME);
         };
-        if self.setup.is_ours(&target) {
-            // Nothing of ours is a remote target: sent on, it would come back until Max-Forwards ends it.
-            self.reject(request, NO_SUCH_DIALOG);
-            return;
-        }
-        let next_hop = match self.address(now, request, &target) {
-            NextHop::Known(next_hop) => next_hop,
-            NextHop::Asked => {
-                // The peer's retransmission will find the answer.
-                self.counters.unresolved_destination += 1;
-                return;
-            }
-            NextHop::Unknown => {
-                self.counters.unresolved_destination += 1;
-                self.reject(request, UNRESOLVED);
-                return;
-            }
+        let may_reach = match &lookup {
+            Lookup::Address(server) => self.may_reach(server.address.ip()),
+            Lookup::Name(query) => match self.name(now, query) {
+                Known::Servers => {
+                    let known = self.names.known(query);
+                    known.iter().any(|server| self.may_reach(server.address.ip()))
+                }
+                Known::Asked if head.method() == Method::Ack || self.waiting.is_full() => {
+                    // The 2xx comes again, and the answer will be there.
+                    self.counters.unresolved_destination += 1;
+                    return;
+                }
+                Known::Asked => true,
+                Known::Nowhere => {
+                    self.counters.unresolved_destination += 1;
+                    return self.reject(request, UNRESOLVED);
+                }
+            },
         };
-        if !self.may_reach(next_hop.to.ip()) {
-            self.reject(request, FORBIDDEN_TARGET);
-            return;
+        if !may_reach {
+            return self.reject(request, FORBIDDEN_TARGET);
         }
-        let counted = self.counted_call(request, &token, direction);
-        self.edits.clear();
-        ours.remove(&mut self.edits);
-        let onward = Onward { next_hop, host_port: None, record_route: None, remove_routes: false, counted };
-        match head.method() {
-            Method::Ack => {
-                self.counters.acks_forwarded += 1;
-                self.send_on(request, &onward);
-            }
-            _ => {
-                self.counters.requests_in_dialog += 1;
-                self.relay(now, request, &onward);
-            }
+        let counted = self.counted_call(request, &path.token, path.direction);
+        let toward = match path.direction {
+            Direction::FromCaller => path.token.to,
+            Direction::FromCallee => path.token.from,
+        };
+        let onward = Onward { way: Way::Uri(lookup), path: Some(path), record_route: None, counted, toward };
+        if head.method() == Method::Ack {
+            self.send_ack(request, &onward);
+        } else {
+            self.counters.requests_in_dialog += 1;
+            self.relay(now, request, &onward);
         }
     }
 
@@ -191,83 +173,86 @@ impl Engine {
                 self.counters.stray_acks += 1;
                 return;
             }
-            (Sender::Stranger, _) => {
-                self.refuse(request, &Sender::Stranger, FORBIDDEN);
-                return;
-            }
+            (Sender::Stranger, _) => return self.refuse(request, &Sender::Stranger, FORBIDDEN),
             (Sender::SelfCall { callee }, _) => {
-                self.edits.clear();
                 let token = Token { from: 0, to: 0, issued: now.as_secs() as u32 };
-                let next_hop =
+                let hop =
                     Hop { transport: Transport::Udp, port: self.egress(), to: callee, connection: None, peer: None };
                 let onward =
-                    Onward { next_hop, host_port: None, record_route: Some(token), remove_routes: true, counted: None };
-                self.relay(now, request, &onward);
-                return;
-            }
-            (Sender::Trunk(_), Method::Options) => {
-                self.counters.options_answered += 1;
-                let is_leaving = matches!(self.gate, Gate::Draining { .. });
-                self.answer(request, if is_leaving { self.unavailable() } else { OK.with(ExtraHeader::Allow) });
-                return;
-            }
-            (Sender::Trunk(_), method) if !matches!(method, Method::Invite | Method::Cancel) => {
-                self.counters.refused_method += 1;
-                self.answer(request, METHOD_NOT_ALLOWED);
-                return;
+                    Onward { way: Way::Hop(hop), path: None, record_route: Some(token), counted: None, toward: 0 };
+                return self.relay(now, request, &onward);
             }
             (Sender::Trunk(trunk), _) => trunk,
         };
+        match method {
+            Method::Options => return self.answer_options(request),
+            // This edge is no registrar, and nobody's presence agent.
+            Method::Register | Method::Other(b"PUBLISH") => {
+                self.counters.refused_method += 1;
+                return self.answer(request, METHOD_NOT_ALLOWED);
+            }
+            _ => {}
+        }
         if !self.may_forward(request) {
             return;
         }
-        let Some(uri) = request.head.request.parsed_uri().filter(|uri| !uri.secure) else {
-            self.reject(request, UNSUPPORTED_SCHEME);
-            return;
-        };
-        if uri.user.is_none_or(<[u8]>::is_empty) {
+        let uri = request.head.request.parsed_uri();
+        if uri.and_then(|uri| uri.user).is_none_or(<[u8]>::is_empty) {
             // Nobody is called.
-            self.reject(request, NOT_FOUND);
-            return;
+            return self.reject(request, NOT_FOUND);
         }
         let setup = self.setup.clone();
-        let destination = setup.trunks.get(trunk).and_then(|trunk| trunk.destination);
-        let Some(to) = destination else {
-            self.reject(request, NO_ROUTE);
-            return;
+        let Some(to) = setup.trunks.get(trunk).and_then(|trunk| trunk.destination) else {
+            return self.reject(request, NO_ROUTE);
         };
-        let call = super::call_hash(request.head.call_id);
-        let choice = self.destinations.choose(now, &setup, &self.names, to, call, |_| false);
-        let chosen = match choice {
-            Choice::Take(candidate) => {
-                setup.trunks.get(to).and_then(|to| Some((candidate, to.targets.get(candidate.target)?)))
-            }
-            Choice::Exhausted | Choice::Unavailable => None,
-        };
-        let Some((candidate, target)) = chosen else {
+        let is_secure = |to: &super::setup::Trunk| to.targets.iter().all(|target| target.lookup.is_secure());
+        if uri.is_some_and(|uri| uri.secure) && !setup.trunks.get(to).is_some_and(is_secure) {
+            // RFC 5630 §4: a SIPS request goes over TLS to its end, or nowhere.
+            return self.reject(request, UNSUPPORTED_SCHEME);
+        }
+        let call = call_hash(request.head.call_id);
+        if !matches!(self.destinations.choose(now, &setup, &self.names, to, call, |_| false), Choice::Take(_)) {
             self.counters.unresolved_destination += 1;
-            self.refuse_for_now(now, request, self.unavailable());
-            return;
-        };
-        let next_hop = self.hop(&candidate.server, Some(target.peer.clone()));
-        let counted = if method == Method::Invite {
-            match self.admit_call(now, request, trunk, to) {
+            return self.refuse_for_now(now, request, self.unavailable());
+        }
+        let counted = match method {
+            Method::Invite => match self.admit_call(now, request, trunk, to) {
                 Ok(counted) => counted,
                 Err(()) => return,
-            }
-        } else {
-            None
+            },
+            Method::Cancel => None,
+            _ => match self.admit_request(now, request, trunk, to) {
+                Ok(()) => None,
+                Err(()) => return,
+            },
         };
         let fingerprint = |trunk: usize| setup.trunks.get(trunk).map(|trunk| trunk.fingerprint).unwrap_or_default();
         let token = Token { from: fingerprint(trunk), to: fingerprint(to), issued: now.as_secs() as u32 };
-        let record_route = (method == Method::Invite).then_some(token);
-        self.edits.clear();
-        let onward =
-            Onward { next_hop, host_port: Some(&target.host_port), record_route, remove_routes: true, counted };
+        let record_route = opens_dialog(method).then_some(token);
+        let onward = Onward { way: Way::Pool(to), path: None, record_route, counted, toward: token.to };
         match method {
             Method::Invite => self.counters.calls_started += 1,
-            _ => self.counters.cancels_forwarded += 1,
+            Method::Cancel => self.counters.cancels_forwarded += 1,
+            _ => self.counters.requests_outside += 1,
         }
         self.relay(now, request, &onward);
+    }
+
+    /// OPTIONS to the edge (RFC 3261 §11.2).
+    fn answer_options(&mut self, request: &Incoming<'_>) {
+        if !self.may_forward(request) {
+            return;
+        }
+        self.counters.options_answered += 1;
+        let is_leaving = matches!(self.gate, Gate::Draining { .. });
+        let required = request.message.header(HeaderName::Require).is_some();
+        self.answer(
+            request,
+            match (required, is_leaving) {
+                (true, _) => BAD_EXTENSION,
+                (false, true) => self.unavailable(),
+                (false, false) => OK.with(ExtraHeader::Allow),
+            },
+        );
     }
 }

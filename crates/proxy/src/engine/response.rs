@@ -4,6 +4,7 @@ use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Message, Method};
 use sipedge_sip::transaction::ClientReaction;
 
+use super::context::Outcome;
 use super::transactions::{Id, Key, Machine};
 use super::{Engine, branch, write};
 
@@ -14,9 +15,14 @@ impl Engine {
             self.counters.stray_responses += 1;
             return;
         };
+        let key = self.transactions.key(client);
+        if let Some(key) = key.filter(|key| self.destinations.is_probe(*key)) {
+            self.probe_answered(now, key, code);
+        }
         let timers = &self.setup.timers;
         let Some(transaction) = self.transactions.get_mut(client) else { return };
-        if transaction.peer.is_some() && message.elements(HeaderName::Via).nth(1).is_none() {
+        let has_server = transaction.as_branch().is_some_and(|branch| branch.server.is_some());
+        if has_server && message.elements(HeaderName::Via).nth(1).is_none() {
             // §16.7 step 3: without our Via there would be none, and nobody to take it. A peer that has answered another instance's
             // CANCEL with this branch gives that answer again.
             self.counters.stray_responses += 1;
@@ -28,30 +34,31 @@ impl Engine {
             Machine::NonInviteClient(machine) => (machine.handle_response(now, code, timers), false),
             Machine::InviteServer(_) | Machine::NonInviteServer(_) => return,
         };
+        if was_pending && code >= 200 {
+            let (transport, address) = (transaction.hop.transport, transaction.hop.to);
+            self.note_answer(now, transport, address, code, message.retry_after());
+        }
         self.transactions.settle(client);
-        match reaction {
-            ClientReaction::Absorb => {}
-            ClientReaction::Acknowledge { first } => {
+        match (reaction, code) {
+            (ClientReaction::Absorb, _) => {}
+            (ClientReaction::Acknowledge { first }, _) => {
                 self.acknowledge(client, message);
                 if first {
-                    self.end_failed_call(client);
-                    self.respond(now, client, message, code);
+                    self.close_branch(now, client, Outcome::Response(message, code));
                 }
             }
-            ClientReaction::Pass => {
-                if was_pending && code >= 200 {
-                    // The request is not needed again, whatever is retransmitted.
-                    self.transactions.forget(client);
-                    if is_invite {
-                        self.counters.calls_answered += u64::from(self.opens_call(client));
-                    } else if code < 300 {
-                        // A BYE that was refused has ended nothing.
-                        self.end_counted_call(client);
-                    }
+            (ClientReaction::Pass, ..=199) => {
+                if let Some(server) = self.transactions.server_of(client) {
+                    self.respond(now, server, message, code);
                 }
-                self.respond(now, client, message, code);
-                if code < 200 {
-                    self.handle_provisional(now, client);
+                self.handle_provisional(now, client);
+            }
+            (ClientReaction::Pass, _) => {
+                // The request is not needed again, whatever is retransmitted.
+                self.transactions.forget(client);
+                match is_invite {
+                    true => self.accept_branch(now, client, message, code),
+                    false => self.close_branch(now, client, Outcome::Response(message, code)),
                 }
             }
         }
@@ -60,7 +67,7 @@ impl Engine {
     /// The client transaction that a response belongs to: its topmost Via is ours and bears the branch of one (RFC 3261 §17.1.3).
     fn waiting_client(&self, message: &Message<'_>) -> Option<Id> {
         let (via, _) = message.top_via()?;
-        if !self.setup.is_our_via(via.host, via.port) {
+        if !self.setup.is_our_via(&via) {
             return None;
         }
         self.transactions.client(Key::new(branch::of_response(&via)?, message.cseq()?.method))
@@ -100,7 +107,9 @@ impl Engine {
         let written = match Message::read_without_body(kept, &mut layout) {
             Ok(invite) => {
                 let to = refusal.header(HeaderName::To).map(|to| to.line.of(refusal.bytes())).unwrap_or_default();
-                self.outbox.transmit(&hop, receipt, |out| write::companion(&invite, Method::Ack, to, out));
+                self.outbox.transmit(&hop, receipt, |out| {
+                    write::companion(&invite, &write::Companion { method: Method::Ack, to, more: b"" }, out)
+                });
                 true
             }
             Err(_) => false,
@@ -108,71 +117,6 @@ impl Engine {
         self.spare_layout = layout;
         if written {
             self.keep_last_transmit(client);
-        }
-    }
-
-    /// Sends a response on to the request's sender: without our Via, by the socket and to the address that the request came by.
-    fn respond(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
-        let timers = &self.setup.timers;
-        let Some(server) = self.transactions.get(client).and_then(|transaction| transaction.peer) else { return };
-        let Some(transaction) = self.transactions.get_mut(server) else { return };
-        // 100 is hop by hop (§16.7 step 5).
-        let passes = code != 100
-            && match &mut transaction.machine {
-                Machine::InviteServer(machine) => machine.handle_response(now, code, timers),
-                // RFC 4320 §4.2: no 408 to a non-INVITE request.
-                Machine::NonInviteServer(machine) => code != 408 && machine.handle_response(now, code, timers),
-                Machine::InviteClient(_) | Machine::NonInviteClient(_) => false,
-            };
-        if !passes {
-            return;
-        }
-        let keeps = match &transaction.machine {
-            Machine::InviteServer(machine) => machine.may_repeat(),
-            _ => true,
-        };
-        let (hop, receipt) = (transaction.hop.clone(), transaction.receipt());
-        let edits = &mut self.edits;
-        edits.clear();
-        if let Some((_, via)) = message.top_via() {
-            edits.remove(via.removal());
-        }
-        if code == 503
-            && let Some(status) = message.status_span()
-        {
-            // §16.7 step 6: our upstream must not take the edge for overloaded.
-            edits.replace(status, |out| out.extend_from_slice(b"500 Server Internal Error"));
-        }
-        let edits = &self.edits;
-        self.counters.responses_forwarded += 1;
-        self.outbox.transmit(&hop, receipt, |out| edits.write(message, out));
-        if keeps {
-            self.keep_last_transmit(server);
-        } else {
-            self.transactions.forget(server);
-        }
-        self.transactions.settle(server);
-    }
-
-    /// Whether this INVITE opens a call, and is not one within a dialog.
-    fn opens_call(&self, client: Id) -> bool {
-        self.transactions.get(client).is_some_and(|transaction| transaction.opens_call)
-    }
-
-    /// The INVITE was refused, cancelled or not answered: a limit counts it no longer.
-    pub(super) fn end_failed_call(&mut self, client: Id) {
-        if !self.opens_call(client) {
-            return;
-        }
-        self.counters.calls_failed += 1;
-        self.end_counted_call(client);
-    }
-
-    /// The INVITE came to nothing, or the BYE was answered.
-    fn end_counted_call(&mut self, client: Id) {
-        let counted = self.transactions.get_mut(client).and_then(|transaction| transaction.counted.take());
-        if let Some(leg) = counted.and_then(|key| self.calls.end_leg(key)) {
-            self.give_call(leg);
         }
     }
 }

@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 use sipedge_sip::transaction::Timers;
 use sipedge_sip::uri::Uri;
+use sipedge_sip::via::Via;
 
 use super::flow::{Query, Server, TlsPeer, Transport};
 use super::keys::{Key, TokenKeys};
@@ -23,8 +24,10 @@ pub struct Setup {
     pub(super) egress: SocketAddr,
     /// Host that peers are told, an IPv6 address in brackets.
     pub(super) advertised: String,
-    /// Host and, unless it is a name with the default port, port: what Via and Record-Route say.
-    pub(super) sent_by: String,
+    /// Host and, unless it is a name with the default port, port: what Via and Record-Route say over UDP and TCP.
+    sent_by: String,
+    /// The same over TLS.
+    sent_by_tls: String,
     pub(super) timers: Timers,
     pub(super) trunks: Vec<Trunk>,
     pub(super) branch_key: Key,
@@ -78,6 +81,14 @@ pub(super) struct Trunk {
     pub(super) counts_calls: bool,
 }
 
+impl Trunk {
+    /// The target that a server belongs to, among those that are addresses; else the first.
+    pub(super) fn target_at(&self, address: SocketAddr) -> Option<&Target> {
+        let is_at = |target: &&Target| matches!(&target.lookup, Lookup::Address(server) if server.address == address);
+        self.targets.iter().find(is_at).or(self.targets.first())
+    }
+}
+
 /// Where calls to a trunk go.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -88,6 +99,8 @@ pub(super) struct Target {
     pub(super) lookup: Lookup,
     pub(super) priority: u16,
     pub(super) weight: u16,
+    /// Whether its URI names no transport.
+    pub(super) leaves_transport_open: bool,
     /// Whom its servers have to prove to be over TLS.
     pub(super) peer: Arc<TlsPeer>,
 }
@@ -102,6 +115,14 @@ pub(super) enum Lookup {
 }
 
 impl Lookup {
+    /// Whether nothing but TLS leads there.
+    pub(super) fn is_secure(&self) -> bool {
+        match self {
+            Self::Address(server) => server.transport == Transport::Tls,
+            Self::Name(query) => query.secure,
+        }
+    }
+
     /// `None`: the URI names a transport that this edge does not speak, or its host is no text.
     pub(super) fn of(uri: &Uri<'_>) -> Option<Self> {
         let named = match uri.parameter(b"transport") {
@@ -110,14 +131,16 @@ impl Lookup {
         };
         let secure = uri.secure || named == Some(Transport::Tls);
         let transport = if secure { Some(Transport::Tls) } else { named };
-        Some(match uri.ip() {
+        // RFC 3263 §4: maddr takes the host's place.
+        let host = uri.maddr().unwrap_or(uri.host);
+        Some(match sipedge_sip::uri::parse_ip(host) {
             Some(ip) => {
                 let transport = transport.unwrap_or(Transport::Udp);
                 let address = SocketAddr::new(ip, uri.port.unwrap_or(transport.default_port()));
                 Self::Address(Server { priority: 0, weight: 1, transport, address })
             }
             None => {
-                let host = std::str::from_utf8(uri.host).ok()?.to_ascii_lowercase();
+                let host = std::str::from_utf8(host).ok()?.to_ascii_lowercase();
                 Self::Name(Query { host, port: uri.port, transport, secure })
             }
         })
@@ -140,7 +163,12 @@ impl Setup {
         let is_name = place.advertised.parse::<IpAddr>().is_err();
         let port = place.ingress.port();
         // A port behind a name would keep peers from looking up its SRV records.
-        let sent_by = if is_name && port == SIP_PORT { advertised.clone() } else { format!("{advertised}:{port}") };
+        let sent_by = |transport: Transport, port: u16| match is_name && port == transport.default_port() {
+            true => advertised.clone(),
+            false => format!("{advertised}:{port}"),
+        };
+        let sent_by_tls = sent_by(Transport::Tls, tls_port(&config));
+        let sent_by = sent_by(Transport::Udp, port);
 
         let trunks = trunks(&config, &mut reasons);
         let (sources4, sources6) = sources(&config, &mut reasons);
@@ -160,6 +188,7 @@ impl Setup {
                 egress: place.egress,
                 advertised,
                 sent_by,
+                sent_by_tls,
                 timers,
                 trunks,
                 branch_key,
@@ -192,18 +221,44 @@ impl Setup {
         }
     }
 
+    /// The trunk whose name has this fingerprint.
+    pub(super) fn trunk_with(&self, fingerprint: u16) -> Option<usize> {
+        self.trunks.iter().position(|trunk| trunk.fingerprint == fingerprint)
+    }
+
+    /// What a trunk's word is taken for; nothing, when it is none.
+    pub(super) fn trust_of(&self, trunk: Option<usize>) -> Trust {
+        trunk.and_then(|trunk| self.trunks.get(trunk)).map(|trunk| trunk.trust).unwrap_or_default()
+    }
+
+    /// What Via and Record-Route say of this edge over a transport: host and, unless it is a name with the default port, port.
+    pub(super) fn sent_by(&self, transport: Transport) -> &str {
+        if transport == Transport::Tls { &self.sent_by_tls } else { &self.sent_by }
+    }
+
     /// Whether a URI names this edge: by its advertised host or a bound address, and the port of a listener.
     pub(super) fn is_ours(&self, uri: &Uri<'_>) -> bool {
-        let port = uri.port.unwrap_or(SIP_PORT);
-        let is_port = port == self.ingress.port() || port == self.egress.port();
-        is_port
+        let is_tls = uri.secure || uri.transport().is_some_and(|value| value.eq_ignore_ascii_case(b"tls"));
+        let default = if is_tls { Transport::Tls } else { Transport::Udp }.default_port();
+        self.has_port(uri.port.unwrap_or(default))
             && (uri.host.eq_ignore_ascii_case(self.advertised.as_bytes())
                 || uri.ip().is_some_and(|ip| ip == self.ingress.ip() || ip == self.egress.ip()))
     }
 
     /// Whether the sent-by of a Via is what we write there.
-    pub(super) fn is_our_via(&self, host: &[u8], port: Option<u16>) -> bool {
-        port.unwrap_or(SIP_PORT) == self.ingress.port() && host.eq_ignore_ascii_case(self.advertised.as_bytes())
+    pub(super) fn is_our_via(&self, via: &Via<'_>) -> bool {
+        let is_tls = via.transport.eq_ignore_ascii_case(b"tls");
+        let (transport, ours) = match is_tls {
+            true => (Transport::Tls, tls_port(&self.config)),
+            false => (Transport::Udp, self.ingress.port()),
+        };
+        via.port.unwrap_or(transport.default_port()) == ours
+            && via.host.eq_ignore_ascii_case(self.advertised.as_bytes())
+    }
+
+    fn has_port(&self, port: u16) -> bool {
+        let is_tls = self.config.listen.tls.is_some() && port == tls_port(&self.config);
+        is_tls || port == self.ingress.port() || port == self.egress.port()
     }
 }
 
@@ -340,9 +395,15 @@ impl Target {
             lookup,
             priority: settings.priority,
             weight: settings.weight,
+            leaves_transport_open: uri.transport().is_none(),
             peer: Arc::new(peer),
         })
     }
+}
+
+/// The port of TLS. An edge that opens TLS connections and accepts none still writes a port into its Via.
+fn tls_port(config: &Config) -> u16 {
+    config.listen.tls.as_ref().map_or(Transport::Tls.default_port(), |listener| listener.port)
 }
 
 fn millis(ms: u32) -> Duration {

@@ -1,14 +1,13 @@
 //! What the passing of time does to transactions (RFC 3261 §16.8, §17).
 
 use sipedge_sip::Time;
-use sipedge_sip::message::Message;
 use sipedge_sip::transaction::{ClientExpiry, ServerExpiry};
 
 use super::Engine;
-use super::admission::{TIMEOUT, TRYING};
+use super::admission::TRYING;
+use super::context::Outcome;
 use super::flow::Receipt;
 use super::transactions::{Id, Machine};
-use super::write::{self, Answer};
 
 impl Engine {
     pub(super) fn transaction_timeout(&mut self, now: Time, id: Id) {
@@ -29,7 +28,14 @@ impl Engine {
                 }
             }
             Expiry::Server(ServerExpiry::Trying) => self.answer_for(now, id, TRYING),
-            Expiry::Client(ClientExpiry::Cancel) => self.send_cancel(now, id),
+            Expiry::Client(ClientExpiry::Cancel) => {
+                // Who has rung for so long has decided not to answer: nobody else is tried.
+                let server = transaction.as_branch().and_then(|branch| branch.server);
+                if let Some(context) = server.and_then(|server| self.transactions.context_mut(server)) {
+                    context.decided = true;
+                }
+                self.send_cancel(now, id);
+            }
             Expiry::Client(ClientExpiry::TimedOut) => {
                 self.counters.timeouts += 1;
                 let ends = matches!(transaction.machine, Machine::NonInviteClient(_));
@@ -48,55 +54,38 @@ impl Engine {
         self.transactions.settle(id);
     }
 
-    /// A stream could not deliver a message.
+    /// A stream could not deliver a message (RFC 3261 §16.9). A response that cannot be delivered is lost: its transaction goes on as if it
+    /// had been sent (RFC 6026 §8.8).
     pub(super) fn transport_failed(&mut self, now: Time, receipt: Receipt) {
-        if !receipt.is_response
-            && let Some(client) = self.transactions.client(receipt.key)
-        {
-            self.time_out(now, client);
-        }
-    }
-
-    /// No answer came: an INVITE's sender gets 408; others get nothing, their own Timer F ends them (RFC 4320 §4.2).
-    fn time_out(&mut self, now: Time, client: Id) {
-        let server = self.transactions.get(client).and_then(|transaction| transaction.peer);
-        if let Some(server) = server {
-            let is_invite = self
-                .transactions
-                .get(server)
-                .is_some_and(|transaction| matches!(transaction.machine, Machine::InviteServer(_)));
-            if is_invite {
-                self.answer_for(now, server, TIMEOUT);
-            }
-        }
-        self.end_failed_call(client);
-    }
-
-    /// Answers a forwarded request ourselves, from the request as its client transaction keeps it.
-    fn answer_for(&mut self, now: Time, server: Id, answer: Answer) {
-        let timers = &self.setup.timers;
-        let Some(client) = self.transactions.get(server).and_then(|transaction| transaction.peer) else { return };
-        let Some(branch) = self.transactions.key(server).map(super::transactions::Key::branch) else { return };
-        let Some(transaction) = self.transactions.get_mut(server) else { return };
-        let passes = match &mut transaction.machine {
-            Machine::InviteServer(machine) => machine.handle_response(now, answer.code, timers),
-            // Its machine has asked for the 100 itself.
-            Machine::NonInviteServer(_) => answer.code == TRYING.code,
-            Machine::InviteClient(_) | Machine::NonInviteClient(_) => false,
-        };
-        if !passes {
+        self.counters.transport_failures += 1;
+        if receipt.is_response {
             return;
         }
-        let (hop, receipt) = (transaction.hop.clone(), transaction.receipt());
-        let mut layout = std::mem::take(&mut self.spare_layout);
-        let request = self.transactions.take_kept(client);
-        if let Ok(forwarded) = Message::read_without_body(request.bytes(), &mut layout) {
-            self.outbox.transmit(&hop, receipt, |out| write::answer_forwarded(&forwarded, answer, branch, out));
-            self.keep_last_transmit(server);
+        let Some(client) = self.transactions.client(receipt.key) else { return };
+        let Some(transaction) = self.transactions.get_mut(client) else { return };
+        let has_failed = match &mut transaction.machine {
+            Machine::InviteClient(machine) => machine.handle_failure(now),
+            Machine::NonInviteClient(machine) => machine.handle_failure(now),
+            Machine::InviteServer(_) | Machine::NonInviteServer(_) => false,
+        };
+        let (transport, address) = (transaction.hop.transport, transaction.hop.to);
+        if has_failed {
+            self.note_failure(now, transport, address);
+            self.close_branch(now, client, Outcome::Unreachable);
         }
-        self.transactions.put_kept(client, request);
-        self.spare_layout = layout;
-        self.transactions.settle(server);
+        self.transactions.settle(client);
+    }
+
+    /// No answer came in time.
+    fn time_out(&mut self, now: Time, client: Id) {
+        let Some(transaction) = self.transactions.get(client) else { return };
+        let (transport, address) = (transaction.hop.transport, transaction.hop.to);
+        if let Some(key) = self.transactions.key(client).filter(|key| self.destinations.is_probe(*key)) {
+            self.probe_timed_out(now, key);
+        } else {
+            self.note_silence(now, transport, address);
+        }
+        self.close_branch(now, client, Outcome::Silence);
     }
 }
 

@@ -7,14 +7,15 @@ use sipedge_sip::message::Method;
 use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 use sipedge_sip::{Time, TimerWheel};
 
+use super::context::Context;
 use super::flow::{Hop, Receipt};
 use super::pool::{Kept, Pool};
 use super::token::fingerprint;
 
 /// All transactions of an engine: found by branch, timed by one wheel, their messages kept in one pool.
 ///
-/// A forwarded request is a server transaction and a client transaction that know each other as `peer`; RFC 3261 §16.2 calls the pair
-/// the response context.
+/// A forwarded request is a server transaction and a client transaction for each of its branches. The server transaction holds what
+/// RFC 3261 §16.2 calls the response context; its branches are a list through the client transactions.
 #[derive(Debug)]
 pub(super) struct Transactions {
     entries: Vec<Option<Transaction>>,
@@ -33,8 +34,7 @@ pub(super) struct Transactions {
 pub(super) struct Transaction {
     key: Key,
     pub(super) machine: Machine,
-    /// The other half of a forwarded request.
-    pub(super) peer: Option<Id>,
+    pub(super) side: Side,
     /// Where its messages go, and how.
     pub(super) hop: Hop,
     /// What may have to be sent again: of a server transaction the last response, of a client transaction the request, and after a
@@ -42,10 +42,28 @@ pub(super) struct Transaction {
     pub(super) kept: Kept,
     /// Whether it is counted among those without a final response.
     pending: bool,
-    /// Whether it is the client half of an INVITE from outside a dialog.
-    pub(super) opens_call: bool,
-    /// Key of the counted call that this INVITE has opened or this BYE ends, when a limit counts it.
-    pub(super) counted: Option<u128>,
+}
+
+/// What a transaction is for.
+#[derive(Debug)]
+pub(super) enum Side {
+    /// It has received a request; this is what became of it.
+    Server(Context),
+    /// It has sent one.
+    Client(Branch),
+}
+
+/// One branch of a forwarded request; a CANCEL or a probe of the edge's own, without a server transaction, is one too.
+#[derive(Debug, Default)]
+pub(super) struct Branch {
+    /// The server transaction of the request.
+    pub(super) server: Option<Id>,
+    /// The branch that was opened before this one.
+    next: Option<Id>,
+    /// Whether its final response, or what stands for it, has come.
+    pub(super) closed: bool,
+    /// Whether TCP was taken for the request's size alone: where TCP fails, UDP is tried (RFC 3261 §18.1.1).
+    pub(super) for_size: bool,
 }
 
 /// Which of the four.
@@ -58,6 +76,22 @@ pub(super) enum Machine {
 }
 
 impl Transaction {
+    /// The response context, of a server transaction.
+    pub(super) fn context(&self) -> Option<&Context> {
+        match &self.side {
+            Side::Server(context) => Some(context),
+            Side::Client(_) => None,
+        }
+    }
+
+    /// The branch, of a client transaction.
+    pub(super) fn as_branch(&self) -> Option<&Branch> {
+        match &self.side {
+            Side::Server(_) => None,
+            Side::Client(branch) => Some(branch),
+        }
+    }
+
     /// What comes back when one of its messages could not be delivered.
     pub(super) fn receipt(&self) -> Option<Receipt> {
         let is_response = self.machine.is_server();
@@ -163,54 +197,92 @@ impl Transactions {
         self.entries.get_mut(id.0 as usize)?.as_mut()
     }
 
-    /// Adds a transaction with nothing kept and sets its timer.
-    pub(super) fn insert(&mut self, key: Key, machine: Machine, hop: Hop) -> Id {
+    /// The response context of a server transaction.
+    pub(super) fn context(&self, server: Id) -> Option<&Context> {
+        self.get(server)?.context()
+    }
+
+    /// The response context of a server transaction.
+    pub(super) fn context_mut(&mut self, server: Id) -> Option<&mut Context> {
+        match &mut self.get_mut(server)?.side {
+            Side::Server(context) => Some(context),
+            Side::Client(_) => None,
+        }
+    }
+
+    /// The branch of a client transaction.
+    pub(super) fn branch_mut(&mut self, client: Id) -> Option<&mut Branch> {
+        match &mut self.get_mut(client)?.side {
+            Side::Server(_) => None,
+            Side::Client(branch) => Some(branch),
+        }
+    }
+
+    /// The server transaction whose request a client transaction has sent on.
+    pub(super) fn server_of(&self, client: Id) -> Option<Id> {
+        self.get(client)?.as_branch()?.server
+    }
+
+    /// The branches of a server transaction, newest first.
+    pub(super) fn branches(&self, server: Id) -> impl Iterator<Item = Id> {
+        let next = |id: &Id| self.get(*id)?.as_branch()?.next;
+        std::iter::successors(self.context(server).and_then(|context| context.newest), next)
+    }
+
+    /// The branch after this one, to go through them while they change.
+    pub(super) fn next_branch(&self, client: Id) -> Option<Id> {
+        self.get(client)?.as_branch()?.next
+    }
+
+    /// Adds the transaction of a request that has arrived, with nothing kept, and sets its timer.
+    pub(super) fn insert_server(&mut self, key: Key, machine: Machine, hop: Hop, context: Context) -> Id {
+        self.insert(key, machine, hop, Side::Server(context))
+    }
+
+    /// Adds the transaction of a request that goes out, with nothing kept, and sets its timer. With a server transaction it is the newest
+    /// of its branches.
+    pub(super) fn insert_client(&mut self, key: Key, machine: Machine, hop: Hop, server: Option<Id>) -> Id {
+        let next = server.and_then(|server| self.context(server)?.newest);
+        let id = self.insert(key, machine, hop, Side::Client(Branch { server, next, ..Branch::default() }));
+        if let Some(context) = server.and_then(|server| self.context_mut(server)) {
+            context.newest = Some(id);
+            context.open += 1;
+        }
+        id
+    }
+
+    fn insert(&mut self, key: Key, machine: Machine, hop: Hop, side: Side) -> Id {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() as u32 - 1
         });
         let table = if machine.is_server() { &mut self.servers } else { &mut self.clients };
         table.insert(key, slot);
-        let kept = Kept::default();
         if let Some(entry) = self.entries.get_mut(slot as usize) {
-            *entry = Some(Transaction {
-                key,
-                machine,
-                peer: None,
-                hop,
-                kept,
-                pending: false,
-                opens_call: false,
-                counted: None,
-            });
+            *entry = Some(Transaction { key, machine, side, hop, kept: Kept::default(), pending: false });
         }
         self.settle(Id(slot));
         Id(slot)
     }
 
-    /// Makes the two halves of a forwarded request known to each other.
-    pub(super) fn join(&mut self, server: Id, client: Id) {
-        if let Some(transaction) = self.get_mut(server) {
-            transaction.peer = Some(client);
-        }
-        if let Some(transaction) = self.get_mut(client) {
-            transaction.peer = Some(server);
-        }
-    }
-
     /// Keeps `message` instead of what was kept; nothing when there is no memory left for it: then it is not sent again.
     pub(super) fn keep(&mut self, id: Id, message: &[u8]) {
         self.forget(id);
+        let kept = self.copy(message);
+        self.put_kept(id, kept);
+    }
+
+    /// A copy of `message` out of the pool, empty when there is no memory left for it.
+    pub(super) fn copy(&mut self, message: &[u8]) -> Kept {
         if self.pool.held() + Pool::cost(message.len()) > self.most_bytes {
-            return;
+            return Kept::default();
         }
-        let kept = self.pool.keep(message);
-        match self.get_mut(id) {
-            Some(transaction) => {
-                transaction.kept = kept;
-            }
-            None => self.pool.release(kept),
-        }
+        self.pool.keep(message)
+    }
+
+    /// The memory of a copy is used again.
+    pub(super) fn release(&mut self, kept: Kept) {
+        self.pool.release(kept);
     }
 
     /// Nothing has to be sent again any more.
@@ -248,9 +320,10 @@ impl Transactions {
         }
     }
 
-    /// Removes a transaction; its peer stands alone from then on.
-    pub(super) fn remove(&mut self, id: Id) -> Option<Transaction> {
-        let mut transaction = self.entries.get_mut(id.0 as usize)?.take()?;
+    /// Removes a transaction. Branches of a server transaction that is gone go on alone: a refusal is still acknowledged.
+    pub(super) fn remove(&mut self, id: Id) {
+        self.unlink(id);
+        let Some(mut transaction) = self.entries.get_mut(id.0 as usize).and_then(Option::take) else { return };
         let table = if transaction.machine.is_server() { &mut self.servers } else { &mut self.clients };
         // A late copy of a request may have opened a transaction with the same key meanwhile.
         if table.get(&transaction.key) == Some(&id.0) {
@@ -260,10 +333,38 @@ impl Transactions {
         self.pending -= usize::from(transaction.pending);
         self.free.push(id.0);
         self.pool.release(std::mem::take(&mut transaction.kept));
-        if let Some(peer) = transaction.peer.and_then(|peer| self.get_mut(peer)) {
-            peer.peer = None;
+        if let Side::Server(context) = transaction.side {
+            self.pool.release(context.original);
+            if let Some(best) = context.best {
+                self.pool.release(best.response);
+            }
         }
-        Some(transaction)
+    }
+
+    /// Takes a transaction out of the list of branches that it is in, or that it holds.
+    fn unlink(&mut self, id: Id) {
+        let mut at = self.context(id).and_then(|context| context.newest);
+        while let Some(client) = at {
+            at = self.next_branch(client);
+            if let Some(branch) = self.branch_mut(client) {
+                branch.server = None;
+                branch.next = None;
+            }
+        }
+        let Some((server, next)) =
+            self.get(id).and_then(|gone| gone.as_branch()).and_then(|it| Some((it.server?, it.next)))
+        else {
+            return;
+        };
+        let before = self.branches(server).find(|client| self.next_branch(*client) == Some(id));
+        match before.and_then(|before| self.branch_mut(before)) {
+            Some(before) => before.next = next,
+            None => {
+                if let Some(context) = self.context_mut(server).filter(|context| context.newest == Some(id)) {
+                    context.newest = next;
+                }
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {

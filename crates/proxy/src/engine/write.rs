@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use sipedge_sip::message::{Edits, HeaderName, Message, Method};
 use sipedge_sip::via::Via;
 
+use super::flow::{Arrival, Transport};
 use super::head::Head;
 use super::{branch, setup::Setup};
 
@@ -89,21 +90,32 @@ impl ViaStamp {
 
 /// Where the response to a request goes (RFC 3261 §18.2.2, RFC 3581 §4): to the source, by its port when `rport` asks for it, else by
 /// the port of sent-by.
-pub(super) fn response_address(via: &Via<'_>, source: SocketAddr) -> SocketAddr {
+///
+/// Over a stream it is where a new connection goes when the request's own is gone: there the port of sent-by is the one that listens.
+pub(super) fn response_address(via: &Via<'_>, arrival: &Arrival) -> SocketAddr {
     match via.rport() {
-        Some(_) => source,
-        None => SocketAddr::new(source.ip(), via.port.unwrap_or(super::setup::SIP_PORT)),
+        Some(_) if !arrival.transport.is_reliable() => arrival.source,
+        _ => SocketAddr::new(arrival.source.ip(), via.port.unwrap_or(arrival.transport.default_port())),
     }
 }
 
 /// Notes the edits that every forwarded request gets: the stamp on the Via it came with, our own Via, Max-Forwards less one.
-pub(super) fn edit_forwarded(edits: &mut Edits, message: &Message<'_>, stamp: &ViaStamp, branch: u128, setup: &Setup) {
+pub(super) fn edit_forwarded(
+    edits: &mut Edits,
+    message: &Message<'_>,
+    stamp: &ViaStamp,
+    branch: (u128, u32),
+    transport: Transport,
+    setup: &Setup,
+) {
     let first = message.first_header();
     edits.insert(first, |out| {
-        out.extend_from_slice(b"Via: SIP/2.0/UDP ");
-        out.extend_from_slice(setup.sent_by.as_bytes());
+        out.extend_from_slice(b"Via: SIP/2.0/");
+        out.extend_from_slice(transport.via().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(setup.sent_by(transport).as_bytes());
         out.extend_from_slice(b";rport;branch=");
-        branch::write(branch, out);
+        branch::write(branch.0, branch.1, out);
         out.extend_from_slice(b"\r\n");
     });
     stamp.apply(edits);
@@ -163,9 +175,10 @@ pub(super) fn answer_forwarded(forwarded: &Message<'_>, answer: Answer, tag: u12
 }
 
 /// Appends the CANCEL of an INVITE that we sent (RFC 3261 §9.1), or the ACK of the refusal that came to it (§17.1.1.3): the INVITE's
-/// Request-URI, topmost Via, Route, From, Call-ID and CSeq number; `to` is the To line of the INVITE or of the refusal.
-pub(super) fn companion(invite: &Message<'_>, method: Method<'_>, to: &[u8], out: &mut Vec<u8>) {
+/// Request-URI, topmost Via, Route, From, Call-ID and CSeq number.
+pub(super) fn companion(invite: &Message<'_>, parts: &Companion<'_>, out: &mut Vec<u8>) {
     let bytes = invite.bytes();
+    let Companion { method, to, more } = *parts;
     out.extend_from_slice(method.name());
     out.push(b' ');
     out.extend_from_slice(invite.request().map(|request| request.uri.text).unwrap_or_default());
@@ -187,7 +200,19 @@ pub(super) fn companion(invite: &Message<'_>, method: Method<'_>, to: &[u8], out
     write_number("CSeq: ", invite.cseq().map(|cseq| cseq.number).unwrap_or_default(), out);
     out.push(b' ');
     out.extend_from_slice(method.name());
-    out.extend_from_slice(b"\r\nContent-Length: 0\r\n\r\n");
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(more);
+    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+}
+
+/// What a CANCEL or an ACK has that its INVITE has not.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Companion<'a> {
+    pub(super) method: Method<'a>,
+    /// The To line of the INVITE or of the refusal.
+    pub(super) to: &'a [u8],
+    /// Further header lines.
+    pub(super) more: &'a [u8],
 }
 
 /// Appends `prefix` and a number, without a string in between.
@@ -216,6 +241,12 @@ fn write_dialog(message: &Message<'_>, code: u16, tag: Option<u128>, out: &mut V
             }
             _ => out.extend_from_slice(header.line.of(bytes)),
         }
+    }
+    // RFC 3261 §8.2.6.1.
+    if code == 100
+        && let Some(timestamp) = message.header(HeaderName::Timestamp)
+    {
+        out.extend_from_slice(timestamp.line.of(bytes));
     }
 }
 

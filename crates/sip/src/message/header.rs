@@ -21,6 +21,31 @@ pub enum HeaderName {
     ContentLength,
     /// Proxy-Require.
     ProxyRequire,
+    /// Max-Breadth (RFC 5393).
+    MaxBreadth,
+    /// P-Asserted-Identity (RFC 3325).
+    PAssertedIdentity,
+    /// P-Preferred-Identity (RFC 3325).
+    PPreferredIdentity,
+    /// Privacy (RFC 3323).
+    Privacy,
+    /// Retry-After.
+    RetryAfter,
+    /// Require.
+    Require,
+    /// Reason (RFC 3326).
+    Reason,
+    /// Timestamp.
+    Timestamp,
+    /// User-Agent.
+    UserAgent,
+    /// WWW-Authenticate.
+    WwwAuthenticate,
+    /// Proxy-Authenticate.
+    ProxyAuthenticate,
+    /// One of the `X-` headers by which an edge and its PBX tell each other what a call is: X-Store-Domain, X-Inbound-Trunk,
+    /// X-Outbound-Call, X-Internal-Call, X-Park-Call, X-Original-DID, X-Route-To-Trunk. Nobody else may set them.
+    Internal,
     /// Anything else.
     Other,
 }
@@ -39,13 +64,39 @@ impl HeaderName {
             (4, Some(b'f')) => (b"from", Self::From),
             (4, Some(b'c')) => (b"cseq", Self::CSeq),
             (5, Some(b'r')) => (b"route", Self::Route),
+            (6, Some(b'r')) => (b"reason", Self::Reason),
             (7, Some(b'c')) => (b"call-id", Self::CallId),
+            (7, Some(b'r')) => (b"require", Self::Require),
+            (7, Some(b'p')) => (b"privacy", Self::Privacy),
+            (9, Some(b't')) => (b"timestamp", Self::Timestamp),
+            (10, Some(b'u')) => (b"user-agent", Self::UserAgent),
+            (11, Some(b'm')) => (b"max-breadth", Self::MaxBreadth),
+            (11, Some(b'r')) => (b"retry-after", Self::RetryAfter),
             (12, Some(b'm')) => (b"max-forwards", Self::MaxForwards),
             (12, Some(b'r')) => (b"record-route", Self::RecordRoute),
             (13, Some(b'p')) => (b"proxy-require", Self::ProxyRequire),
             (14, Some(b'c')) => (b"content-length", Self::ContentLength),
+            (16, Some(b'w')) => (b"www-authenticate", Self::WwwAuthenticate),
+            (18, Some(b'p')) => (b"proxy-authenticate", Self::ProxyAuthenticate),
+            (19, Some(b'p')) => (b"p-asserted-identity", Self::PAssertedIdentity),
+            (20, Some(b'p')) => (b"p-preferred-identity", Self::PPreferredIdentity),
+            (11..=16, Some(b'x')) if is_internal(name) => return Self::Internal,
             _ => return Self::Other,
         };
         if name.eq_ignore_ascii_case(long.0) { long.1 } else { Self::Other }
     }
 }
+
+fn is_internal(name: &[u8]) -> bool {
+    INTERNAL.iter().any(|internal| name.eq_ignore_ascii_case(internal))
+}
+
+const INTERNAL: [&[u8]; 7] = [
+    b"X-Store-Domain",
+    b"X-Inbound-Trunk",
+    b"X-Outbound-Call",
+    b"X-Internal-Call",
+    b"X-Park-Call",
+    b"X-Original-DID",
+    b"X-Route-To-Trunk",
+];

@@ -47,35 +47,16 @@ impl Layout {
             Body::MayBeCut => MAX_HEADERS + ADDED_HEADERS,
         };
         let mut at = next;
-        let mut content_length: Option<usize> = None;
-        loop {
-            let (mut line_end, mut next) = line_at(bytes, at).ok_or(Malformed::NoEndOfHeaders)?;
-            if line_end == at {
-                at = next;
-                break;
-            }
-            // A line that begins with white space continues the one before it (RFC 3261 §7.3.1).
-            while matches!(bytes.get(next), Some(b' ' | b'\t')) {
-                (line_end, next) = line_at(bytes, next).ok_or(Malformed::NoEndOfHeaders)?;
-            }
+        let mut content_length = ContentLength::default();
+        while let Some(line) = Line::read(bytes, &mut at)? {
             if self.headers.len() == most_headers {
                 return Err(Malformed::TooManyHeaders);
             }
-            let line = Line::parse(bytes, at, line_end, next);
-            if line.name == HeaderName::ContentLength {
-                let length = digits(line.value.of(bytes));
-                let length = length.ok_or(Malformed::ContentLength)?;
-                // Two that differ are how one message is smuggled in another.
-                if content_length.is_some_and(|other| other != length) {
-                    return Err(Malformed::ContentLength);
-                }
-                content_length = Some(length);
-            }
+            content_length.take(bytes, &line)?;
             self.headers.push(line);
-            at = next;
         }
         let rest = bytes.len().saturating_sub(at);
-        let length = match (content_length.unwrap_or(rest), body) {
+        let length = match (content_length.0.unwrap_or(rest), body) {
             (length, Body::Whole) if length > rest => {
                 return Err(Malformed::Truncated { announced: length, arrived: rest });
             }
@@ -83,6 +64,35 @@ impl Layout {
         };
         let body = Span::new(at, at + length);
         (self.body, self.end) = (body.start, body.end);
+        Ok(())
+    }
+}
+
+/// Content-Length of a message that is whole up to the empty line behind its headers; `None` when it has none. Judged as
+/// [`super::Message::read`] judges it.
+pub(crate) fn announced_body(head: &[u8]) -> Result<Option<usize>, Malformed> {
+    let (_, mut at) = line_at(head, 0).ok_or(Malformed::StartLine)?;
+    let mut content_length = ContentLength::default();
+    while let Some(line) = Line::read(head, &mut at)? {
+        content_length.take(head, &line)?;
+    }
+    Ok(content_length.0)
+}
+
+/// The one value of all Content-Length headers so far.
+#[derive(Debug, Default)]
+struct ContentLength(Option<usize>);
+
+impl ContentLength {
+    fn take(&mut self, bytes: &[u8], line: &Line) -> Result<(), Malformed> {
+        if line.name == HeaderName::ContentLength {
+            let length = digits(line.value.of(bytes)).ok_or(Malformed::ContentLength)?;
+            // Two that differ are how one message is smuggled in another.
+            if self.0.is_some_and(|other| other != length) {
+                return Err(Malformed::ContentLength);
+            }
+            self.0 = Some(length);
+        }
         Ok(())
     }
 }
@@ -161,6 +171,22 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// The header that begins at `at`, which is moved to the next; `None` at the empty line, behind which `at` is then.
+    fn read(bytes: &[u8], at: &mut usize) -> Result<Option<Self>, Malformed> {
+        let start = *at;
+        let (mut end, mut next) = line_at(bytes, start).ok_or(Malformed::NoEndOfHeaders)?;
+        if end == start {
+            *at = next;
+            return Ok(None);
+        }
+        // A line that begins with white space continues the one before it (RFC 3261 §7.3.1).
+        while matches!(bytes.get(next), Some(b' ' | b'\t')) {
+            (end, next) = line_at(bytes, next).ok_or(Malformed::NoEndOfHeaders)?;
+        }
+        *at = next;
+        Ok(Some(Self::parse(bytes, start, end, next)))
+    }
+
     /// A line without a colon is nobody's header: passed on as it came.
     fn parse(bytes: &[u8], start: usize, end: usize, next: usize) -> Self {
         let text = bytes.get(start..end).unwrap_or_default();

@@ -9,11 +9,12 @@ mod method;
 pub use edit::Edits;
 pub use header::HeaderName;
 use layout::Body;
+pub(crate) use layout::announced_body;
 pub use layout::{Layout, MAX_HEADERS, Malformed};
 pub use method::Method;
 
 use crate::span::{Span, digits, is_white};
-use crate::uri::{NameAddr, Uri};
+use crate::uri::{NameAddr, Uri, trim};
 use crate::via::Via;
 
 /// A datagram together with its [`Layout`].
@@ -122,6 +123,30 @@ impl<'a> Message<'a> {
     pub fn max_forwards(&self) -> Option<Option<u8>> {
         let header = self.header(HeaderName::MaxForwards)?;
         Some(digits(header.text))
+    }
+
+    /// Max-Breadth (RFC 5393 §5.3.3): `None` when it is absent, `Some(None)` when it is not a number below 2^32.
+    pub fn max_breadth(&self) -> Option<Option<u32>> {
+        let header = self.header(HeaderName::MaxBreadth)?;
+        Some(digits(header.text))
+    }
+
+    /// Retry-After in seconds, without its comment and parameters (RFC 3261 §20.33); `None` when it is absent or not a number. What is
+    /// past 2^32 is cut to that.
+    pub fn retry_after(&self) -> Option<u32> {
+        let text = self.header(HeaderName::RetryAfter)?.text;
+        let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+        let (number, rest) = text.split_at_checked(end)?;
+        let ends = rest.first().is_none_or(|byte| is_white(*byte) || matches!(byte, b'(' | b';'));
+        (ends && !number.is_empty()).then(|| digits(number).unwrap_or(u32::MAX))
+    }
+
+    /// Whether Privacy asks for this kind of privacy: `id`, `header`, … (RFC 3323 §4.2, RFC 3325 §9.3). Case does not matter.
+    pub fn privacy_has(&self, kind: &[u8]) -> bool {
+        // The values are parted by semicolons; some write commas, or the header twice.
+        self.headers(HeaderName::Privacy)
+            .flat_map(|header| header.text.split(|byte| matches!(byte, b';' | b',')))
+            .any(|value| trim(value).eq_ignore_ascii_case(kind))
     }
 
     /// The elements of a comma-separated header over all its lines (RFC 3261 §7.3.1).

@@ -79,6 +79,77 @@ fn numbers_have_no_sign() {
 }
 
 #[test]
+fn headers_are_known_by_their_whole_name_in_any_case() {
+    let cases = [
+        ("Max-Breadth", HeaderName::MaxBreadth),
+        ("p-asserted-identity", HeaderName::PAssertedIdentity),
+        ("P-Preferred-Identity", HeaderName::PPreferredIdentity),
+        ("PRIVACY", HeaderName::Privacy),
+        ("Retry-After", HeaderName::RetryAfter),
+        ("WWW-Authenticate", HeaderName::WwwAuthenticate),
+        ("Proxy-Authenticate", HeaderName::ProxyAuthenticate),
+        ("X-Store-Domain", HeaderName::Internal),
+        ("X-Inbound-Trunk", HeaderName::Internal),
+        ("x-outbound-call", HeaderName::Internal),
+        ("X-INTERNAL-CALL", HeaderName::Internal),
+        ("X-Park-Call", HeaderName::Internal),
+        ("X-Original-DID", HeaderName::Internal),
+        ("X-Route-To-Trunk", HeaderName::Internal),
+        ("X-Store-Domains", HeaderName::Other),
+        ("X-Store-Domai", HeaderName::Other),
+        ("X-Outbound-Cell", HeaderName::Other),
+        ("Proxy-Authorization", HeaderName::Other),
+        ("Retry-Aftermath", HeaderName::Other),
+        ("x", HeaderName::Other),
+    ];
+    for (name, expected) in cases {
+        assert_eq!(HeaderName::of(name.as_bytes()), expected, "{name}");
+    }
+}
+
+#[test]
+fn numbers_and_words_of_a_response() {
+    let of = |header: &str| format!("SIP/2.0 503 No\r\n{header}\r\n\r\n");
+    let retry_after = |header: &str| {
+        let text = of(header);
+        let layout = read(text.as_bytes()).unwrap();
+        Message { bytes: text.as_bytes(), layout: &layout }.retry_after()
+    };
+    for (header, expected) in [
+        ("Retry-After: 120", Some(120)),
+        ("Retry-After: 18000;duration=3600", Some(18_000)),
+        ("Retry-After: 5 (I'm in a meeting)", Some(5)),
+        ("Retry-After: 7(now)", Some(7)),
+        ("Retry-After: 99999999999", Some(u32::MAX)),
+        ("Retry-After: ", None),
+        ("Retry-After: soon", None),
+        ("Retry-After: -1", None),
+        ("Retry-After: 5x", None),
+        ("Retry-Afterwards: 5", None),
+    ] {
+        assert_eq!(retry_after(header), expected, "{header}");
+    }
+    let breadth = |header: &str| {
+        let text = of(header);
+        let layout = read(text.as_bytes()).unwrap();
+        Message { bytes: text.as_bytes(), layout: &layout }.max_breadth()
+    };
+    assert_eq!(breadth("Max-Breadth: 60"), Some(Some(60)));
+    assert_eq!(breadth("Max-Breadth: +60"), Some(None));
+    assert_eq!(breadth("X: 60"), None);
+    let private = |header: &str, kind: &[u8]| {
+        let text = of(header);
+        let layout = read(text.as_bytes()).unwrap();
+        Message { bytes: text.as_bytes(), layout: &layout }.privacy_has(kind)
+    };
+    assert!(private("Privacy: id", b"id"));
+    assert!(private("Privacy: header; ID ;critical", b"id"));
+    assert!(private("Privacy: user\r\nprivacy: id", b"id"));
+    assert!(!private("Privacy: identity;none", b"id"));
+    assert!(!private("X: id", b"id"));
+}
+
+#[test]
 fn what_is_not_sip_is_told_apart() {
     let cases: [(&[u8], Malformed); 9] = [
         (b"", Malformed::StartLine),
@@ -153,6 +224,9 @@ fn untouched(bytes: &[u8]) -> Result<(), TestCaseError> {
             message.from(),
             message.to(),
             message.max_forwards(),
+            message.max_breadth(),
+            message.retry_after(),
+            message.privacy_has(b"id"),
             message.top_via(),
         );
         let _ = message.request().map(|request| request.parsed_uri());

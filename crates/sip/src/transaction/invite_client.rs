@@ -1,17 +1,18 @@
-use super::{Backoff, ClientExpiry, ClientReaction, Timers};
+use super::{Backoff, ClientExpiry, ClientReaction, Delivery, Timers, earlier};
 use crate::Time;
 
 /// INVITE client transaction (RFC 3261 §17.1.1, RFC 6026 §7.2) with a proxy's Timer C (RFC 3261 §16.8).
 #[derive(Debug, Clone)]
 pub struct InviteClient {
     state: State,
+    delivery: Delivery,
 }
 
 impl InviteClient {
     /// The INVITE has just been sent.
-    pub fn new(now: Time, timers: &Timers) -> Self {
+    pub fn new(now: Time, timers: &Timers, delivery: Delivery) -> Self {
         let give_up = now + timers.response.min(timers.lifetime());
-        Self { state: State::Calling { resend: Backoff::new(now, timers.t1), give_up, cancel: false } }
+        Self { state: State::Calling { resend: delivery.resend(now, timers.t1), give_up, cancel: false }, delivery }
     }
 
     /// A response with this status code has arrived.
@@ -24,7 +25,7 @@ impl InviteClient {
             }
             (State::Calling { .. } | State::Proceeding { .. } | State::Cancelling { .. }, 300..) => {
                 // Timer D: at least 32 s, long enough for all retransmissions of the response.
-                self.state = State::Completed { until: now + timers.lifetime() };
+                self.state = State::Completed { until: self.delivery.wait(now, timers.lifetime()) };
                 ClientReaction::Acknowledge { first: true }
             }
             (State::Calling { cancel, .. }, _) => {
@@ -40,8 +41,13 @@ impl InviteClient {
                 self.state = State::Abandoned { until, cancelled, answers: true };
                 ClientReaction::Pass
             }
+            (State::Abandoned { .. }, 200..=299) => {
+                // Somebody has answered after all: whoever asked decides what to do with it (RFC 3261 §16.7 step 5).
+                self.state = State::Accepted { until: now + timers.lifetime() };
+                ClientReaction::Pass
+            }
             (State::Abandoned { until, .. }, 300..) => {
-                self.state = State::Completed { until };
+                self.state = State::Completed { until: self.delivery.wait(now, until.since(now)) };
                 ClientReaction::Acknowledge { first: false }
             }
             (State::Accepted { .. }, 200..=299) => ClientReaction::Pass,
@@ -76,6 +82,26 @@ impl InviteClient {
         matches!(self.state, State::Proceeding { cancel: true, .. }) && self.cancel(now, timers)
     }
 
+    /// The transport could not deliver what this transaction has sent last. Whether the transaction user has to be told: it takes it for
+    /// a 503 (RFC 3261 §8.1.3.1, §16.9).
+    ///
+    /// That ends a transaction whose INVITE or ACK is on its way (RFC 3261 Figure 5). Once a response has come the INVITE was delivered:
+    /// the loss of a connection is no failure then, since the response may come by another one (§18.2.2), and Timer C is there.
+    pub fn handle_failure(&mut self, now: Time) -> bool {
+        match self.state {
+            State::Calling { .. } => {
+                self.state = State::Failed { at: now };
+                true
+            }
+            // The user has been told already: of the silence, or of the response that the ACK is for.
+            State::Abandoned { answers: false, .. } | State::Completed { .. } => {
+                self.state = State::Failed { at: now };
+                false
+            }
+            _ => false,
+        }
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time, timers: &Timers) -> ClientExpiry {
         match &mut self.state {
@@ -83,7 +109,7 @@ impl InviteClient {
                 self.state = State::Abandoned { until: now + timers.lifetime(), cancelled: false, answers: false };
                 ClientExpiry::TimedOut
             }
-            State::Calling { resend, .. } if resend.at <= now => {
+            State::Calling { resend: Some(resend), .. } if resend.at <= now => {
                 resend.next(now, timers.lifetime());
                 ClientExpiry::Retransmit
             }
@@ -96,7 +122,10 @@ impl InviteClient {
                 self.state = State::Abandoned { until: now + timers.lifetime(), cancelled: true, answers: true };
                 ClientExpiry::TimedOut
             }
-            State::Accepted { until } | State::Completed { until } | State::Abandoned { until, .. }
+            State::Accepted { until }
+            | State::Completed { until }
+            | State::Abandoned { until, .. }
+            | State::Failed { at: until }
                 if *until <= now =>
             {
                 self.state = State::Terminated;
@@ -110,12 +139,13 @@ impl InviteClient {
     /// When to call [`InviteClient::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Time> {
         match self.state {
-            State::Calling { resend, give_up, .. } => Some(resend.at.min(give_up)),
+            State::Calling { resend, give_up, .. } => Some(earlier(resend, give_up)),
             State::Proceeding { timer_c, .. } => Some(timer_c),
             State::Cancelling { until }
             | State::Abandoned { until, .. }
             | State::Accepted { until }
-            | State::Completed { until } => Some(until),
+            | State::Completed { until }
+            | State::Failed { at: until } => Some(until),
             State::Terminated => None,
         }
     }
@@ -129,7 +159,7 @@ impl InviteClient {
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// No response yet. `cancel`: wanted as soon as there is one.
-    Calling { resend: Backoff, give_up: Time, cancel: bool },
+    Calling { resend: Option<Backoff>, give_up: Time, cancel: bool },
     /// A provisional response has come.
     Proceeding { timer_c: Time, cancel: bool },
     /// CANCEL has been sent; the final response is awaited.
@@ -141,6 +171,8 @@ enum State {
     Accepted { until: Time },
     /// Another final response has come; until Timer D.
     Completed { until: Time },
+    /// What was sent could not be delivered; to be ended at once.
+    Failed { at: Time },
     /// Over.
     Terminated,
 }

@@ -1,17 +1,17 @@
-use super::{Backoff, ServerExpiry, ServerReaction, Timers};
+use super::{Backoff, Delivery, ServerExpiry, ServerReaction, Timers, earlier};
 use crate::Time;
 
 /// INVITE server transaction (RFC 3261 §17.2.1, RFC 6026 §7.1).
 #[derive(Debug, Clone)]
 pub struct InviteServer {
     state: State,
+    delivery: Delivery,
 }
 
 impl InviteServer {
     /// The INVITE has just arrived.
-    #[expect(clippy::new_without_default, reason = "a transaction begins with a request, it is no value of its own")]
-    pub fn new() -> Self {
-        Self { state: State::Proceeding }
+    pub fn new(delivery: Delivery) -> Self {
+        Self { state: State::Proceeding, delivery }
     }
 
     /// The INVITE has arrived again.
@@ -28,7 +28,7 @@ impl InviteServer {
         match self.state {
             State::Completed { .. } => {
                 // Timer I absorbs further ACKs.
-                self.state = State::Confirmed { until: now + timers.t4 };
+                self.state = State::Confirmed { until: self.delivery.wait(now, timers.t4) };
                 true
             }
             State::Accepted { .. } => false,
@@ -36,7 +36,7 @@ impl InviteServer {
         }
     }
 
-    /// The transaction user sends a response. Whether it may go out: after a final response only a 2xx after a 2xx does.
+    /// The transaction user sends a response. Whether it may go out: after a final response only a 2xx does.
     pub fn handle_response(&mut self, now: Time, code: u16, timers: &Timers) -> bool {
         match (self.state, code) {
             (State::Proceeding, 100..=199) => true,
@@ -45,11 +45,12 @@ impl InviteServer {
                 true
             }
             (State::Proceeding, _) => {
-                let repeat = Backoff::new(now, timers.t1);
+                let repeat = self.delivery.resend(now, timers.t1);
                 self.state = State::Completed { repeat, until: now + timers.lifetime() };
                 true
             }
-            (State::Accepted { .. }, 200..=299) => true,
+            // A 2xx passes even after a refusal: the call is up on the other side (RFC 3261 §16.7 step 5).
+            (State::Accepted { .. } | State::Completed { .. } | State::Confirmed { .. }, 200..=299) => true,
             _ => false,
         }
     }
@@ -63,7 +64,7 @@ impl InviteServer {
                 self.state = State::Terminated;
                 ServerExpiry::Ended
             }
-            State::Completed { repeat, .. } if repeat.at <= now => {
+            State::Completed { repeat: Some(repeat), .. } if repeat.at <= now => {
                 repeat.next(now, timers.t2);
                 ServerExpiry::Repeat
             }
@@ -76,7 +77,7 @@ impl InviteServer {
     pub fn poll_timeout(&self) -> Option<Time> {
         match self.state {
             State::Proceeding | State::Terminated => None,
-            State::Completed { repeat, until } => Some(repeat.at.min(until)),
+            State::Completed { repeat, until } => Some(earlier(repeat, until)),
             State::Accepted { until } | State::Confirmed { until } => Some(until),
         }
     }
@@ -99,7 +100,7 @@ enum State {
     /// A 2xx has been sent (RFC 6026); until Timer L.
     Accepted { until: Time },
     /// Another final response has been sent: Timer G repeats it, Timer H ends the wait for the ACK.
-    Completed { repeat: Backoff, until: Time },
+    Completed { repeat: Option<Backoff>, until: Time },
     /// The ACK has come; until Timer I.
     Confirmed { until: Time },
     /// Over.

@@ -1,7 +1,14 @@
-//! The four transactions of RFC 3261 §17 for an unreliable transport, with RFC 6026 (Accepted) and RFC 4320 (non-INVITE).
+//! The four transactions of RFC 3261 §17 over any transport, with RFC 6026 (Accepted) and RFC 4320 (non-INVITE).
 //!
 //! Each is a small machine with the same verbs: `handle_request` or `handle_response` say what to do with a message, `handle_timeout`
 //! says what the passing of time asks for, `poll_timeout` says when to ask next. None of them holds a message.
+//!
+//! A machine that is over says so in one way only: `poll_timeout` gives a time, and `handle_timeout` says `Ended` (or, for a non-INVITE
+//! client, `TimedOut`) at that time. Where a reliable transport makes a timer zero, and after a failure, that time is now.
+//!
+//! Client machines are told by `handle_failure` that their request could not be delivered. Server machines have no such verb: when a
+//! response cannot be delivered by any of the ways of §18.2.2, a server transaction stays in its state and goes on to absorb copies of
+//! its request (RFC 6026 §8.8, which takes the place of RFC 3261 §17.2.4); each state has its end in time all the same.
 
 mod invite_client;
 mod invite_server;
@@ -16,6 +23,33 @@ pub use non_invite_client::NonInviteClient;
 pub use non_invite_server::NonInviteServer;
 
 use crate::Time;
+
+/// Whether the transport delivers what it is given, which decides what a transaction sends again and what it waits for (RFC 3261 §17).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// UDP: requests and responses are sent again, and copies of them are awaited for a while after the end.
+    Unreliable,
+    /// TCP, TLS: Timers A, E and G are not set; D, I, J and K are zero.
+    Reliable,
+}
+
+impl Delivery {
+    /// A retransmission, where there is one: Timers A, E, G.
+    fn resend(self, now: Time, interval: Duration) -> Option<Backoff> {
+        match self {
+            Self::Unreliable => Some(Backoff::new(now, interval)),
+            Self::Reliable => None,
+        }
+    }
+
+    /// The end of a wait for copies that only an unreliable transport makes: Timers D, I, J, K.
+    fn wait(self, now: Time, interval: Duration) -> Time {
+        match self {
+            Self::Unreliable => now + interval,
+            Self::Reliable => now,
+        }
+    }
+}
 
 /// The intervals of RFC 3261 Table 4, and a proxy's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +154,11 @@ impl Backoff {
         self.interval = self.interval.saturating_mul(2).min(cap);
         self.at = now + self.interval;
     }
+}
+
+/// The earlier of a retransmission, where there is one, and an end.
+fn earlier(resend: Option<Backoff>, end: Time) -> Time {
+    resend.map_or(end, |resend| resend.at.min(end))
 }
 
 #[cfg(test)]

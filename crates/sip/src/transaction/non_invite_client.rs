@@ -1,17 +1,18 @@
-use super::{Backoff, ClientExpiry, ClientReaction, Timers};
+use super::{Backoff, ClientExpiry, ClientReaction, Delivery, Timers, earlier};
 use crate::Time;
 
 /// Non-INVITE client transaction (RFC 3261 §17.1.2).
 #[derive(Debug, Clone)]
 pub struct NonInviteClient {
     state: State,
+    delivery: Delivery,
 }
 
 impl NonInviteClient {
     /// The request has just been sent.
-    pub fn new(now: Time, timers: &Timers) -> Self {
-        let resend = Backoff::new(now, timers.t1);
-        Self { state: State::Trying { resend, give_up: now + timers.lifetime(), proceeding: false } }
+    pub fn new(now: Time, timers: &Timers, delivery: Delivery) -> Self {
+        let resend = delivery.resend(now, timers.t1);
+        Self { state: State::Trying { resend, give_up: now + timers.lifetime(), proceeding: false }, delivery }
     }
 
     /// A response with this status code has arrived.
@@ -23,11 +24,21 @@ impl NonInviteClient {
             }
             (State::Trying { .. }, _) => {
                 // Timer K absorbs retransmissions of the response.
-                self.state = State::Completed { until: now + timers.t4 };
+                self.state = State::Completed { until: self.delivery.wait(now, timers.t4) };
                 ClientReaction::Pass
             }
             _ => ClientReaction::Absorb,
         }
+    }
+
+    /// The transport could not deliver the request. Whether the transaction user has to be told: it takes it for a 503 (RFC 3261
+    /// §8.1.3.1, §16.9). After a final response there is nothing more to deliver, and nothing changes.
+    pub fn handle_failure(&mut self, now: Time) -> bool {
+        let fails = self.is_pending();
+        if fails {
+            self.state = State::Failed { at: now };
+        }
+        fails
     }
 
     /// Time has passed.
@@ -37,7 +48,7 @@ impl NonInviteClient {
                 self.state = State::Terminated;
                 ClientExpiry::TimedOut
             }
-            State::Trying { resend, proceeding, .. } if resend.at <= now => {
+            State::Trying { resend: Some(resend), proceeding, .. } if resend.at <= now => {
                 // Timer E doubles up to T2; after a provisional response it is T2 (§17.1.2.2).
                 if *proceeding {
                     *resend = Backoff::new(now, timers.t2);
@@ -46,7 +57,7 @@ impl NonInviteClient {
                 }
                 ClientExpiry::Retransmit
             }
-            State::Completed { until } if *until <= now => {
+            State::Completed { until } | State::Failed { at: until } if *until <= now => {
                 self.state = State::Terminated;
                 ClientExpiry::Ended
             }
@@ -58,8 +69,8 @@ impl NonInviteClient {
     /// When to call [`NonInviteClient::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Time> {
         match self.state {
-            State::Trying { resend, give_up, .. } => Some(resend.at.min(give_up)),
-            State::Completed { until } => Some(until),
+            State::Trying { resend, give_up, .. } => Some(earlier(resend, give_up)),
+            State::Completed { until } | State::Failed { at: until } => Some(until),
             State::Terminated => None,
         }
     }
@@ -73,9 +84,11 @@ impl NonInviteClient {
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// No final response yet: Timers E and F. `proceeding`: a provisional one has come.
-    Trying { resend: Backoff, give_up: Time, proceeding: bool },
+    Trying { resend: Option<Backoff>, give_up: Time, proceeding: bool },
     /// The final response has come; until Timer K.
     Completed { until: Time },
+    /// The request could not be delivered; to be ended at once.
+    Failed { at: Time },
     /// Over.
     Terminated,
 }

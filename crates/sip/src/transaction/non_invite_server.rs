@@ -1,16 +1,20 @@
-use super::{ServerExpiry, ServerReaction, Timers};
+use super::{Delivery, ServerExpiry, ServerReaction, Timers};
 use crate::Time;
 
 /// Non-INVITE server transaction (RFC 3261 §17.2.2, RFC 4320).
 #[derive(Debug, Clone)]
 pub struct NonInviteServer {
     state: State,
+    delivery: Delivery,
 }
 
 impl NonInviteServer {
     /// The request has just arrived.
-    pub fn new(now: Time, timers: &Timers) -> Self {
-        Self { state: State::Trying { trying: now + time_to_t2(timers), until: now + timers.lifetime() } }
+    ///
+    /// 100 is due at the same time over every transport: over a reliable one it may be sent before, and has to be sent then (RFC 4320
+    /// §4.1).
+    pub fn new(now: Time, timers: &Timers, delivery: Delivery) -> Self {
+        Self { state: State::Trying { trying: now + time_to_t2(timers), until: now + timers.lifetime() }, delivery }
     }
 
     /// The request has arrived again.
@@ -27,7 +31,7 @@ impl NonInviteServer {
         match (self.state, code) {
             (State::Trying { .. } | State::Proceeding { .. }, 200..) => {
                 // Timer J.
-                self.state = State::Completed { until: now + timers.lifetime() };
+                self.state = State::Completed { until: self.delivery.wait(now, timers.lifetime()) };
                 true
             }
             _ => false,

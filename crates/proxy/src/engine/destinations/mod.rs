@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 
 use sipedge_sip::Time;
 
+use super::Engine;
 use super::flow::{Server, Transport};
 use super::names::Names;
 use super::outbox::{Bulletin, Health};
 use super::setup::{Lookup, Setup};
+use super::transactions::Key;
 
 /// What this engine knows of destinations. Each is a server, known by transport and address.
 #[derive(Debug, Default)]
@@ -91,6 +93,21 @@ impl Destinations {
         candidates.get(place as usize).map_or(Choice::Exhausted, |candidate| Choice::Take(*candidate))
     }
 
+    /// How many servers the targets of `trunk` have.
+    pub(super) fn count(&self, setup: &Setup, names: &Names, trunk: usize) -> usize {
+        let targets = setup.trunks.get(trunk).map(|trunk| trunk.targets.as_slice()).unwrap_or_default();
+        let servers = |target: &super::setup::Target| match &target.lookup {
+            Lookup::Address(_) => 1,
+            Lookup::Name(query) => names.known(query).len(),
+        };
+        targets.iter().map(servers).sum()
+    }
+
+    /// Whether this is a probe that is under way.
+    pub(super) fn is_probe(&self, _key: Key) -> bool {
+        false
+    }
+
     /// Another shard has found something out.
     pub(super) fn handle_bulletin(&mut self, _now: Time, bulletin: &Bulletin) {
         self.known.insert((bulletin.transport, bulletin.address), bulletin.health);
@@ -128,4 +145,25 @@ impl Destinations {
         }
         list
     }
+}
+
+impl Engine {
+    /// A final response has come from a server.
+    pub(super) fn note_answer(
+        &mut self,
+        _now: Time,
+        _transport: Transport,
+        _address: SocketAddr,
+        _code: u16,
+        _retry_after: Option<u32>,
+    ) {
+    }
+    /// A server has not answered.
+    pub(super) fn note_silence(&mut self, _now: Time, _transport: Transport, _address: SocketAddr) {}
+    /// A server could not be reached.
+    pub(super) fn note_failure(&mut self, _now: Time, _transport: Transport, _address: SocketAddr) {}
+    /// A probe was answered.
+    pub(super) fn probe_answered(&mut self, _now: Time, _key: Key, _code: u16) {}
+    /// A probe was not answered.
+    pub(super) fn probe_timed_out(&mut self, _now: Time, _key: Key) {}
 }

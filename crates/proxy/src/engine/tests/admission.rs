@@ -47,11 +47,12 @@ fn what_the_edge_answers_itself() {
         (request("INVITE", "sip:+1555@edge", "z9hG4bK1", "", "").replace("Forwards: 70", "Forwards: 0"), "SIP/2.0 483"),
         (request("INVITE", "sip:+1555@edge", "z9hG4bK2", "", "").replace("Forwards: 70", "Forwards: x"), "SIP/2.0 400"),
         (request("INVITE", "tel:+1555", "z9hG4bK3", "", ""), "SIP/2.0 416"),
+        (request("INVITE", "sip:+1555@[::1", "z9hG4bK10", "", ""), "SIP/2.0 400"),
         (request("INVITE", "sip:edge", "z9hG4bK4", "", ""), "SIP/2.0 404"),
         (request("INVITE", "sip:+1555@edge", "z9hG4bK5", "", "Proxy-Require: foo\n"), "SIP/2.0 420"),
         (request("OPTIONS", "sip:203.0.113.10", "z9hG4bK6", "", ""), "SIP/2.0 200"),
         (request("REGISTER", "sip:203.0.113.10", "z9hG4bK7", "", ""), "SIP/2.0 405"),
-        (request("FOO", "sip:203.0.113.10", "z9hG4bK8", "", ""), "SIP/2.0 405"),
+        (request("FOO", "sip:203.0.113.10", "z9hG4bK8", "", ""), "SIP/2.0 404"),
         (request("INVITE", "sip:+1555@edge", "z9hG4bK9", "", "").replace("1 INVITE", "1 BYE"), "SIP/2.0 400"),
     ];
     for (text, status) in cases {

@@ -3,16 +3,17 @@
 use super::*;
 
 #[test]
-fn an_invite_goes_on_with_five_edits_and_nothing_else() {
+fn an_invite_goes_on_with_six_edits_and_nothing_else() {
     let mut bench = Bench::new(config());
     let invite = bench.invite("z9hG4bKone");
     assert_eq!((invite.port, invite.to.as_str()), (Port::Egress, CALLEE));
     assert_eq!(invite.start(), "INVITE sip:+1555@callee.example SIP/2.0");
     let lines: Vec<&str> = invite.text.lines().collect();
     assert!(lines[1].starts_with(&format!("Via: SIP/2.0/UDP {EDGE};rport;branch=z9hG4bK")), "{lines:#?}");
-    assert!(lines[2].starts_with("Record-Route: <sip:") && lines[2].ends_with(&format!("@{EDGE};lr>")), "{lines:#?}");
-    assert_eq!(lines[3], "Via: SIP/2.0/UDP 192.0.2.1:5060;rport=5060;branch=z9hG4bKone;received=192.0.2.1");
-    assert_eq!(lines[4], "Max-Forwards: 69");
+    assert_eq!(lines[2], "Max-Breadth: 60");
+    assert!(lines[3].starts_with("Record-Route: <sip:") && lines[3].ends_with(&format!("@{EDGE};lr>")), "{lines:#?}");
+    assert_eq!(lines[4], "Via: SIP/2.0/UDP 192.0.2.1:5060;rport=5060;branch=z9hG4bKone;received=192.0.2.1");
+    assert_eq!(lines[5], "Max-Forwards: 69");
     assert!(invite.text.ends_with("X-Odd: \u{fffd} kept\r\nContent-Length: 4\r\n\r\nbody"));
 }
 
@@ -87,7 +88,7 @@ fn cancel_goes_out_after_a_provisional_response_with_the_branch_of_the_invite() 
 fn cancel_goes_out_with_the_branch_of_the_invite_from_another_instance() {
     let invite = Bench::new(config()).invite("z9hG4bKone");
     let mut other = Bench::new(config());
-    let cancel = request("CANCEL", "sip:+1555@edge", "z9hG4bKone", "", "");
+    let cancel = request("CANCEL", "sip:+1555@edge;transport=udp", "z9hG4bKone", "", "");
     let cancel = Bench::one(other.receive(Port::Ingress, CALLER, &cancel));
     assert_eq!((cancel.to.as_str(), cancel.line("via")), (CALLEE, invite.line("via")));
     assert_eq!(Bench::one(other.answer(&cancel, "200 OK")).to, CALLER);

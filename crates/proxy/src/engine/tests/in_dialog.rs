@@ -68,7 +68,7 @@ fn a_remote_target_inside_is_refused() {
 }
 
 #[test]
-fn a_remote_target_with_a_name_is_asked_for_and_found_by_the_retransmission() {
+fn a_request_waits_until_the_name_of_its_remote_target_is_resolved() {
     let route = Bench::new(config()).call();
     let mut bench = Bench::new(config());
     let bye = request("BYE", "sip:b@PBX.example:5070", "z9hG4bKx", ";tag=callee", &route);
@@ -79,10 +79,15 @@ fn a_remote_target_with_a_name_is_asked_for_and_found_by_the_retransmission() {
     bench.engine.clear_outbox();
     let found = [server("198.51.100.9:5070")];
     bench.engine.handle_resolved(bench.now, &query("pbx.example", Some(5070)), &found, Duration::from_secs(60));
-    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &bye)).to, "198.51.100.9:5070");
+    assert_eq!(Bench::one(bench.sent()).to, "198.51.100.9:5070");
+    assert!(bench.receive(Port::Ingress, CALLER, &bye).is_empty(), "its copy is absorbed");
 
     let nowhere = request("BYE", "sip:b@nowhere.example", "z9hG4bKy", ";tag=callee", &route);
     assert!(bench.receive(Port::Ingress, CALLER, &nowhere).is_empty());
     bench.engine.handle_resolved(bench.now, &query("nowhere.example", None), &[], Duration::ZERO);
-    assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &nowhere)).start().starts_with("SIP/2.0 503"));
+    assert!(Bench::one(bench.sent()).start().starts_with("SIP/2.0 503"));
+    let never = request("BYE", "sip:b@never.example", "z9hG4bKz", ";tag=callee", &route);
+    assert!(bench.receive(Port::Ingress, CALLER, &never).is_empty());
+    let sent = bench.pass(5_000);
+    assert!(sent.iter().any(|sent| sent.start().starts_with("SIP/2.0 503") && sent.text.contains("z9hG4bKz")));
 }
