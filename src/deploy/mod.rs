@@ -23,7 +23,7 @@ pub use state::{Damage, Project, State, StateError, StateLock, TOPOLOGIES, write
 pub use status::{TopologyStatus, status};
 
 use crate::plan::{self, Plan, TargetKind};
-use crate::spec::{Loaded, Spec, stale_carriers};
+use crate::spec::{Loaded, Spec, Transport, stale_carriers};
 use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabStatus};
 use crate::verify::{self, Addresses, Report};
 
@@ -315,7 +315,7 @@ fn wait_ready(instances: &[InstanceId], lab: &Lab, progress: &mut dyn Progress) 
 fn place_call(plan: &Plan, lab: &Lab) -> Result<((LabStatus, Report), String), Cause> {
     let status = lab.status()?;
     let addresses = addresses(plan, &status).ok_or(Cause::NoIngress)?;
-    let report = verify::run(plan, &addresses, lab, &rfc3339(now_unix_ms()));
+    let report = verify::run(plan, &addresses, Transport::Udp, lab, &rfc3339(now_unix_ms()));
     if !report.passed {
         return Err(Cause::Verification(Box::new(report)));
     }
