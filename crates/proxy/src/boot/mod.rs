@@ -16,17 +16,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use crate::admin::{self, Admin, Readiness};
 use crate::config::{Advertise, Config};
 use crate::engine::{Control, Place, TokenKeys};
-use crate::net::{Drained, Proxy, StartError};
+use crate::net::{Drained, Proxy, StartError, TlsMaterial};
 use signals::Signals;
 
 pub use document::{
     DocumentError, Instance, Position, Reason, SecretsError, USER_DATA_MARKER, check, check_report, parse,
-    parse_user_data, place, read_keys, summary,
+    parse_user_data, place, read_keys, read_tls, summary,
 };
 pub use metadata::{METADATA_URL, Metadata, MetadataError};
 pub use self_call::{SelfCallError, self_call};
@@ -114,7 +115,7 @@ impl BootError {
             Self::Usage(_) => 2,
             Self::File { .. } | Self::Document(_) | Self::Refused(_) | Self::Start(StartError::Setup(_)) => 3,
             Self::Metadata(_) | Self::NoUserData | Self::NoPublicAddress => 4,
-            Self::Secrets(_) => 5,
+            Self::Secrets(_) | Self::Start(StartError::Tls(_)) => 5,
             Self::Start(_) | Self::Admin { .. } => 6,
             Self::SelfCall(_) => 7,
         }
@@ -131,19 +132,20 @@ pub async fn boot(metadata: &str, secrets: &Path, deadlines: Deadlines) -> Resul
         let config = parse_user_data(&user_data)?;
         check(&config, "user-data")?;
         let keys = read_keys(&config.secrets.token_keys, secrets)?;
+        let tls = read_tls(&config, secrets)?;
         let public = match config.advertise {
             Advertise::Metadata => metadata.awaited_public_address().await?,
             _ => metadata.public_address().await?,
         };
         tracing::info!(%private, public = %public.map_or("none".into(), |ip| ip.to_string()), "instance metadata read");
         let place = place(&config, &Instance { private, public }).ok_or(BootError::NoPublicAddress)?;
-        Ok::<_, BootError>((config, place, keys))
+        Ok::<_, BootError>((config, place, keys, tls))
     };
-    let (config, place, keys) = tokio::select! {
+    let (config, place, keys, tls) = tokio::select! {
         prepared = prepared => prepared?,
         () = signals.terminated() => return ended_early(),
     };
-    live(config, place, keys, deadlines, signals).await
+    live(config, place, keys, tls, deadlines, signals).await
 }
 
 /// Runs a configuration file; returns when the proxy has ended as it was told to.
@@ -163,7 +165,8 @@ pub async fn run(file: PathBuf, secrets: &Path, deadlines: Deadlines) -> Result<
         ))
     })?;
     let keys = read_keys(&config.secrets.token_keys, secrets)?;
-    live(config, place, keys, deadlines, signals).await
+    let tls = read_tls(&config, secrets)?;
+    live(config, place, keys, tls, deadlines, signals).await
 }
 
 /// Reads a configuration file.
@@ -178,15 +181,17 @@ async fn live(
     config: Config,
     place: Place,
     keys: TokenKeys,
+    tls: TlsMaterial,
     deadlines: Deadlines,
     mut signals: Signals,
 ) -> Result<(), BootError> {
     let began = Instant::now();
     let edge = config.edge.clone();
+    allow_descriptors(&config);
     let address = SocketAddr::new(place.ingress.ip(), config.admin.port);
     let listener = TcpListener::bind(address).await.map_err(|source| BootError::Admin { address, source })?;
-    let proxy = Arc::new(Proxy::start(config, place, &keys)?);
-    drop(keys);
+    let proxy = Arc::new(Proxy::start(config, place, &keys, &tls)?);
+    drop((keys, tls));
     let admin = Arc::new(Admin::new(Arc::clone(&proxy)));
     let serving = tokio::spawn(admin::serve(listener, Arc::clone(&admin)));
     let ended = tokio::select! {
@@ -205,6 +210,23 @@ async fn live(
     };
     serving.abort();
     ended
+}
+
+/// Raises this process's limit of file descriptors to what its connections and sockets may take, as far as it is allowed to.
+fn allow_descriptors(config: &Config) {
+    let needed = u64::from(config.streams.connections) + OTHER_DESCRIPTORS;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft >= needed {
+        return;
+    }
+    let granted = needed.min(hard);
+    if setrlimit(Resource::RLIMIT_NOFILE, granted, hard).is_err() || granted < needed {
+        tracing::warn!(
+            "streams.connections: {} need {needed} file descriptors, this process may have {hard}: raise its limit \
+             (LimitNOFILE), or lower the setting",
+            config.streams.connections
+        );
+    }
 }
 
 /// Names, self-call, open. Returns how long the self-call took.
@@ -256,11 +278,15 @@ async fn drained(proxy: &Proxy) -> Drained {
     }
 }
 
-/// A shard never ends by itself. Should one do so, the process ends too, and whoever started it starts a whole one.
+/// A thread never ends by itself. Should one do so, the process ends too, and whoever started it starts a whole one.
 async fn shard_ended(proxy: &Proxy) -> BootError {
     loop {
         if let Some(shard) = proxy.dead_shard() {
             return BootError::Internal(format!("shard {shard} has ended; the log before this line has the cause"));
+        }
+        if proxy.streams_ended() {
+            let text = "the thread of the connections has ended; the log before this line has the cause";
+            return BootError::Internal(text.to_owned());
         }
         tokio::time::sleep(POLL).await;
     }
@@ -270,6 +296,9 @@ fn ended_early() -> Result<(), BootError> {
     tracing::info!("told to end before it was ready");
     Ok(())
 }
+
+/// File descriptors besides those of connections: sockets and events of 64 shards, name queries, the admin pages' connections, logs.
+const OTHER_DESCRIPTORS: u64 = 1_024;
 
 /// How often the state of the shards is looked at while waiting for it to change.
 const POLL: Duration = Duration::from_millis(20);

@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use sipedge_sip::Time;
 use sipedge_sip::message::{Edits, Layout, Malformed, Message};
+use sipedge_sip::stun::binding_response;
 
 pub use destinations::{DestinationStatus, Mark};
 pub use flow::{Arrival, Connection, Hop, Query, Receipt, Server, TlsPeer, Transport};
@@ -53,7 +54,7 @@ pub use outbox::{Bulletin, Event, Health, Outbox, Transmit};
 pub use setup::{Place, Setup, SetupError};
 
 use calls::Calls;
-use destinations::Destinations;
+use destinations::{Candidate, Destinations};
 use names::{Change, Names};
 use refusals::Refusals;
 use transactions::Transactions;
@@ -80,6 +81,8 @@ pub struct Engine {
     edits: Edits,
     /// Memory for a message that is made to be kept.
     scratch: Vec<u8>,
+    /// Memory for the destinations that a request forks to.
+    fork: Vec<Candidate>,
 }
 
 impl Engine {
@@ -106,7 +109,9 @@ impl Engine {
             spare_layout: Layout::default(),
             edits: Edits::default(),
             scratch: Vec::new(),
+            fork: Vec::new(),
         };
+        engine.destinations.refresh(now, &engine.setup, &engine.names);
         engine.ask_names(now);
         engine
     }
@@ -121,10 +126,13 @@ impl Engine {
         let mut layout = std::mem::take(&mut self.layout);
         match Message::read(bytes, &mut layout) {
             Ok(message) => match message.status() {
-                Some(code) => self.handle_response(now, &message, code),
+                Some(code) => {
+                    self.take_probe_answer(now, &message, code);
+                    self.handle_response(now, &message, code);
+                }
                 None => self.handle_request(now, arrival, &message),
             },
-            Err(Malformed::StartLine) => self.counters.not_sip += 1,
+            Err(Malformed::StartLine) => self.handle_other(arrival, bytes),
             Err(error) => {
                 self.counters.malformed += 1;
                 // RFC 3261 §18.3: a request whose body did not arrive whole is answered 400.
@@ -138,11 +146,26 @@ impl Engine {
         self.layout = layout;
     }
 
+    /// What is no SIP: STUN of a known source is answered (RFC 5626 §8), where keep-alives are datagrams.
+    fn handle_other(&mut self, arrival: &Arrival, bytes: &[u8]) {
+        let may_ask = arrival.transport == Transport::Udp && self.setup.trunk_of(arrival.source.ip()).is_some();
+        let mut answer = Vec::new();
+        if may_ask && binding_response(bytes, arrival.source, &mut answer) {
+            self.counters.stun_answered += 1;
+            self.outbox.transmit(&arrival.back(arrival.source), None, |out| out.extend_from_slice(&answer));
+        } else {
+            self.counters.not_sip += 1;
+        }
+    }
+
     /// The answer to a [`Query`]: its servers; empty when the name servers gave none or did not answer.
     pub fn handle_resolved(&mut self, now: Time, query: &Query, servers: &[Server], ttl: Duration) {
         match self.names.handle_resolved(now, query, servers, ttl) {
             Change::None => {}
-            Change::Servers(servers) => self.outbox.event(Event::Resolved { host: query.host.clone(), servers }),
+            Change::Servers(servers) => {
+                self.destinations.refresh(now, &self.setup, &self.names);
+                self.outbox.event(Event::Resolved { host: query.host.clone(), servers });
+            }
             Change::Failed => self.outbox.event(Event::Unresolved { host: query.host.clone() }),
         }
         self.release_waiting(now, Some(query));
@@ -150,7 +173,11 @@ impl Engine {
 
     /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
     pub fn handle_failure(&mut self, now: Time, receipt: Receipt) {
-        self.transport_failed(now, receipt);
+        if self.destinations.is_probe(receipt.key) {
+            self.probe_timed_out(now, receipt.key);
+        } else {
+            self.transport_failed(now, receipt);
+        }
     }
 
     /// Another shard has found something out.
@@ -166,7 +193,14 @@ impl Engine {
         }
         self.setup = setup;
         self.shared = shared;
+        self.destinations.refresh(now, &self.setup, &self.names);
         self.ask_names(now);
+    }
+
+    /// This engine, `shard` of `shards`, probes the destinations for all of the instance, as long as it is open and does not leave.
+    /// Call it before [`Control::Open`].
+    pub fn probe_from(&mut self, shard: usize, shards: usize) {
+        self.destinations.probe_from(shard, shards);
     }
 
     /// What is known of every destination of the configuration, for the control endpoint.
@@ -183,6 +217,7 @@ impl Engine {
             self.give_call(call);
         }
         self.release_waiting(now, None);
+        self.poll_destinations(now);
         self.ask_names(now);
     }
 
@@ -193,13 +228,20 @@ impl Engine {
             Control::Open => {
                 // The test call is nobody's traffic.
                 self.counters = Counters::default();
+                self.destinations.start_probes(now, &self.setup);
                 Gate::Open
             }
             Control::Drain => {
+                for key in self.destinations.stop_probes() {
+                    if let Some(probe) = self.transactions.client(key) {
+                        self.transactions.remove(probe);
+                    }
+                }
                 let accept = Duration::from_millis(u64::from(self.setup.config.drain.accept_ms));
                 Gate::Draining { refuse_from: now + accept }
             }
             Control::Mark { transport, address, mark } => {
+                // Others than those of the configuration cannot be marked.
                 self.destinations.mark(transport, address, mark);
                 self.gate
             }
@@ -213,6 +255,7 @@ impl Engine {
             self.calls.poll_timeout(),
             self.names.poll_timeout(),
             self.waiting.poll_timeout(),
+            self.destinations.poll_timeout(),
         ];
         timers.into_iter().flatten().min()
     }
@@ -235,11 +278,16 @@ impl Engine {
 
     /// What the tables hold now.
     pub fn gauges(&self) -> Gauges {
+        let destinations = self.destinations.tally();
         Gauges {
             transactions: self.transactions.len() as u64,
             pending_transactions: self.transactions.pending() as u64,
             message_bytes: self.transactions.pool.held(),
             counted_calls: self.calls.len() as u64,
+            destinations_up: destinations.up,
+            destinations_down: destinations.down,
+            destinations_avoided: destinations.avoided,
+            destinations_marked: destinations.marked,
         }
     }
 

@@ -31,6 +31,8 @@ numbers! {
         messages_sent,
         /// Datagrams that are no SIP: empty, keep-alives, anything else.
         not_sip,
+        /// STUN Binding requests answered.
+        stun_answered,
         /// SIP messages with a broken frame or without a header that every message has.
         malformed,
         /// Datagrams dropped because the instance has not yet called itself.
@@ -89,6 +91,10 @@ numbers! {
         stray_responses,
         /// ACKs dropped: no transaction and no route for them.
         stray_acks,
+        /// OPTIONS sent to destinations to see whether they are there.
+        probes_sent,
+        /// Those of them that were not answered in time, or with a code that counts as failure.
+        probes_failed,
     }
 }
 
@@ -103,5 +109,13 @@ numbers! {
         message_bytes,
         /// Calls that limits count.
         counted_calls,
+        /// Destinations that get new calls.
+        destinations_up,
+        /// Destinations that get no new calls since their probes fail.
+        destinations_down,
+        /// Destinations that get new calls only when there is no other: they were silent, or have asked for it.
+        destinations_avoided,
+        /// Destinations that the operator has marked down or draining.
+        destinations_marked,
     }
 }

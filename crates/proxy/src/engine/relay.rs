@@ -9,7 +9,7 @@ use sipedge_sip::uri::Uri;
 
 use super::admission::{TRYING, UNRESOLVED};
 use super::context::Context;
-use super::destinations::{Candidate, Choice};
+use super::destinations::{Candidate, Choice, Destinations};
 use super::flow::{Arrival, Hop, Query, Receipt, Server, TlsPeer, Transport};
 use super::head::Head;
 use super::incoming::Incoming;
@@ -152,19 +152,31 @@ impl Engine {
             Way::Pool(trunk) => setup.trunks.get(trunk),
             _ => None,
         };
-        let forks = is_first
-            && trunk.is_some_and(|trunk| trunk.select == Select::All || request.head.method() == Method::Cancel);
-        let most = if forks { MOST_BRANCHES.min(breadth) } else { 1 };
+        let forks = is_first && trunk.is_some_and(|trunk| trunk.select == Select::All);
+        // Which destination the INVITE has gone to is not known here: whoever has it takes the CANCEL.
+        let is_for_all = request.head.method() == Method::Cancel;
+        let most = if forks || is_for_all { MOST_BRANCHES.min(breadth) } else { 1 };
+        let mut set = std::mem::take(&mut self.fork);
+        set.clear();
+        if let (true, false, Way::Pool(trunk)) = (forks, is_for_all, &onward.way) {
+            self.destinations.set(now, &setup, &self.names, *trunk, call_hash(request.head.call_id), &mut set);
+        }
         let mut steps: [Option<Step<'_>>; MOST_BRANCHES as usize] = Default::default();
         let mut count = 0;
         while count < most {
-            let Some((server_found, target)) = self.next_server(now, server, request, onward, &setup, &steps) else {
-                break;
+            let found = match (forks && !is_for_all, trunk) {
+                (true, Some(trunk)) => {
+                    let candidate = set.get(count as usize);
+                    candidate.map(|candidate| (candidate.server, trunk.targets.get(candidate.target)))
+                }
+                _ => self.next_server(now, server, request, onward, &setup, &steps),
             };
+            let Some((server_found, target)) = found else { break };
             let Some(place) = steps.get_mut(count as usize) else { break };
             *place = Some(self.step(request, onward, server_found, target));
             count += 1;
         }
+        self.fork = set;
         if count == 0 {
             return false;
         }
@@ -244,7 +256,7 @@ impl Engine {
             Way::Uri(Lookup::Name(query)) => tries < MOST_BRANCHES && (tries as usize) < self.names.known(query).len(),
             Way::Pool(trunk) => setup.trunks.get(*trunk).is_some_and(|settings| {
                 tries < u32::from(settings.attempts)
-                    && (tries as usize) < self.destinations.count(setup, &self.names, *trunk)
+                    && (tries as usize) < Destinations::servers(setup, &self.names, *trunk)
             }),
         }
     }

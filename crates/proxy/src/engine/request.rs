@@ -9,7 +9,6 @@ use super::admission::{
     Sender, UNRESOLVED, UNSUPPORTED_SCHEME,
 };
 use super::cancel::CancelReason;
-use super::destinations::Choice;
 use super::flow::{Arrival, Hop, Transport};
 use super::head::Head;
 use super::incoming::Incoming;
@@ -19,7 +18,7 @@ use super::setup::Lookup;
 use super::token::{Direction, Token};
 use super::transactions::{Id, Key, Machine};
 use super::write::ExtraHeader;
-use super::{Engine, Gate, call_hash};
+use super::{Engine, Gate};
 
 impl Engine {
     pub(super) fn handle_request(&mut self, now: Time, arrival: &Arrival, message: &Message<'_>) {
@@ -210,8 +209,7 @@ impl Engine {
             // RFC 5630 §4: a SIPS request goes over TLS to its end, or nowhere.
             return self.reject(request, UNSUPPORTED_SCHEME);
         }
-        let call = call_hash(request.head.call_id);
-        if !matches!(self.destinations.choose(now, &setup, &self.names, to, call, |_| false), Choice::Take(_)) {
+        if !self.destinations.has_any(now, &setup, &self.names, to) {
             self.counters.unresolved_destination += 1;
             return self.refuse_for_now(now, request, self.unavailable());
         }

@@ -15,10 +15,6 @@ impl Engine {
             self.counters.stray_responses += 1;
             return;
         };
-        let key = self.transactions.key(client);
-        if let Some(key) = key.filter(|key| self.destinations.is_probe(*key)) {
-            self.probe_answered(now, key, code);
-        }
         let timers = &self.setup.timers;
         let Some(transaction) = self.transactions.get_mut(client) else { return };
         let has_server = transaction.as_branch().is_some_and(|branch| branch.server.is_some());
@@ -36,7 +32,8 @@ impl Engine {
         };
         if was_pending && code >= 200 {
             let (transport, address) = (transaction.hop.transport, transaction.hop.to);
-            self.note_answer(now, transport, address, code, message.retry_after());
+            let retry_after = message.retry_after();
+            self.destinations.note_answer(now, transport, address, code, retry_after, &mut self.outbox);
         }
         self.transactions.settle(client);
         match (reaction, code) {

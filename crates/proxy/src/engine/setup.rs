@@ -101,6 +101,8 @@ pub(super) struct Target {
     pub(super) weight: u16,
     /// Whether its URI names no transport.
     pub(super) leaves_transport_open: bool,
+    /// What it draws with when a call chooses among targets: of its URI, so that its place in the list does not matter.
+    pub(super) hash: u64,
     /// Whom its servers have to prove to be over TLS.
     pub(super) peer: Arc<TlsPeer>,
 }
@@ -213,6 +215,13 @@ impl Setup {
         })
     }
 
+    /// Whether `ip` is a peer of the configuration: a source of a trunk, or a target that has an address and no name.
+    pub fn knows(&self, ip: IpAddr) -> bool {
+        let mut targets = self.trunks.iter().flat_map(|trunk| &trunk.targets);
+        self.trunk_of(ip).is_some()
+            || targets.any(|target| matches!(&target.lookup, Lookup::Address(server) if server.address.ip() == ip))
+    }
+
     /// The trunk that `source` belongs to: the longest prefix over all trunks.
     pub(super) fn trunk_of(&self, source: IpAddr) -> Option<usize> {
         match source {
@@ -295,6 +304,7 @@ fn trunks(config: &Config, reasons: &mut Vec<String>) -> Vec<Trunk> {
                 trunk.name
             ));
         }
+        check_calls(trunk, reasons);
         let mut targets = Vec::new();
         for target in &trunk.targets {
             match Target::new(target, &trunk.name) {
@@ -338,6 +348,61 @@ fn trunks(config: &Config, reasons: &mut Vec<String>) -> Vec<Trunk> {
         }
     }
     trunks
+}
+
+/// What becomes of calls to a trunk: targets, failover, probes.
+fn check_calls(trunk: &config::Trunk, reasons: &mut Vec<String>) {
+    let name = &trunk.name;
+    let mut check = |is_right: bool, setting: &str, reason: std::fmt::Arguments<'_>| {
+        if !is_right {
+            reasons.push(format!("trunks.{name}.{setting}: {reason}"));
+        }
+    };
+    for (place, target) in trunk.targets.iter().enumerate() {
+        let is_first = trunk.targets.iter().take(place).all(|other| other.uri != target.uri);
+        check(
+            is_first,
+            "targets",
+            format_args!("`{}` is there twice; one with twice the weight gets as much", target.uri),
+        );
+    }
+    let failover = &trunk.failover;
+    for code in &failover.codes {
+        let is_final = (400..=599).contains(code);
+        check(is_final, "failover.codes", format_args!("{code} is not from 400 to 599"));
+        let is_servers = !OF_THE_CALLEE.contains(code);
+        check(
+            is_servers,
+            "failover.codes",
+            format_args!("{code} is the callee's word: another destination cannot better it"),
+        );
+    }
+    let is_right = (1..=MOST_ATTEMPTS).contains(&failover.attempts);
+    check(is_right, "failover.attempts", format_args!("{} is not from 1 to {MOST_ATTEMPTS}", failover.attempts));
+    let Some(probe) = &trunk.probe else { return };
+    let is_right = PROBE_INTERVAL_MS.contains(&probe.interval_ms);
+    let (least, most) = (PROBE_INTERVAL_MS.start(), PROBE_INTERVAL_MS.end());
+    check(is_right, "probe.interval_ms", format_args!("{} is not from {least} to {most}", probe.interval_ms));
+    let is_right = probe.jitter_percent <= MOST_JITTER_PERCENT;
+    check(
+        is_right,
+        "probe.jitter_percent",
+        format_args!("{} is not from 0 to {MOST_JITTER_PERCENT}", probe.jitter_percent),
+    );
+    // Of one destination one probe is under way at a time.
+    let percent = 100 - u64::from(probe.jitter_percent.min(100));
+    let most = u64::from(probe.interval_ms) * percent / 100;
+    let is_right = probe.timeout_ms >= LEAST_PROBE_TIMEOUT_MS && u64::from(probe.timeout_ms) <= most;
+    let range = format_args!(
+        "{} is not from {LEAST_PROBE_TIMEOUT_MS} to {most}, the interval less its jitter",
+        probe.timeout_ms
+    );
+    check(is_right, "probe.timeout_ms", range);
+    check(probe.down_after > 0, "probe.down_after", format_args!("must be at least 1"));
+    check(probe.up_after > 0, "probe.up_after", format_args!("must be at least 1"));
+    for code in &probe.codes {
+        check((200..=699).contains(code), "probe.codes", format_args!("{code} is not from 200 to 699"));
+    }
 }
 
 fn sources(config: &Config, reasons: &mut Vec<String>) -> (PrefixMap<Ipv4Net, usize>, PrefixMap<Ipv6Net, usize>) {
@@ -396,6 +461,7 @@ impl Target {
             priority: settings.priority,
             weight: settings.weight,
             leaves_transport_open: uri.transport().is_none(),
+            hash: super::call_hash(settings.uri.as_bytes()),
             peer: Arc::new(peer),
         })
     }
@@ -410,5 +476,14 @@ fn millis(ms: u32) -> Duration {
     Duration::from_millis(u64::from(ms))
 }
 
-/// Port of SIP over UDP and TCP (RFC 3261 §19.1.2).
-pub(super) const SIP_PORT: u16 = 5060;
+/// What no other destination would answer otherwise: challenges, which are the caller's to meet (RFC 3261 §22), the callee being busy,
+/// and the end of a call that the caller has given up.
+const OF_THE_CALLEE: [u16; 4] = [401, 407, 486, 487];
+/// At 5 s each they take longer than any caller waits, and each is a transaction and an INVITE more.
+const MOST_ATTEMPTS: u8 = 16;
+/// More than one OPTIONS per second from each instance is a load that carriers block; after an hour it says nothing about now.
+const PROBE_INTERVAL_MS: std::ops::RangeInclusive<u32> = 1_000..=3_600_000;
+/// With more, two probes in a row might come at any time.
+const MOST_JITTER_PERCENT: u8 = 50;
+/// A round trip round the world takes 300 ms; a lost datagram is sent again after T1, 500 ms.
+const LEAST_PROBE_TIMEOUT_MS: u32 = 100;

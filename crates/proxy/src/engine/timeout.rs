@@ -70,7 +70,7 @@ impl Engine {
         };
         let (transport, address) = (transaction.hop.transport, transaction.hop.to);
         if has_failed {
-            self.note_failure(now, transport, address);
+            self.destinations.note_failure(now, transport, address, &mut self.outbox);
             self.close_branch(now, client, Outcome::Unreachable);
         }
         self.transactions.settle(client);
@@ -80,11 +80,7 @@ impl Engine {
     fn time_out(&mut self, now: Time, client: Id) {
         let Some(transaction) = self.transactions.get(client) else { return };
         let (transport, address) = (transaction.hop.transport, transaction.hop.to);
-        if let Some(key) = self.transactions.key(client).filter(|key| self.destinations.is_probe(*key)) {
-            self.probe_timed_out(now, key);
-        } else {
-            self.note_silence(now, transport, address);
-        }
+        self.destinations.note_silence(now, transport, address, &mut self.outbox);
         self.close_branch(now, client, Outcome::Silence);
     }
 }

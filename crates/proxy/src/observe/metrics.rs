@@ -14,6 +14,12 @@ pub fn metrics(numbers: &Numbers, started_at_secs: u64, ready: bool, draining: b
     for (name, help, value) in numbers.net.each() {
         page.add(&format!("sipedge_net_{name}_total"), "counter", help, value);
     }
+    for (name, help, value) in numbers.streams.each() {
+        page.add(&format!("sipedge_stream_{name}_total"), "counter", help, value);
+    }
+    for (name, help, value) in numbers.stream_gauges.each() {
+        page.add(&format!("sipedge_stream_{name}"), "gauge", help, value);
+    }
     let receive = "Receive buffers that the kernel granted to all sockets together, in bytes.";
     page.add("sipedge_net_receive_buffer_bytes", "gauge", receive, numbers.receive_buffer_bytes);
     page.add("sipedge_shards", "gauge", "Threads that handle SIP.", numbers.shards);

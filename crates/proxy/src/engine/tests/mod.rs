@@ -35,7 +35,7 @@ impl Sent {
     }
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config {
         version: 1,
         edge: "test".into(),
@@ -57,11 +57,11 @@ fn config() -> Config {
     }
 }
 
-fn server(address: &str) -> Server {
+pub(super) fn server(address: &str) -> Server {
     Server { priority: 0, weight: 1, transport: Transport::Udp, address: address.parse().unwrap() }
 }
 
-fn keys(ids: &[u8]) -> TokenKeys {
+pub(super) fn keys(ids: &[u8]) -> TokenKeys {
     let key = |id: &u8| TokenKey { id: *id, key: format!("{id:02x}").repeat(32) };
     TokenKeys { branch: "b".repeat(64), tokens: ids.iter().map(key).collect() }
 }
