@@ -327,7 +327,7 @@ fn a_pool_is_probed_unless_the_spec_says_otherwise_and_a_single_target_is_not() 
     for target in TARGETS {
         assert_eq!(probe("    probe: true\n", target), (usual, None));
         assert_eq!(probe("    probe: false\n", target), (None, None));
-        assert_eq!(probe("    probe: { interval: 1s, timeout: 1s }\n", target).0, Some((1_000, 2, 2)));
+        assert_eq!(probe("    probe: { interval: 1s, timeout: 900ms }\n", target).0, Some((1_000, 2, 2)));
     }
 }
 

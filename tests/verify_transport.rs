@@ -40,7 +40,10 @@ fn a_pool_gets_calls_by_udp_and_tcp() {
         let ladder = passes(&project, topology, "tcp");
         assert!(ladder.contains("SIP/2.0/TCP"), "{ladder}");
         let refused = project.run(&["verify", "call", "--topology", topology, "--transport", "tls"]).expect(2);
-        assert!(refused.stderr.contains("takes no calls by tls") && refused.stderr.contains("listen.tls"), "{refused:?}");
+        assert!(
+            refused.stderr.contains("takes no calls by tls") && refused.stderr.contains("listen.tls"),
+            "{refused:?}"
+        );
     }
     project.run(&["destroy"]).expect(0);
     project.assert_no_trace();

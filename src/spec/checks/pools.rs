@@ -6,11 +6,14 @@ use super::{Checks, trunk};
 use crate::spec::report::What;
 use crate::spec::tree::Path;
 use crate::spec::types::{PoolTarget, Probe, Select, Trunk};
-use crate::spec::values::{Target, Transport};
+use crate::spec::values::{Duration, Target, Transport};
 
 /// Targets that one call may ring at the same time. Each rings somewhere, and each takes a transaction and a kept INVITE on the
 /// instance; the breadth that RFC 5393 §5.3.3 gives a request (60) is shared with every proxy behind.
 const FORK_MAX: usize = 8;
+
+/// Percent by which the interval of probes is varied.
+const JITTER_PERCENT: u32 = 10;
 
 pub(super) fn all(checks: &mut Checks<'_>) {
     for (name, settings) in &checks.spec.trunks {
@@ -103,13 +106,15 @@ fn failover(checks: &mut Checks<'_>, name: &str, settings: &Trunk) {
 fn probe(checks: &mut Checks<'_>, name: &str, settings: &Trunk) {
     let Some(Probe::Figures(figures)) = &settings.probe else { return };
     let at = |setting: &str| trunk(name, "probe").key(setting);
-    if figures.timeout > figures.interval && checks.all_sound(&[at("timeout"), at("interval")]) {
+    // The earliest that the next probe is sent: of one destination one probe is under way at a time.
+    let least = Duration::from_millis(figures.interval.as_millis() / 100 * (100 - JITTER_PERCENT));
+    if figures.timeout > least && checks.all_sound(&[at("timeout"), at("interval")]) {
         let place = if checks.document.at(&at("timeout")).is_some() { "timeout" } else { "interval" };
         let message = format!(
-            "the answer to a probe is awaited for {}, but the next one is sent after {}",
+            "the answer to a probe is awaited for {}, but the next one may be sent after {least} ({} less {JITTER_PERCENT} %)",
             figures.timeout, figures.interval
         );
-        let help = format!("write a `timeout` of at most {}, or a longer `interval`", figures.interval);
+        let help = format!("write a `timeout` of at most {least}, or a longer `interval`");
         checks.report(at(place), What::error("spec::probe", message, help));
     }
 }
