@@ -258,11 +258,12 @@ fn what_takes_a_restart_is_refused_with_every_reason() {
         format!(
             "advertise: {edge} now, edge.example in the new one: calls in progress come back to it; a restart takes it up"
         ),
+        "listen.tls.certificate: !file \"token-keys.json\": no certificate in it".into(),
         "token keys: the branch key is another one".into(),
     ] {
         assert!(reasons.iter().any(|reason| reason.contains(&expected)), "no {expected:?} in {reasons:#?}");
     }
-    assert_eq!(reasons.len(), 9, "each once: {reasons:#?}");
+    assert_eq!(reasons.len(), 10, "each once: {reasons:#?}");
     stage.call(&stage.first, "as-before");
 }
 

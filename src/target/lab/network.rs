@@ -104,7 +104,7 @@ impl Layout {
             topology: plan.topology,
             vpc: network.vpc,
             ingress,
-            port: plan.proxy.listen.ingress_port,
+            listeners: network.listeners.clone(),
             spreading: network.spreading,
             timeouts: network.flow_timeouts.clone(),
             egress: translated,

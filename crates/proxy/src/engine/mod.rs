@@ -127,10 +127,7 @@ impl Engine {
         let mut layout = std::mem::take(&mut self.layout);
         match Message::read(bytes, &mut layout) {
             Ok(message) => match message.status() {
-                Some(code) => {
-                    self.take_probe_answer(now, &message, code);
-                    self.handle_response(now, &message, code);
-                }
+                Some(code) => self.handle_response(now, &message, code),
                 None => self.handle_request(now, arrival, &message),
             },
             Err(Malformed::StartLine) => self.handle_other(arrival, bytes),
@@ -174,11 +171,7 @@ impl Engine {
 
     /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
     pub fn handle_failure(&mut self, now: Time, receipt: Receipt) {
-        if self.destinations.is_probe(receipt.key) {
-            self.probe_timed_out(now, receipt.key);
-        } else {
-            self.transport_failed(now, receipt);
-        }
+        self.transport_failed(now, receipt);
     }
 
     /// Another shard has found something out.

@@ -273,12 +273,11 @@ impl Engine {
         let for_size =
             is_large && server.transport == Transport::Udp && target.is_some_and(|target| target.leaves_transport_open);
         let transport = if for_size { Transport::Tcp } else { server.transport };
-        // Over TCP too: it says that the driver may open a connection to whomever the name led to.
         let peer = match (transport, target, &onward.way) {
-            (Transport::Udp, ..) => None,
-            (_, Some(target), _) => Some(target.peer.clone()),
-            (_, None, Way::Uri(Lookup::Name(query))) => Some(self.peer(&query.host, onward)),
-            (_, None, _) => Some(self.peer(&server.address.ip().to_string(), onward)),
+            (Transport::Tls, Some(target), _) => Some(target.peer.clone()),
+            (Transport::Tls, None, Way::Uri(Lookup::Name(query))) => Some(self.peer(&query.host, onward)),
+            (Transport::Tls, None, _) => Some(self.peer(&server.address.ip().to_string(), onward)),
+            _ => None,
         };
         let hop = match &onward.way {
             Way::Hop(hop) => hop.clone(),

@@ -51,7 +51,13 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) async fn run(mut self) {
-        let mut lookups = self.lookups(&self.servers);
+        let transports = std::mem::take(&mut self.transports);
+        let ipv4 = self.ipv4;
+        let asking = |servers: &[SocketAddr]| {
+            let servers = NameServers::new(servers);
+            Arc::new(Lookups { servers, ipv4, transports: transports.clone() })
+        };
+        let mut lookups = asking(&self.servers);
         let mut questions = Questions::default();
         let mut under_way = JoinSet::new();
         let mut log = Log::default();
@@ -63,7 +69,7 @@ impl Desk {
                 report = self.reports.recv() => match report {
                     None => return,
                     Some(Report::Event(event)) => log.write(event),
-                    Some(Report::NameServers(servers)) => lookups = self.lookups(&servers),
+                    Some(Report::NameServers(servers)) => lookups = asking(&servers),
                     Some(Report::Resolve(query)) => {
                         if !questions.add(query.clone()) {
                             self.answer(query, &[], Duration::ZERO, 1);
@@ -79,11 +85,6 @@ impl Desk {
                 }
             }
         }
-    }
-
-    fn lookups(&self, servers: &[SocketAddr]) -> Arc<Lookups> {
-        let servers = NameServers::new(servers);
-        Arc::new(Lookups { servers, ipv4: self.ipv4, transports: self.transports.clone() })
     }
 
     fn answer(&self, query: Query, servers: &[Server], ttl: Duration, count: usize) {
