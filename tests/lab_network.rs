@@ -15,7 +15,7 @@ use lab::{
     plan, receive,
 };
 use nix::sys::socket::{setsockopt, sockopt};
-use sipedge::plan::{Listener, Protocol, Spreading, Topology};
+use sipedge::plan::{CarrierRange, Listener, Protocol, Spreading, Topology};
 use sipedge::target::lab::{InstanceId, LabError, STRANGER_ADDRESS, STRANGER_NAMESPACE};
 use support::{DEADLINE, eventually, is_alive, sipedge};
 
@@ -64,6 +64,18 @@ fn spreads_by_five_tuple() {
         })
         .collect();
     assert_eq!(served.len(), 2, "one source reaches both targets from different ports");
+}
+
+#[test]
+fn a_carrier_has_every_address_of_its_ranges_single_ones_too() {
+    let mut plan = plan(Topology::LoadBalanced);
+    let single: ipnet::IpNet = "198.51.100.9/32".parse().expect("range");
+    plan.carriers[1].ranges.push(CarrierRange { real: single, used: single });
+    let Some(lab) = TestLab::start(&plan, 1) else { return };
+    for address in [Ipv4Addr::new(198, 51, 100, 2), Ipv4Addr::new(198, 51, 100, 9)] {
+        let answer = echo(&lab.socket(DESTINATION, address, 5060), "hello");
+        assert_eq!(answer.source, SocketAddr::new(address.into(), 5060));
+    }
 }
 
 #[test]

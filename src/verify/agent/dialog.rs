@@ -373,7 +373,11 @@ fn altered(route: &str) -> Option<String> {
 /// `route` as host, port and `lr` alone.
 fn stripped(route: &str) -> Option<String> {
     let uri = message::uri(uri_text(route)).ok()?;
-    let bare = format!("<sip:{};lr>", uri.host_with_port);
+    // It goes where it came from all the same.
+    let bare = match message::transport(&uri) {
+        Transport::Udp => format!("<sip:{};lr>", uri.host_with_port),
+        other => format!("<sip:{};transport={other};lr>", uri.host_with_port),
+    };
     (bare != route).then_some(bare)
 }
 
