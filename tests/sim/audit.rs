@@ -170,17 +170,21 @@ impl Audit {
         Ok(())
     }
 
-    /// A request that goes on: one Via and, for a new call, one Record-Route more; all else as it came, in its order.
+    /// A request that goes on: one Via, one Max-Breadth and, for a new call, one Record-Route more; all else as it came, in its order.
     fn forwarded_request(&self, source: SocketAddr, input: &Msg, output: &Msg) -> Result<(), String> {
         let opens = input.method() == "INVITE" && input.tag("To").is_empty();
         let is_initial = input.tag("To").is_empty();
-        let mut added = 1;
+        // RFC 5393 §5.3.3: the sender had none.
+        if output.headers.get(1) != Some(&("Max-Breadth".to_owned(), "60".to_owned())) {
+            return Err(format!("{:?} instead of Max-Breadth: 60", output.headers.get(1)));
+        }
+        let mut added = 2;
         if opens {
-            let (name, value) = &output.headers[1];
+            let (name, value) = &output.headers[2];
             if name != "Record-Route" || address(value) != Some(self.edge) || !value.ends_with(";lr>") {
                 return Err(format!("{name}: {value} instead of the edge's Record-Route"));
             }
-            added = 2;
+            added = 3;
         }
         let mut is_top = true;
         let mut expected: Vec<(String, String)> = Vec::new();
