@@ -12,6 +12,10 @@ const MAX_DATAGRAMS: usize = 4_096;
 /// Bytes that may wait for one shard: as much as its sockets' receive buffer.
 const MAX_BYTES: usize = 4 << 20;
 
+/// Messages of connections wait outside while so many wait already: a connection can be read later, a datagram cannot. A shard takes so
+/// many within some milliseconds; more would only be answers that come at once and that nobody has room for.
+const MAX_BESIDE_STREAMS: usize = 256;
+
 /// What waits for a shard: datagrams that arrived on other shards' sockets, and orders.
 ///
 /// The owner takes everything at once by exchanging buffers, so that the lock is held for the length of a copy.
@@ -79,6 +83,18 @@ impl Inbox {
             self.wake();
         }
         left_out
+    }
+
+    /// Hands over a message of a connection; `false`: there is no room now, it has to be offered again.
+    pub(super) fn offer(&self, arrival: Arrival, bytes: &[u8]) -> bool {
+        let mut waiting = self.lock();
+        let before = waiting.datagrams.entries.len();
+        let taken = before < MAX_BESIDE_STREAMS && waiting.datagrams.push(arrival, bytes);
+        drop(waiting);
+        if taken && before == 0 {
+            self.wake();
+        }
+        taken
     }
 
     /// Gives an order.
@@ -171,6 +187,12 @@ mod tests {
         let many = std::iter::repeat_n((from(Port::Ingress), &b"x"[..]), MAX_DATAGRAMS + 3);
         assert_eq!(inbox.put(many), 3);
         let (mut datagrams, mut orders) = (Datagrams::default(), Vec::new());
+        assert!(!inbox.offer(from(Port::Ingress), b"x"), "a full inbox takes nothing from connections either");
+        inbox.take(&mut datagrams, &mut orders);
+        let offered = (0..).take_while(|_| inbox.offer(from(Port::Ingress), b"x")).count();
+        assert_eq!(offered, MAX_BESIDE_STREAMS);
+        assert_eq!(inbox.put([(from(Port::Ingress), &b"x"[..])].into_iter()), 0, "a datagram has room still");
+        datagrams.clear();
         inbox.take(&mut datagrams, &mut orders);
         let large = vec![0; 60_000];
         let fitting = MAX_BYTES / large.len();
