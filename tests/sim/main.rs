@@ -98,7 +98,8 @@ fn run(seed: u64) -> Result<World, String> {
     };
     let at = world.now as f64 / 1e3;
     Err(format!(
-        "seed {seed} at {at} ms: {reason}\n\n{}\nreplay: SIPEDGE_SIM_SEED={seed} cargo test --test sim -- --nocapture\n",
+        "seed {seed} at {at} ms: {reason}\n\n{:?}\n\n{}\nreplay: SIPEDGE_SIM_SEED={seed} cargo test --test sim -- --nocapture\n",
+        world.profile,
         world.trace()
     ))
 }

@@ -125,7 +125,7 @@ impl Profile {
             dns_faults: troubles(rng, 4),
             stalls: troubles(rng, 2),
             reloads: if limits.calls.is_none() && rng.chance(40) { rng.range(1, 4) } else { 0 },
-            rotates: rng.chance(30),
+            rotates: limits.calls.is_none() && rng.chance(30),
             backward: if rng.chance(15) { rng.range(1, 30) } else { 0 },
             strangers: rng.range(0, 30),
             limits,

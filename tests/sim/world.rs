@@ -244,7 +244,7 @@ impl World {
                     let targets = &self.profile.targets;
                     let place = self.rng.range(0, targets.len() as u64) as usize;
                     // A name that comes back may or may not be known still: only addresses go.
-                    let may_go = targets.len() > 1 && targets[place].name.is_none();
+                    let may_go = !self.profile.is_clean() && targets.len() > 1 && targets[place].name.is_none();
                     version.without = (may_go && self.rng.chance(50)).then_some(place);
                 }
             }

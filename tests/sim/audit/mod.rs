@@ -63,6 +63,8 @@ pub struct Audit {
     branches: BTreeMap<(Life, String), Branch>,
     /// Requests, by the transaction's name upstream and the method, with their sources.
     requests: BTreeMap<(Life, String, String), (SocketAddr, Transport, Msg)>,
+    /// Responses, by the same.
+    answers: BTreeMap<(Life, String, String), Vec<Msg>>,
     /// Who has sent something to an instance.
     sources: BTreeSet<(Life, SocketAddr)>,
     /// What each instance has sent to whom: a retransmission is nothing new.
@@ -86,6 +88,7 @@ impl Audit {
             invites: BTreeMap::new(),
             branches: BTreeMap::new(),
             requests: BTreeMap::new(),
+            answers: BTreeMap::new(),
             sources: BTreeSet::new(),
             sent: BTreeSet::new(),
             destinations: BTreeMap::new(),
@@ -110,7 +113,11 @@ impl Audit {
                 let msg = Msg::parse(bytes)?;
                 if msg.is_request() {
                     let key = (step.life, msg.transaction(), msg.method().to_owned());
-                    self.requests.entry(key).or_insert((arrival.source, arrival.transport, msg.clone()));
+                    // A copy may come by another connection: what it makes the edge send bears that one's address.
+                    self.requests.insert(key, (arrival.source, arrival.transport, msg.clone()));
+                } else if let Some(via) = msg.list("Via").get(1) {
+                    let key = (step.life, name(via), msg.method().to_owned());
+                    self.answers.entry(key).or_default().push(msg.clone());
                 }
                 Some(msg)
             }
@@ -161,8 +168,8 @@ impl Audit {
         if !leads {
             return Err(format!("no route leads to {}: {}", one.to, output.start));
         }
-        if (one.transport == Transport::Tls) != one.peer.is_some() {
-            return Err(format!("{} over {} to {:?}", output.start, one.transport, one.peer));
+        if one.transport == Transport::Tls && one.peer.is_none() {
+            return Err(format!("{} over TLS to nobody in particular", output.start));
         }
         self.destinations.insert(branch.clone(), one.to);
         if output.method() == "OPTIONS" || !is_new {
@@ -217,7 +224,14 @@ impl Audit {
         }
         match input {
             Some(input) if !input.is_request() && forward::forwarded_response(input, output).is_ok() => Ok(()),
-            _ => self.kept_response(step.life, output),
+            // It may have waited for better ones.
+            _ => {
+                let answers = self.answers.get(&key).map(Vec::as_slice).unwrap_or_default();
+                if answers.iter().any(|answer| forward::forwarded_response(answer, output).is_ok()) {
+                    return Ok(());
+                }
+                Err(format!("a response that has not come goes back: {output:#?}"))
+            }
         }
     }
 
