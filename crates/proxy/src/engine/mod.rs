@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sipedge_sip::Time;
-use sipedge_sip::message::{Edits, Layout, Malformed, Message};
+use sipedge_sip::message::{Edits, Layout, Message};
 
 pub use destinations::{DestinationStatus, Mark};
 pub use flow::{Arrival, Connection, Hop, Query, Receipt, Server, TlsPeer, Transport};
@@ -131,16 +131,7 @@ impl Engine {
                 }
                 None => self.handle_request(now, arrival, &message),
             },
-            Err(Malformed::StartLine) => self.counters.not_sip += 1,
-            Err(error) => {
-                self.counters.malformed += 1;
-                // RFC 3261 §18.3: a request whose body did not arrive whole is answered 400.
-                if let (Malformed::Truncated { .. }, Ok(message)) =
-                    (error, Message::read_without_body(bytes, &mut layout))
-                {
-                    self.answer_malformed(arrival, &message);
-                }
-            }
+            Err(error) => self.refuse_malformed(arrival, bytes, error, &mut layout),
         }
         self.layout = layout;
     }

@@ -5,8 +5,8 @@ use sipedge_sip::message::{HeaderName, Message, Method};
 use sipedge_sip::transaction::ServerReaction;
 
 use super::admission::{
-    BAD_EXTENSION, BAD_ROUTE, FORBIDDEN, FORBIDDEN_TARGET, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND, OK,
-    Sender, UNRESOLVED, UNSUPPORTED_SCHEME,
+    BAD_REQUEST, BAD_ROUTE, FORBIDDEN, FORBIDDEN_TARGET, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND,
+    NOT_SUPPORTED, OK, Sender, UNRESOLVED, UNSUPPORTED_SCHEME,
 };
 use super::cancel::CancelReason;
 use super::flow::{Arrival, Hop, Transport};
@@ -24,7 +24,7 @@ impl Engine {
     pub(super) fn handle_request(&mut self, now: Time, arrival: &Arrival, message: &Message<'_>) {
         let Some(head) = Head::of(message) else {
             self.counters.malformed += 1;
-            self.answer_malformed(arrival, message);
+            self.answer_malformed(arrival, message, BAD_REQUEST);
             return;
         };
         let request = Incoming::new(*message, head, arrival, &self.setup);
@@ -247,7 +247,7 @@ impl Engine {
         self.answer(
             request,
             match (required, is_leaving) {
-                (true, _) => BAD_EXTENSION,
+                (true, _) => NOT_SUPPORTED,
                 (false, true) => self.unavailable(),
                 (false, false) => OK.with(ExtraHeader::Allow),
             },
