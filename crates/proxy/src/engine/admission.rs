@@ -1,6 +1,6 @@
 //! Who may send what, how much of it, and what the others get (RFC 3261 §16.3, limits and budgets).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use sipedge_sip::Time;
@@ -12,9 +12,11 @@ use super::head::Head;
 use super::incoming::Incoming;
 use super::pool::Pool;
 use super::relay::ADDED;
+use super::setup::Lookup;
+use super::strangers::Verdict;
 use super::token::{Direction, Token};
 use super::write::{self, Answer, ExtraHeader, ViaStamp};
-use super::{Engine, Gate, Shared, loops};
+use super::{Engine, Gate, Shared, loops, strangers};
 use crate::config::Refuse;
 
 /// Who sent a request from outside a dialog.
@@ -185,15 +187,36 @@ impl Engine {
     }
 
     /// Refuses a request; a stranger gets what the configuration says, and that is counted.
-    pub(super) fn refuse(&mut self, request: &Incoming<'_>, sender: &Sender, answer: Answer) {
-        let is_stranger = matches!(sender, Sender::Stranger);
-        if is_stranger {
-            self.counters.refused_source += 1;
+    pub(super) fn refuse(&mut self, now: Time, request: &Incoming<'_>, sender: &Sender, answer: Answer) {
+        let is_ack = request.head.method() == Method::Ack;
+        if !matches!(sender, Sender::Stranger) {
+            if !is_ack {
+                self.answer(request, answer);
+            }
+            return;
         }
-        let is_silent = is_stranger && self.setup.config.refuse == Refuse::Silence;
-        if !is_silent && request.head.method() != Method::Ack {
-            self.answer(request, if is_stranger { FORBIDDEN } else { answer });
+        self.counters.refused_source += 1;
+        if strangers::is_scanner(&request.message) {
+            self.counters.dropped_scanner += 1;
+            return;
         }
+        if is_ack || self.setup.config.refuse == Refuse::Silence {
+            return;
+        }
+        match self.strangers.refuse(now, request.source.ip()) {
+            Verdict::Answer => self.answer(request, FORBIDDEN),
+            Verdict::Offender => self.counters.dropped_offender += 1,
+            Verdict::TooMany => self.counters.dropped_strangers += 1,
+        }
+    }
+
+    /// Whether calls go to this address: its word within a dialog is a peer's, though it may open no call.
+    pub(super) fn is_destination(&self, ip: IpAddr) -> bool {
+        let mut targets = self.setup.trunks.iter().flat_map(|trunk| &trunk.targets);
+        targets.any(|target| match &target.lookup {
+            Lookup::Address(server) => server.address.ip() == ip,
+            Lookup::Name(query) => self.names.known(query).iter().any(|server| server.address.ip() == ip),
+        })
     }
 
     /// Refuses a request that there is no room for now; its retransmissions are refused alike.

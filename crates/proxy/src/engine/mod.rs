@@ -30,6 +30,7 @@ mod request;
 mod response;
 mod routes;
 mod setup;
+mod strangers;
 mod timeout;
 mod token;
 mod transactions;
@@ -56,6 +57,7 @@ use calls::Calls;
 use destinations::{Candidate, Destinations};
 use names::{Change, Names};
 use refusals::Refusals;
+use strangers::Strangers;
 use transactions::Transactions;
 use waiting::Waiting;
 
@@ -70,6 +72,7 @@ pub struct Engine {
     names: Names,
     destinations: Destinations,
     refusals: Refusals,
+    strangers: Strangers,
     waiting: Waiting,
     outbox: Outbox,
     counters: Counters,
@@ -101,6 +104,7 @@ impl Engine {
             names,
             destinations: Destinations::default(),
             refusals: Refusals::default(),
+            strangers: Strangers::default(),
             waiting: Waiting::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),

@@ -25,8 +25,10 @@ pub(super) struct Answer {
 pub(super) enum ExtraHeader {
     /// Retry-After, in seconds.
     RetryAfter(u32),
-    /// Allow, of a 405 and of a 200 to OPTIONS.
+    /// Allow, of a 405.
     Allow,
+    /// What a 200 to OPTIONS says of the edge (RFC 3261 §11.2).
+    Capabilities,
     /// Unsupported, of a 420: what this header of the request has asked for.
     Unsupported(HeaderName),
 }
@@ -279,8 +281,12 @@ fn write_extra(header: ExtraHeader, message: &Message<'_>, out: &mut Vec<u8>) {
             write_number("Retry-After: ", seconds, out);
             out.extend_from_slice(b"\r\n");
         }
-        ExtraHeader::Allow => {
-            out.extend_from_slice(b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS\r\n");
+        ExtraHeader::Allow => out.extend_from_slice(ALLOW),
+        ExtraHeader::Capabilities => {
+            out.extend_from_slice(ALLOW);
+            out.extend_from_slice(
+                b"Accept: application/sdp\r\nAccept-Encoding: identity\r\nAccept-Language: en\r\nSupported:\r\n",
+            );
         }
         ExtraHeader::Unsupported(name) => {
             for asked in message.headers(name) {
@@ -291,3 +297,6 @@ fn write_extra(header: ExtraHeader, message: &Message<'_>, out: &mut Vec<u8>) {
         }
     }
 }
+
+/// What the edge takes from outside a dialog, or answers itself.
+const ALLOW: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS\r\n";
