@@ -13,7 +13,7 @@ use process::sip::Agent;
 use process::{DEADLINE, EGRESS, INGRESS, address, config, keys};
 use sipedge_proxy::config::Target;
 use sipedge_proxy::engine::{Control, Place};
-use sipedge_proxy::net::Proxy;
+use sipedge_proxy::net::{Proxy, TlsMaterial};
 
 /// A name server with one answer to every A query; `None`: it says nothing.
 fn name_server(ip: IpAddr, answer: Option<IpAddr>) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -45,7 +45,7 @@ fn start(edge: u8, caller: IpAddr, target: &str, server: SocketAddr) -> (Proxy, 
     config.dns.servers = vec![server];
     let (ingress, egress) = (SocketAddr::new(address(edge), INGRESS), SocketAddr::new(address(edge), EGRESS));
     let place = Place { ingress, egress, advertised: address(edge).to_string(), shards: 2 };
-    (Proxy::start(config, place, &keys()).unwrap(), ingress)
+    (Proxy::start(config, place, &keys(), &TlsMaterial::default()).unwrap(), ingress)
 }
 
 fn wait_for_names(proxy: &Proxy) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use process::sip::Agent;
 use process::{DEADLINE, EGRESS, INGRESS, address, config, keys};
 use sipedge_proxy::engine::{Control, Place};
-use sipedge_proxy::net::{Numbers, Proxy};
+use sipedge_proxy::net::{Numbers, Proxy, TlsMaterial};
 
 /// Calls of the test. Each is six datagrams or more; the buffers hold all of them.
 const CALLS: usize = 400;
@@ -24,7 +24,7 @@ fn start(edge: u8, caller: std::net::IpAddr, callee: SocketAddr) -> (Proxy, Sock
     let ingress = SocketAddr::new(address(edge), INGRESS);
     let egress = SocketAddr::new(address(edge), EGRESS);
     let place = Place { ingress, egress, advertised: address(edge).to_string(), shards: 2 };
-    let proxy = Proxy::start(config, place, &keys()).unwrap();
+    let proxy = Proxy::start(config, place, &keys(), &TlsMaterial::default()).unwrap();
     (proxy, ingress)
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::BootError;
 use crate::config::{Advertise, Config, SecretRef, VERSION};
 use crate::engine::{Place, Setup, TokenKey, TokenKeys};
-use crate::net;
+use crate::net::{self, TlsMaterial, tls_references};
 
 /// First line of user-data: what it is, and its format version. It is a YAML comment, so a configuration file may have it too.
 pub const USER_DATA_MARKER: &str = "#sipedge-user-data 1";
@@ -176,19 +176,43 @@ pub fn check_report(origin: &str, checked: &Result<Config, BootError>) -> serde_
 
 /// Reads the keys that `reference` names, out of the folder `secrets`. The text of an error never has a part of a secret.
 pub fn read_keys(reference: &SecretRef, secrets: &Path) -> Result<TokenKeys, SecretsError> {
-    let name = match reference {
-        SecretRef::File(name) => name,
-        SecretRef::Ssm(parameter) => return Err(SecretsError::Ssm { parameter: parameter.clone() }),
-    };
-    let file = secrets.join(name);
-    let file_name = file.display().to_string();
-    let text = std::fs::read_to_string(&file)
-        .map_err(|source| SecretsError::Unreadable { file: file_name.clone(), source })?;
-    serde_json::from_str(&text).map_err(|error| SecretsError::Malformed {
-        file: file_name,
+    let (file, bytes) = read_secret("secrets.token_keys", "the token keys", reference, secrets)?;
+    serde_json::from_slice(&bytes).map_err(|error| SecretsError::Malformed {
+        file,
         line: error.line(),
         column: error.column(),
     })
+}
+
+/// Reads the certificates, private keys and roots that `config` names, out of the folder `secrets`. Whether they can be used,
+/// [`Proxy::start`](crate::net::Proxy::start) says.
+pub fn read_tls(config: &Config, secrets: &Path) -> Result<TlsMaterial, SecretsError> {
+    let mut material = TlsMaterial::default();
+    for (setting, reference) in tls_references(config) {
+        let (_, pem) = read_secret(&setting, "the PEM document", reference, secrets)?;
+        material.insert(reference.clone(), pem);
+    }
+    Ok(material)
+}
+
+/// File name and contents.
+fn read_secret(
+    setting: &str,
+    what: &'static str,
+    reference: &SecretRef,
+    secrets: &Path,
+) -> Result<(String, Vec<u8>), SecretsError> {
+    let setting = setting.to_owned();
+    let name = match reference {
+        SecretRef::File(name) => name,
+        SecretRef::Ssm(parameter) => return Err(SecretsError::Ssm { setting, parameter: parameter.clone() }),
+    };
+    let path = secrets.join(name);
+    let file = path.display().to_string();
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok((file, bytes)),
+        Err(source) => Err(SecretsError::Unreadable { setting, what, file, source }),
+    }
 }
 
 /// Secrets that are not where the configuration says.
@@ -196,18 +220,20 @@ pub fn read_keys(reference: &SecretRef, secrets: &Path) -> Result<TokenKeys, Sec
 #[non_exhaustive]
 pub enum SecretsError {
     /// A parameter of SSM Parameter Store.
-    #[error(
-        "secrets.token_keys: !ssm {parameter:?}: reading SSM Parameter Store comes with the AWS target; use `!file`"
-    )]
+    #[error("{setting}: !ssm {parameter:?}: reading SSM Parameter Store comes with the AWS target; use `!file`")]
     Ssm {
+        /// The setting that names it.
+        setting: String,
         /// The parameter's name.
         parameter: String,
     },
     /// No such file, or no permission.
-    #[error(
-        "secrets.token_keys: {file}: {source}; write the token keys there, readable by this user, or name the folder by --secrets"
-    )]
+    #[error("{setting}: {file}: {source}; write {what} there, readable by this user, or name the folder by --secrets")]
     Unreadable {
+        /// The setting that names it.
+        setting: String,
+        /// What should be there.
+        what: &'static str,
         /// The file.
         file: String,
         /// The operating system's answer.
@@ -241,16 +267,45 @@ fn refusals(config: &Config) -> Vec<String> {
     if config.admin.port == 0 {
         reasons.push("admin.port: 0: give the TCP port that the health check asks".into());
     }
-    if let SecretRef::File(name) = &config.secrets.token_keys
-        && (name.is_empty() || name.contains('/') || name == "." || name == "..")
-    {
-        reasons.push(format!("secrets.token_keys: !file {name:?}: a file name in the secrets folder, without `/`"));
+    let token_keys = ("secrets.token_keys".to_owned(), &config.secrets.token_keys);
+    for (setting, reference) in std::iter::once(token_keys).chain(tls_references(config)) {
+        if let SecretRef::File(name) = reference
+            && (name.is_empty() || name.contains('/') || name == "." || name == "..")
+        {
+            reasons.push(format!("{setting}: !file {name:?}: a file name in the secrets folder, without `/`"));
+        }
     }
+    reasons.extend(stream_refusals(config));
     if config.drain.grace_ms < config.drain.accept_ms {
         reasons.push(format!(
             "drain.grace_ms: {}: less than accept_ms ({}): the process would end while it still takes calls",
             config.drain.grace_ms, config.drain.accept_ms
         ));
+    }
+    reasons
+}
+
+fn stream_refusals(config: &Config) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(tls) = &config.listen.tls {
+        if tls.port == 0 || (config.listen.tcp && tls.port == config.listen.ingress_port) {
+            reasons.push(format!("listen.tls.port: {}: a TCP port of its own, usually 5061", tls.port));
+        }
+        if tls.require_client && tls.client_roots.is_none() {
+            reasons.push(
+                "listen.tls.require_client: without client_roots no client could be verified: name the roots that their \
+                 certificates come from"
+                    .into(),
+            );
+        }
+    }
+    let streams = &config.streams;
+    for (name, value) in
+        [("idle_ms", streams.idle_ms), ("connect_ms", streams.connect_ms), ("message_ms", streams.message_ms)]
+    {
+        if value == 0 {
+            reasons.push(format!("streams.{name}: 0: every connection would be closed at once"));
+        }
     }
     reasons
 }

@@ -28,12 +28,16 @@ pub(super) struct Context {
     pub(super) toward: u16,
     /// Where the request came from.
     pub(super) source: SocketAddr,
-    /// The request as it came, while a further branch may be opened.
+    /// Whether a further branch could be opened.
+    pub(super) has_more: bool,
+    /// The request as it came, while a further branch could be opened.
     pub(super) original: Kept,
     /// The best final response so far, while branches are open.
     pub(super) best: Option<Best>,
     /// No further branch is opened: somebody has answered, the callee has decided, or the caller has hung up.
     pub(super) decided: bool,
+    /// Whether a 2xx has gone back.
+    pub(super) answered: bool,
     /// Why open branches are being cancelled.
     pub(super) cancelling: Option<CancelReason>,
     /// Whether it is an INVITE from outside a dialog.
@@ -70,9 +74,11 @@ impl Context {
             pool: false,
             toward: 0,
             source,
+            has_more: false,
             original: Kept::default(),
             best: None,
             decided: false,
+            answered: false,
             cancelling: None,
             opens_call: false,
             counted: None,
@@ -103,7 +109,7 @@ impl Engine {
         }
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided |= !may_go_on;
-        let is_last = context.open == 0 && (context.decided || context.original.is_empty());
+        let is_last = context.open == 0 && (context.decided || !context.has_more);
         if is_last
             && context.best.is_none()
             && let Outcome::Response(message, code) = outcome
@@ -132,10 +138,10 @@ impl Engine {
         let is_first = self.transactions.branch_mut(client).is_some_and(|it| !std::mem::replace(&mut it.closed, true));
         if is_first && let Some(context) = self.transactions.context_mut(server) {
             context.open = context.open.saturating_sub(1);
-            let is_answered = std::mem::replace(&mut context.decided, true) && context.cancelling.is_some();
-            self.counters.calls_answered += u64::from(context.opens_call && !is_answered);
-            let original = std::mem::take(&mut context.original);
-            self.transactions.release(original);
+            context.decided = true;
+            let is_first = !std::mem::replace(&mut context.answered, true);
+            self.counters.calls_answered += u64::from(context.opens_call && is_first);
+            self.let_original_go(server);
             self.cancel_branches(now, server, CancelReason::Elsewhere);
         }
         self.respond(now, server, message, code);
@@ -158,7 +164,13 @@ impl Engine {
                 self.end_call(server, own.code);
             }
         }
+        self.let_original_go(server);
+    }
+
+    /// No further branch will be opened.
+    pub(super) fn let_original_go(&mut self, server: Id) {
         if let Some(context) = self.transactions.context_mut(server) {
+            context.has_more = false;
             let original = std::mem::take(&mut context.original);
             self.transactions.release(original);
         }

@@ -157,3 +157,10 @@ pub struct Receipt {
     /// Whether it is a response of a server transaction, and not a request of a client transaction.
     pub(super) is_response: bool,
 }
+
+impl Receipt {
+    /// Whether the message is a request: then its sender waits for an answer by the same connection.
+    pub fn is_request(&self) -> bool {
+        !self.is_response
+    }
+}

@@ -26,6 +26,7 @@ mod pool;
 mod reach;
 mod refusals;
 mod relay;
+mod reload;
 mod request;
 mod response;
 mod routes;
@@ -43,7 +44,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sipedge_sip::Time;
-use sipedge_sip::message::{Edits, Layout, Message};
+use sipedge_sip::message::{Edits, Layout, Malformed, Message};
+use sipedge_sip::stun::binding_response;
 
 pub use destinations::{DestinationStatus, Mark};
 pub use flow::{Arrival, Connection, Hop, Query, Receipt, Server, TlsPeer, Transport};
@@ -129,15 +131,25 @@ impl Engine {
         let mut layout = std::mem::take(&mut self.layout);
         match Message::read(bytes, &mut layout) {
             Ok(message) => match message.status() {
-                Some(code) => {
-                    self.take_probe_answer(now, &message, code);
-                    self.handle_response(now, &message, code);
-                }
+                Some(code) => self.handle_response(now, &message, code),
                 None => self.handle_request(now, arrival, &message),
             },
+            Err(Malformed::StartLine) if self.answer_stun(arrival, bytes) => {}
             Err(error) => self.refuse_malformed(arrival, bytes, error, &mut layout),
         }
         self.layout = layout;
+    }
+
+    /// STUN of a known source is answered (RFC 5626 §8), where keep-alives are datagrams. Whether it was that.
+    fn answer_stun(&mut self, arrival: &Arrival, bytes: &[u8]) -> bool {
+        let may_ask = arrival.transport == Transport::Udp && self.setup.trunk_of(arrival.source.ip()).is_some();
+        let mut answer = Vec::new();
+        let is_stun = may_ask && binding_response(bytes, arrival.source, &mut answer);
+        if is_stun {
+            self.counters.stun_answered += 1;
+            self.outbox.transmit(&arrival.back(arrival.source), None, |out| out.extend_from_slice(&answer));
+        }
+        is_stun
     }
 
     /// The answer to a [`Query`]: its servers; empty when the name servers gave none or did not answer.
@@ -155,11 +167,7 @@ impl Engine {
 
     /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
     pub fn handle_failure(&mut self, now: Time, receipt: Receipt) {
-        if self.destinations.is_probe(receipt.key) {
-            self.probe_timed_out(now, receipt.key);
-        } else {
-            self.transport_failed(now, receipt);
-        }
+        self.transport_failed(now, receipt);
     }
 
     /// Another shard has found something out.
@@ -173,6 +181,8 @@ impl Engine {
         for query in setup.queries() {
             self.names.add_destination(query, now);
         }
+        let renumbering = limits::Renumbering::new(&self.setup, &setup);
+        self.calls.renumber(|trunk| renumbering.counted(trunk));
         self.setup = setup;
         self.shared = shared;
         self.destinations.refresh(now, &self.setup, &self.names);
@@ -279,7 +289,7 @@ impl Engine {
     }
 
     fn give_call(&self, call: calls::Call) {
-        for trunk in [call.from, call.to] {
+        for trunk in call.trunks() {
             self.shared.give_calls(trunk, call.legs);
         }
     }

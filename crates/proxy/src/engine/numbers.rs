@@ -31,6 +31,8 @@ numbers! {
         messages_sent,
         /// Datagrams that are no SIP: empty, keep-alives, anything else.
         not_sip,
+        /// STUN Binding requests answered.
+        stun_answered,
         /// SIP messages with a broken frame or without a header that every message has.
         malformed,
         /// Datagrams dropped because the instance has not yet called itself.

@@ -189,9 +189,8 @@ impl Engine {
         }
         if keeps {
             self.keep_original(server, request);
-        } else if let Some(context) = self.transactions.context_mut(server) {
-            let original = std::mem::take(&mut context.original);
-            self.transactions.release(original);
+        } else {
+            self.let_original_go(server);
         }
         true
     }
@@ -386,7 +385,9 @@ impl Engine {
 
     /// Keeps a request as it came, for further branches.
     fn keep_original(&mut self, server: Id, request: &Incoming<'_>) {
-        if self.transactions.context(server).is_none_or(|context| !context.original.is_empty()) {
+        let Some(context) = self.transactions.context_mut(server) else { return };
+        context.has_more = true;
+        if !context.original.is_empty() {
             return;
         }
         let original = self.transactions.copy(request.message.bytes());
@@ -413,9 +414,7 @@ impl Engine {
         let result = request.map(|request| act(self, &request));
         // `act` may have kept it anew, or have let it go since nothing further can be tried.
         match self.transactions.context_mut(server) {
-            Some(context) if context.original.is_empty() && !context.decided && result.is_some() => {
-                context.original = original;
-            }
+            Some(context) if context.original.is_empty() && context.has_more => context.original = original,
             _ => self.transactions.release(original),
         }
         result

@@ -215,6 +215,13 @@ impl Setup {
         })
     }
 
+    /// Whether `ip` is a peer of the configuration: a source of a trunk, or a target that has an address and no name.
+    pub fn knows(&self, ip: IpAddr) -> bool {
+        let mut targets = self.trunks.iter().flat_map(|trunk| &trunk.targets);
+        self.trunk_of(ip).is_some()
+            || targets.any(|target| matches!(&target.lookup, Lookup::Address(server) if server.address.ip() == ip))
+    }
+
     /// The trunk that `source` belongs to: the longest prefix over all trunks.
     pub(super) fn trunk_of(&self, source: IpAddr) -> Option<usize> {
         match source {

@@ -1,19 +1,22 @@
 //! Sockets, threads and names: the only place with I/O on the SIP side.
 //!
 //! Each shard is one thread with its own sockets (SO_REUSEPORT), its own [`Engine`] and nothing shared while it handles a message. A
-//! datagram that arrives on a shard that does not own its call is handed over in batches. One control thread resolves names and logs.
+//! datagram that arrives on a shard that does not own its call is handed over in batches. One thread has all connections of TCP and TLS,
+//! and one control thread resolves names and logs.
 
 mod clock;
 mod inbox;
 mod numbers;
 mod outgoing;
+mod reload;
 mod resolver;
 mod shard;
+mod streams;
 #[expect(unsafe_code, reason = "system calls in batches; each use says why it is sound")]
 mod sys;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,15 +25,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::{Config, Drain, Listen};
-use crate::engine::{Control, Engine, Place, Setup, SetupError, Shared, TokenKeys};
+use crate::config::{Config, Listen};
+use crate::engine::{Control, Engine, Place, Setup, SetupError, Shared, TokenKeys, Transport};
 use clock::Clock;
 use inbox::{Inbox, Order};
-use resolver::Desk;
+use reload::Current;
+use resolver::{Desk, Report};
 use shard::{Published, Shard, Surroundings};
+use streams::{Listeners, Rules, Streams, Tls};
 use sys::Udp;
 
-pub use numbers::{NetCounters, Numbers};
+pub use numbers::{NetCounters, Numbers, StreamCounters, StreamGauges};
+pub use reload::{ReloadError, Reloaded};
+pub use streams::{TlsError, TlsMaterial, tls_references};
 
 /// A shard that has not turned its loop for this long is stuck. It turns at least once a second.
 const STUCK: Duration = Duration::from_secs(5);
@@ -40,13 +47,16 @@ const STUCK: Duration = Duration::from_secs(5);
 pub struct Proxy {
     place: Place,
     clock: Clock,
-    drain: Drain,
+    current: Mutex<Current>,
     draining_since: Mutex<Option<Instant>>,
     inboxes: Arc<[Inbox]>,
     published: Arc<[Published]>,
     unanswered: Arc<AtomicUsize>,
     shards: Vec<JoinHandle<nix::Result<()>>>,
+    streams: Streams,
     desk: Option<JoinHandle<()>>,
+    /// To the control thread. It ends with the last shard, so this must not keep it.
+    reports: mpsc::WeakUnboundedSender<Report>,
 }
 
 /// Why a proxy did not start.
@@ -56,10 +66,15 @@ pub enum StartError {
     /// The configuration or the keys cannot be used.
     #[error(transparent)]
     Setup(#[from] SetupError),
+    /// Certificates, keys or roots cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A socket could not be bound.
-    #[error("cannot bind UDP {address} ({role}): {source}{}", bind_hint(source, *address))]
+    #[error("cannot bind {protocol} {address} ({role}): {source}{}", bind_hint(source, *address))]
     Bind {
-        /// `ingress` or `egress`.
+        /// `UDP` or `TCP`.
+        protocol: &'static str,
+        /// `ingress`, `egress` or `tls`.
         role: &'static str,
         /// What was to be bound.
         address: SocketAddr,
@@ -82,16 +97,18 @@ pub enum Drained {
 
 impl Proxy {
     /// Binds all sockets, starts `place.shards` threads and returns. The engines answer nobody until [`Control::Open`].
-    pub fn start(config: Config, place: Place, keys: &TokenKeys) -> Result<Self, StartError> {
+    pub fn start(config: Config, place: Place, keys: &TokenKeys, tls: &TlsMaterial) -> Result<Self, StartError> {
         let count = place.shards.max(1);
-        let drain = config.drain.clone();
         let servers = config.dns.servers.clone();
         let setup = Arc::new(Setup::new(config, &place, keys)?);
         let shared = Arc::new(Shared::new(&setup));
+        let tls = Tls::new(&setup.config, tls)?;
 
         let mut ingress = bind_all("ingress", place.ingress, count)?.into_iter();
         let separate = place.egress != place.ingress;
         let mut egress = if separate { bind_all("egress", place.egress, count)? } else { Vec::new() }.into_iter();
+
+        let listeners = listeners(&setup.config.listen, place.ingress)?;
 
         let clock = Clock::start();
         let inboxes = (0..count).map(|_| Inbox::new()).collect::<nix::Result<Arc<[_]>>>().map_err(io::Error::from)?;
@@ -99,16 +116,21 @@ impl Proxy {
         let unanswered = Arc::new(AtomicUsize::new(0));
         let (reports, reported) = mpsc::unbounded_channel();
 
+        let rules = Rules { setup: Arc::clone(&setup), tls };
+        let (streams, outlet) = Streams::start(rules, place.ingress, listeners, Arc::clone(&inboxes))?;
+
         let mut proxy = Self {
             place,
             clock,
-            drain,
+            current: Mutex::new(Current { setup: Arc::clone(&setup), shared: Arc::clone(&shared) }),
             draining_since: Mutex::new(None),
             inboxes: Arc::clone(&inboxes),
             published: Arc::clone(&published),
             unanswered: Arc::clone(&unanswered),
             shards: Vec::with_capacity(count),
+            streams,
             desk: None,
+            reports: reports.downgrade(),
         };
         // From here on an error drops `proxy`, which ends the threads that run already.
         for (index, ingress) in ingress.by_ref().enumerate() {
@@ -121,6 +143,7 @@ impl Proxy {
                 inboxes: Arc::clone(&inboxes),
                 published: Arc::clone(&published),
                 reports: reports.clone(),
+                outlet: outlet.clone(),
                 unanswered: Arc::clone(&unanswered),
             };
             let shard = Shard::new(index, engine, ingress, egress.next(), surroundings).map_err(io::Error::from)?;
@@ -146,6 +169,8 @@ impl Proxy {
         for published in self.published.iter() {
             sum.add(&published.numbers());
         }
+        sum.streams = self.streams.counters();
+        sum.stream_gauges = self.streams.gauges();
         sum
     }
 
@@ -169,10 +194,13 @@ impl Proxy {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// `Err`: a shard has ended or has not turned its loop for 5 seconds; the text says which.
+    /// `Err`: a thread has ended, or a shard has not turned its loop for 5 seconds; the text says which.
     pub fn health(&self) -> Result<(), String> {
         if let Some(index) = self.dead_shard() {
             return Err(format!("shard {index} has ended"));
+        }
+        if self.streams_ended() {
+            return Err("the thread of the connections has ended".to_owned());
         }
         let now = self.clock.now();
         match self.published.iter().position(|published| now.since(published.last_turn()) > STUCK) {
@@ -186,6 +214,11 @@ impl Proxy {
         self.shards.iter().position(JoinHandle::is_finished)
     }
 
+    /// Whether the thread of TCP and TLS has ended: it panicked. It never does while nobody stops it.
+    pub fn streams_ended(&self) -> bool {
+        self.streams.has_ended()
+    }
+
     /// Begins to leave; see [`Proxy::drained`]. A second call changes nothing.
     pub fn drain(&self) {
         let mut since = self.draining_since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,15 +228,27 @@ impl Proxy {
         }
     }
 
+    /// Whether it has begun to leave.
+    pub fn is_draining(&self) -> bool {
+        self.draining_for().is_some()
+    }
+
+    /// How long it has been leaving. `None`: it has not begun to.
+    pub fn draining_for(&self) -> Option<Duration> {
+        let since = *self.draining_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed())
+    }
+
     /// `Some` once the drain is over: `drain.accept_ms` has passed and nothing is in progress, or `drain.grace_ms` has passed.
     pub fn drained(&self) -> Option<Drained> {
         let since = (*self.draining_since.lock().unwrap_or_else(PoisonError::into_inner))?;
         let elapsed = since.elapsed();
+        let drain = &self.setup().config.drain;
         let in_progress = self.numbers().gauges.pending_transactions;
-        if elapsed >= Duration::from_millis(self.drain.accept_ms.into()) && in_progress == 0 {
+        if elapsed >= Duration::from_millis(drain.accept_ms.into()) && in_progress == 0 {
             return Some(Drained::Finished);
         }
-        (elapsed >= Duration::from_millis(self.drain.grace_ms.into())).then_some(Drained::GraceOver(in_progress))
+        (elapsed >= Duration::from_millis(drain.grace_ms.into())).then_some(Drained::GraceOver(in_progress))
     }
 
     /// Ends all threads and waits for them.
@@ -222,6 +267,7 @@ impl Proxy {
                 Err(_) => tracing::error!("shard {index} panicked"),
             }
         }
+        self.streams.end();
         // It ends by itself, since the shards were the last to hold its channel.
         if let Some(desk) = self.desk.take() {
             let _ = desk.join();
@@ -243,8 +289,21 @@ pub fn shards(listen: &Listen) -> usize {
     }
 }
 
+/// Sockets for the stream transports of `listen`.
+fn listeners(listen: &Listen, ingress: SocketAddr) -> Result<Listeners, StartError> {
+    let tcp = listen.tcp.then_some((Transport::Tcp, "ingress", ingress.port()));
+    let tls = listen.tls.as_ref().map(|tls| (Transport::Tls, "tls", tls.port));
+    let bind = |(transport, role, port)| {
+        let address = SocketAddr::new(ingress.ip(), port);
+        let listener = TcpListener::bind(address);
+        let listener = listener.map_err(|source| StartError::Bind { protocol: "TCP", role, address, source })?;
+        Ok((transport, listener))
+    };
+    tcp.into_iter().chain(tls).map(bind).collect()
+}
+
 fn bind_all(role: &'static str, address: SocketAddr, count: usize) -> Result<Vec<Udp>, StartError> {
-    let failed = |source| StartError::Bind { role, address, source };
+    let failed = |source| StartError::Bind { protocol: "UDP", role, address, source };
     // SO_REUSEPORT would let a second proxy of the same user share the port and take half of the calls: without it the bind fails.
     drop(Udp::bind(address, false).map_err(failed)?);
     (0..count).map(|_| Udp::bind(address, true).map_err(failed)).collect()

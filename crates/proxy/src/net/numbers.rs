@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::engine::{Counters, Gauges};
 
 /// What an instance counts, summed over its shards.
@@ -9,6 +11,10 @@ pub struct Numbers {
     pub gauges: Gauges,
     /// The sockets' counts since the start.
     pub net: NetCounters,
+    /// What the connections count since the start.
+    pub streams: StreamCounters,
+    /// What there is of connections now.
+    pub stream_gauges: StreamGauges,
     /// Receive buffers that the kernel granted to all sockets together, in bytes.
     pub receive_buffer_bytes: u64,
     /// Shards.
@@ -79,5 +85,110 @@ impl NetCounters {
         self.kernel_drops += other.kernel_drops;
         self.handed_over += other.handed_over;
         self.hand_over_drops += other.hand_over_drops;
+    }
+}
+
+macro_rules! stream_counters {
+    ($($(#[doc = $help:literal])+ $field:ident,)+) => {
+        /// What the connections of TCP and TLS count.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct StreamCounters {
+            $($(#[doc = $help])+ pub $field: u64,)+
+        }
+
+        impl StreamCounters {
+            /// Name, help text and value of each, for `/metrics`.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($field), concat!($($help),+), self.$field)),+].into_iter()
+            }
+        }
+
+        /// The same where it is counted, and the connections that stand.
+        #[derive(Debug, Default)]
+        pub(super) struct Tally {
+            $(pub(super) $field: AtomicU64,)+
+            pub(super) connections_in: AtomicU64,
+            pub(super) connections_out: AtomicU64,
+        }
+
+        impl Tally {
+            pub(super) fn counters(&self) -> StreamCounters {
+                StreamCounters { $($field: self.$field.load(Ordering::Relaxed)),+ }
+            }
+        }
+    };
+}
+
+stream_counters! {
+    /// Connections accepted.
+    accepted,
+    /// Connections opened.
+    opened,
+    /// Connections that could not be opened: refused, no answer in time, TLS not agreed.
+    open_failures,
+    /// Connections refused or not opened because there are as many as there may be.
+    refused_limit,
+    /// Connections refused because their source has its share, or is unknown.
+    refused_source,
+    /// TLS handshakes of accepted connections that failed or took too long.
+    handshake_failures,
+    /// Connections closed because what came on them could not be cut into messages.
+    framing_errors,
+    /// Connections closed because a message that had begun was not there in time.
+    slow_senders,
+    /// Connections closed because the peer took nothing.
+    slow_receivers,
+    /// Connections closed because nothing came or went on them.
+    idle_closed,
+    /// Connections that broke.
+    broken,
+    /// Messages received over connections.
+    messages_received,
+    /// Messages and keep-alives written to connections.
+    messages_sent,
+    /// Times that reading from a connection waited for a shard whose inbox was full.
+    held_back,
+    /// Responses not sent because the connection of their request was gone, and no other may be opened for them.
+    not_returned,
+    /// Messages not sent because too much waited already.
+    no_room,
+    /// Messages reported to their shard as not delivered.
+    failures_reported,
+}
+
+impl Tally {
+    pub(super) fn count(counter: &AtomicU64) {
+        Self::add(counter, 1);
+    }
+
+    pub(super) fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// What there is of connections now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamGauges {
+    /// Connections that peers have opened.
+    pub connections_in: u64,
+    /// Connections that the edge has opened or is opening.
+    pub connections_out: u64,
+    /// Bytes that wait to be written to connections, with their bookkeeping.
+    pub bytes_waiting: u64,
+}
+
+impl StreamGauges {
+    /// Name, help text and value of each, for `/metrics`.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        [
+            ("connections_in", "Connections that peers have opened.", self.connections_in),
+            ("connections_out", "Connections that the edge has opened or is opening.", self.connections_out),
+            (
+                "bytes_waiting",
+                "Bytes that wait to be written to connections, with their bookkeeping.",
+                self.bytes_waiting,
+            ),
+        ]
+        .into_iter()
     }
 }

@@ -28,6 +28,8 @@ pub(super) enum Report {
     Resolve(Query),
     /// Something for the log.
     Event(Event),
+    /// From now on these are asked.
+    NameServers(Vec<SocketAddr>),
 }
 
 /// The control thread's work: answers the shards' questions, each name asked for once at a time, and writes the log. Ends when the
@@ -48,7 +50,7 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) async fn run(mut self) {
-        let resolver = resolver(&self.servers, self.ipv4);
+        let mut asking = resolver(&self.servers, self.ipv4);
         // How often each name was asked for while its query is under way.
         let mut asked: HashMap<Query, usize> = HashMap::new();
         let mut queries = JoinSet::new();
@@ -58,11 +60,12 @@ impl Desk {
                 report = self.reports.recv() => match report {
                     None => return,
                     Some(Report::Event(event)) => log.write(event),
+                    Some(Report::NameServers(servers)) => asking = resolver(&servers, self.ipv4),
                     Some(Report::Resolve(query)) => {
                         let count = asked.entry(query.clone()).or_default();
                         *count += 1;
                         if *count == 1 {
-                            queries.spawn(lookup(resolver.clone(), query));
+                            queries.spawn(lookup(asking.clone(), query));
                         }
                     }
                 },

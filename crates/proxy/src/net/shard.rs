@@ -15,6 +15,7 @@ use super::inbox::{Datagrams, Inbox, Order};
 use super::numbers::Numbers;
 use super::outgoing::Outgoing;
 use super::resolver::Report;
+use super::streams::Outlet;
 use super::sys::{BATCH, Received, Udp};
 use crate::engine::{Arrival, Engine, Port, Transport, shard_of};
 
@@ -33,6 +34,7 @@ pub(super) struct Shard {
     inboxes: Arc<[Inbox]>,
     published: Arc<[Published]>,
     reports: UnboundedSender<Report>,
+    outlet: Outlet,
     unanswered: Arc<AtomicUsize>,
     numbers: Numbers,
     drops_read: Time,
@@ -54,6 +56,7 @@ pub(super) struct Surroundings {
     pub(super) inboxes: Arc<[Inbox]>,
     pub(super) published: Arc<[Published]>,
     pub(super) reports: UnboundedSender<Report>,
+    pub(super) outlet: Outlet,
     /// Names asked for and not answered yet.
     pub(super) unanswered: Arc<AtomicUsize>,
 }
@@ -88,7 +91,7 @@ impl Shard {
         egress: Option<Udp>,
         surroundings: Surroundings,
     ) -> nix::Result<Self> {
-        let Surroundings { clock, inboxes, published, reports, unanswered } = surroundings;
+        let Surroundings { clock, inboxes, published, reports, outlet, unanswered } = surroundings;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let lines: Vec<Line> = std::iter::once((Port::Ingress, ingress))
             .chain(egress.map(|socket| (Port::Egress, socket)))
@@ -121,6 +124,7 @@ impl Shard {
             inboxes,
             published,
             reports,
+            outlet,
             unanswered,
             numbers,
             drops_read: Time::default(),
@@ -220,6 +224,9 @@ impl Shard {
                 Order::Bulletin(bulletin) => self.engine.handle_bulletin(now, &bulletin),
                 Order::Failed(receipt) => self.engine.handle_failure(now, receipt),
                 Order::Setup(setup, shared) => self.engine.handle_setup(now, setup, shared),
+                // Neither waits; whoever asked may have gone.
+                Order::Confirm(reply) => drop(reply.send(())),
+                Order::Destinations(reply) => drop(reply.send(self.engine.destinations())),
             }
         }
         for (index, (arrival, bytes)) in handed.iter().enumerate() {
@@ -253,6 +260,9 @@ impl Shard {
                 let datagrams = own.map(|transmit| -> (SocketAddr, &[u8]) { (transmit.hop.to, transmit.bytes) });
                 line.outgoing.send(&line.socket, &mut self.numbers.net, datagrams);
                 line.watch(&self.epoll, number);
+            }
+            for transmit in outbox.transmits().filter(|transmit| transmit.hop.transport.is_reliable()) {
+                self.outlet.send(self.index, &transmit);
             }
         }
         for resolve in outbox.resolves() {
