@@ -139,6 +139,7 @@ pub(super) fn edit_forwarded(
         out.extend_from_slice(b"\r\n");
     });
     stamp.apply(edits);
+    note_length(edits, message, transport);
     match message.header(HeaderName::MaxForwards) {
         Some(header) => {
             let left = message.max_forwards().flatten().unwrap_or_default().saturating_sub(1);
@@ -146,6 +147,17 @@ pub(super) fn edit_forwarded(
         }
         // RFC 3261 §16.6 step 3.
         None => edits.insert(first, |out| out.extend_from_slice(b"Max-Forwards: 70\r\n")),
+    }
+}
+
+/// Notes Content-Length where a message that goes by a stream has none (RFC 3261 §16.6 step 9, §18.3).
+pub(super) fn note_length(edits: &mut Edits, message: &Message<'_>, transport: Transport) {
+    if transport.is_reliable() && message.header(HeaderName::ContentLength).is_none() {
+        let body = message.body();
+        edits.insert(message.first_header(), |out| {
+            write_number("Content-Length: ", body.end.saturating_sub(body.start), out);
+            out.extend_from_slice(b"\r\n");
+        });
     }
 }
 
