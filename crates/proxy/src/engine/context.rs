@@ -374,6 +374,7 @@ impl Engine {
             // §16.7 step 6: our upstream must not take the edge for overloaded.
             edits.replace(status, |out| out.extend_from_slice(b"500 Server Internal Error"));
         }
+        write::note_length(edits, message, hop.transport);
         let edits = &self.edits;
         self.counters.responses_forwarded += 1;
         self.outbox.transmit(&hop, receipt, |out| edits.write(message, out));

@@ -31,6 +31,7 @@ mod request;
 mod response;
 mod routes;
 mod setup;
+mod strangers;
 mod timeout;
 mod token;
 mod transactions;
@@ -58,6 +59,7 @@ use calls::Calls;
 use destinations::{Candidate, Destinations};
 use names::{Change, Names};
 use refusals::Refusals;
+use strangers::Strangers;
 use transactions::Transactions;
 use waiting::Waiting;
 
@@ -72,6 +74,7 @@ pub struct Engine {
     names: Names,
     destinations: Destinations,
     refusals: Refusals,
+    strangers: Strangers,
     waiting: Waiting,
     outbox: Outbox,
     counters: Counters,
@@ -103,6 +106,7 @@ impl Engine {
             names,
             destinations: Destinations::default(),
             refusals: Refusals::default(),
+            strangers: Strangers::default(),
             waiting: Waiting::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
@@ -130,30 +134,22 @@ impl Engine {
                 Some(code) => self.handle_response(now, &message, code),
                 None => self.handle_request(now, arrival, &message),
             },
-            Err(Malformed::StartLine) => self.handle_other(arrival, bytes),
-            Err(error) => {
-                self.counters.malformed += 1;
-                // RFC 3261 §18.3: a request whose body did not arrive whole is answered 400.
-                if let (Malformed::Truncated { .. }, Ok(message)) =
-                    (error, Message::read_without_body(bytes, &mut layout))
-                {
-                    self.answer_malformed(arrival, &message);
-                }
-            }
+            Err(Malformed::StartLine) if self.answer_stun(arrival, bytes) => {}
+            Err(error) => self.refuse_malformed(arrival, bytes, error, &mut layout),
         }
         self.layout = layout;
     }
 
-    /// What is no SIP: STUN of a known source is answered (RFC 5626 §8), where keep-alives are datagrams.
-    fn handle_other(&mut self, arrival: &Arrival, bytes: &[u8]) {
+    /// STUN of a known source is answered (RFC 5626 §8), where keep-alives are datagrams. Whether it was that.
+    fn answer_stun(&mut self, arrival: &Arrival, bytes: &[u8]) -> bool {
         let may_ask = arrival.transport == Transport::Udp && self.setup.trunk_of(arrival.source.ip()).is_some();
         let mut answer = Vec::new();
-        if may_ask && binding_response(bytes, arrival.source, &mut answer) {
+        let is_stun = may_ask && binding_response(bytes, arrival.source, &mut answer);
+        if is_stun {
             self.counters.stun_answered += 1;
             self.outbox.transmit(&arrival.back(arrival.source), None, |out| out.extend_from_slice(&answer));
-        } else {
-            self.counters.not_sip += 1;
         }
+        is_stun
     }
 
     /// The answer to a [`Query`]: its servers; empty when the name servers gave none or did not answer.
