@@ -9,4 +9,18 @@ mod peer;
 mod process;
 mod stage;
 
+mod ack_lost;
+mod ack_with_wrong_branch;
+mod best_response;
+mod bye_before_ack;
+mod early_dialog_update;
+mod failover;
 mod forked_call_answered_twice;
+mod late_final_after_timer_c;
+mod loop_detected;
+mod methods_in_dialog;
+mod ok_and_cancel_cross;
+mod ok_retransmitted;
+mod provisionals_from_two_branches;
+mod reinvite_glare;
+mod spiral;
