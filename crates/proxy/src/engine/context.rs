@@ -199,7 +199,7 @@ impl Engine {
                 trusted.inspect(|(from, to)| trust::note(message, *from, *to, edits));
                 if let (true, Ok(old)) = (merges, old) {
                     let challenges = challenges(&old);
-                    edits.insert(message.body().start, |out| challenges.for_each(|line| out.extend_from_slice(line)));
+                    edits.insert(after_cseq(message), |out| challenges.for_each(|line| out.extend_from_slice(line)));
                 }
                 edits.write(message, &mut text);
                 true
@@ -207,7 +207,7 @@ impl Engine {
             (false, Ok(old)) if merges => {
                 // The one that came first stays, with the challenges of both.
                 let challenges = challenges(message);
-                edits.insert(old.body().start, |out| challenges.for_each(|line| out.extend_from_slice(line)));
+                edits.insert(after_cseq(&old), |out| challenges.for_each(|line| out.extend_from_slice(line)));
                 edits.write(&old, &mut text);
                 true
             }
@@ -409,4 +409,9 @@ fn challenges<'a>(message: &Message<'a>) -> impl Iterator<Item = &'a [u8]> + use
     let bytes = message.bytes();
     let www = message.headers(HeaderName::WwwAuthenticate);
     www.chain(message.headers(HeaderName::ProxyAuthenticate)).map(move |header| header.line.of(bytes))
+}
+
+/// A place for header lines, which every response has.
+fn after_cseq(message: &Message<'_>) -> u32 {
+    message.header(HeaderName::CSeq).map_or(message.first_header(), |cseq| cseq.line.end)
 }

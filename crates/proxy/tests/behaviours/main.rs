@@ -13,6 +13,7 @@ mod ack_lost;
 mod ack_with_wrong_branch;
 mod best_response;
 mod bye_before_ack;
+mod challenges_merged;
 mod early_dialog_update;
 mod failover;
 mod forked_call_answered_twice;
