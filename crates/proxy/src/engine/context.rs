@@ -129,9 +129,15 @@ impl Engine {
     /// An INVITE was answered by a 2xx, the first one or a further one (RFC 3261 §16.7 steps 5 and 10).
     pub(super) fn accept_branch(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
         let Some(server) = self.transactions.server_of(client) else { return };
-        let is_first = self.transactions.branch_mut(client).is_some_and(|it| !std::mem::replace(&mut it.closed, true));
+        let was_open = self.transactions.branch_mut(client).is_some_and(|it| !std::mem::replace(&mut it.closed, true));
+        // It may be one of a branch that was given up while others ring.
+        let is_first = self.transactions.get(server).is_some_and(
+            |transaction| matches!(&transaction.machine, Machine::InviteServer(machine) if machine.is_proceeding()),
+        );
+        if let Some(context) = self.transactions.context_mut(server) {
+            context.open = context.open.saturating_sub(u16::from(was_open));
+        }
         if is_first && let Some(context) = self.transactions.context_mut(server) {
-            context.open = context.open.saturating_sub(1);
             let is_answered = std::mem::replace(&mut context.decided, true) && context.cancelling.is_some();
             self.counters.calls_answered += u64::from(context.opens_call && !is_answered);
             let original = std::mem::take(&mut context.original);

@@ -68,6 +68,31 @@ fn a_code_that_the_configuration_names_fails_over() {
     assert_eq!(calls, 2, "{:?}", second.seen());
 }
 
+/// The late answer of the first destination is an answer: the second one is cancelled.
+#[test]
+fn silence_fails_over_and_a_late_200_is_passed_on() {
+    let stage = Stage::start(2, |config| {
+        in_order(config);
+        config.timers.response_ms = 200;
+    });
+    let (caller, [silent, ringing]) = (&stage.caller, stage.callees());
+    let invite = stage.invite();
+    stage.call(&invite);
+    let to_silent = silent.expect("INVITE");
+    let to_ringing = ringing.expect("INVITE");
+    ringing.respond(&to_ringing, "180 Ringing");
+    caller.expect("180");
+    silent.respond(&to_silent, "200 OK");
+    let ok = final_response(&stage, &invite);
+    assert_eq!(ok.to_tag(), Some(silent.tag.as_str()));
+    let cancel = ringing.expect("CANCEL");
+    ringing.respond(&cancel, "200 OK");
+    ringing.respond(&to_ringing, "487 Request Terminated");
+    ringing.expect("ACK");
+    caller.send_by_route(&Dialog::of_caller(&invite, &ok).ack(caller));
+    silent.expect("ACK");
+}
+
 /// A destination that rings after it was given up is cancelled: nobody is left ringing.
 #[test]
 fn a_late_180_of_an_abandoned_branch_is_cancelled() {
