@@ -104,9 +104,9 @@ impl Engine {
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided |= !may_go_on;
         let is_last = context.open == 0 && (context.decided || context.original.is_empty());
-        if is_last
-            && context.best.is_none()
-            && let Outcome::Response(message, code) = outcome
+        // A 2xx waits for nobody (RFC 3261 §16.7 step 5): a CANCEL that went to several destinations is answered by whoever knows it.
+        if let Outcome::Response(message, code) = outcome
+            && (code < 300 || (is_last && context.best.is_none()))
         {
             self.respond(now, server, message, code);
             self.end_call(server, code);

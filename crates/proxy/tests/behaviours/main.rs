@@ -25,3 +25,4 @@ mod ok_retransmitted;
 mod provisionals_from_two_branches;
 mod reinvite_glare;
 mod spiral;
+mod stateless_cancel;
