@@ -22,6 +22,8 @@ pub(super) struct Context {
     pub(super) open: u16,
     /// Branches that have been opened.
     pub(super) tries: u8,
+    /// Destinations of a forked request that there was no room for yet: each has its turn when a branch has ended (RFC 5393 §5.3.3).
+    pub(super) waiting: u16,
     /// Whether it goes to the destinations of a trunk, and not to a remote target.
     pub(super) pool: bool,
     /// Fingerprint of the trunk at the other end.
@@ -67,6 +69,7 @@ impl Context {
             newest: None,
             open: 0,
             tries: 0,
+            waiting: 0,
             pool: false,
             toward: 0,
             source,
@@ -173,14 +176,18 @@ impl Engine {
     /// Whether the call may go on to another destination after this.
     fn goes_on(&self, server: Id, outcome: Outcome<'_>) -> bool {
         let Some(context) = self.transactions.context(server).filter(|context| !context.decided) else { return false };
-        match outcome {
-            Outcome::Silence | Outcome::Unreachable => true,
-            Outcome::Response(_, code) if context.pool => {
-                let trunk = self.setup.trunk_with(context.toward).and_then(|trunk| self.setup.trunks.get(trunk));
-                trunk.is_some_and(|trunk| trunk.failover.binary_search(&code).is_ok())
-            }
+        let trunk = || self.setup.trunk_with(context.toward).and_then(|trunk| self.setup.trunks.get(trunk));
+        let fails_over = |code: u16| match context.pool {
+            true => trunk().is_some_and(|trunk| trunk.failover.binary_search(&code).is_ok()),
             // RFC 3263 §4.3.
-            Outcome::Response(_, code) => code == 503,
+            false => code == 503,
+        };
+        // What waits is part of the fork, whatever the others answer; after that one refusal by a callee is enough.
+        let is_refused = || context.best.as_ref().is_some_and(|best| !fails_over(best.code));
+        match outcome {
+            Outcome::Response(_, code) if context.waiting > 0 => code < 600,
+            Outcome::Response(_, code) => fails_over(code) && !is_refused(),
+            Outcome::Silence | Outcome::Unreachable => context.waiting > 0 || !is_refused(),
         }
     }
 

@@ -19,6 +19,7 @@ mod failover;
 mod forked_call_answered_twice;
 mod late_final_after_timer_c;
 mod loop_detected;
+mod max_breadth;
 mod methods_in_dialog;
 mod ok_and_cancel_cross;
 mod ok_retransmitted;
