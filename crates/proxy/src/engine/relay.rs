@@ -344,6 +344,11 @@ impl Engine {
         let setup = self.setup.clone();
         let (message, head) = (&request.message, &request.head);
         let branch = key.map_or_else(|| self.onward_branch(request, &step.hop), Key::branch);
+        // A trunk that calls only go to speaks within them.
+        let speaker = request.trunk.or_else(|| match trust::concerns(message) {
+            true => self.destination_at(request.source.ip()),
+            false => None,
+        });
         let edits = &mut self.edits;
         edits.clear();
         match &onward.path {
@@ -357,7 +362,7 @@ impl Engine {
         write::edit_forwarded(edits, message, &request.stamp, (branch, digest), step.hop.transport, &setup);
         loops::note_breadth(message, step.breadth, edits);
         if trust::concerns(message) {
-            let (from, to) = (setup.trust_of(request.trunk), setup.trust_of(setup.trunk_with(onward.toward)));
+            let (from, to) = (setup.trust_of(speaker), setup.trust_of(setup.trunk_with(onward.toward)));
             trust::note(message, from, to, edits);
         }
         if let (Some(token), Some(signing)) = (onward.record_route, setup.token_keys.first()) {

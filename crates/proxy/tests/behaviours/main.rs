@@ -18,6 +18,7 @@ mod many_vias_and_headers;
 mod methods_outside_dialogs;
 mod options_to_the_edge;
 mod pass_through;
+mod rfc_2543_caller;
 mod scanner_silence;
 mod server_failover;
 mod sips;
