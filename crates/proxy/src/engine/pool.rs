@@ -25,11 +25,10 @@ impl Pool {
         class(length).1 as u64
     }
 
-    /// Keeps only the first `length` bytes, in a smaller buffer when one is enough.
-    pub(super) fn shorten(&mut self, kept: &mut Kept, length: usize) {
-        let short = self.keep(kept.0.get(..length).unwrap_or(&kept.0));
-        let long = std::mem::replace(kept, short);
-        self.release(long);
+    /// Keeps `bytes` instead of what is kept, in a smaller buffer when one is enough.
+    pub(super) fn replace(&mut self, kept: &mut Kept, bytes: &[u8]) {
+        let before = std::mem::replace(kept, self.keep(bytes));
+        self.release(before);
     }
 
     /// Takes a buffer back.
