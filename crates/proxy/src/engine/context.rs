@@ -33,7 +33,7 @@ pub(super) struct Context {
     /// The request as it came, while a further branch could be opened.
     pub(super) original: Kept,
     /// The best final response so far, while branches are open.
-    pub(super) best: Option<Best>,
+    pub(super) best: Option<Box<Best>>,
     /// No further branch is opened: somebody has answered, the callee has decided, or the caller has hung up.
     pub(super) decided: bool,
     /// Whether a 2xx has gone back.
@@ -152,7 +152,7 @@ impl Engine {
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided = true;
         let is_cancelled = context.is_cancelled();
-        match context.best.take() {
+        match context.best.take().map(|best| *best) {
             Some(Best { code, response }) => {
                 self.respond_kept(now, server, &response, code);
                 self.transactions.release(response);
@@ -233,7 +233,7 @@ impl Engine {
                 self.transactions.release(before.response);
             }
             // Without memory for it, it is as if it had not come.
-            (!response.is_empty()).then_some(Best { code: best_code, response })
+            (!response.is_empty()).then(|| Box::new(Best { code: best_code, response }))
         } else {
             before
         };

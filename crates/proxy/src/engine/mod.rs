@@ -16,6 +16,7 @@ mod destinations;
 mod flow;
 mod head;
 mod incoming;
+mod index;
 mod keys;
 mod limits;
 mod loops;

@@ -74,18 +74,20 @@ impl Engine {
         self.transactions.client(Key::new(branch::of_response(&via)?, message.cseq()?.method))
     }
 
-    /// After a provisional response the INVITE is not sent again: its body need not be kept. A CANCEL that waited for it goes out.
+    /// After a provisional response the INVITE is not sent again: what its CANCEL, its ACK and an answer of our own are made from is
+    /// enough. A CANCEL that waited for the response goes out.
     fn handle_provisional(&mut self, now: Time, client: Id) {
         let Some(transaction) = self.transactions.get_mut(client) else { return };
         let Machine::InviteClient(machine) = &mut transaction.machine else { return };
         let sends_cancel = machine.take_cancel(now, &self.setup.timers);
         let mut kept = std::mem::take(&mut transaction.kept);
         let mut layout = std::mem::take(&mut self.spare_layout);
-        let headers = Message::read_without_body(kept.bytes(), &mut layout).map(|invite| invite.body());
-        if let Ok(body) = headers
-            && !body.is_empty()
+        if let Ok(invite) = Message::read_without_body(kept.bytes(), &mut layout)
+            && write::is_whole(&invite)
         {
-            self.transactions.pool.shorten(&mut kept, body.start as usize);
+            self.scratch.clear();
+            write::extract(&invite, &mut self.scratch);
+            self.transactions.pool.replace(&mut kept, &self.scratch);
         }
         self.spare_layout = layout;
         self.transactions.put_kept(client, kept);
