@@ -121,7 +121,10 @@ impl Engine {
                 Way::Pool(trunk) => setup.trunks.get(trunk).and_then(|trunk| trunk.target_at(to)),
                 _ => None,
             };
-            engine.open_branch(now, server, request, &onward, Step { hop, target, for_size: false, breadth: 1 });
+            // What the branch had is free again; beside others the least is safe (RFC 5393 §5.3.3).
+            let is_alone = engine.transactions.context(server).is_some_and(|context| context.open == 0);
+            let breadth = if is_alone { loops::breadth(&request.message).unwrap_or_default() } else { 1 };
+            engine.open_branch(now, server, request, &onward, Step { hop, target, for_size: false, breadth });
             true
         });
         opened == Some(true)
