@@ -1,7 +1,9 @@
 //! SIP messages for the user agents: a strict reader and a plain writer of their own, so that the edge's parser is checked from outside.
 //! Bytes are held as characters of Latin-1, so that nothing is lost that is not UTF-8.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use sipedge_proxy::engine::Transport;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Msg {
@@ -89,9 +91,10 @@ impl Msg {
             return Err("no Via".to_owned());
         }
         for via in &vias {
-            let sent_by = via.strip_prefix("SIP/2.0/UDP ").ok_or_else(|| format!("Via {via:?}"))?;
-            let host = sent_by.split(';').next().unwrap_or_default();
-            host.parse::<SocketAddr>().map_err(|_| format!("sent-by of Via {via:?}"))?;
+            if transport_of(via).is_none() {
+                return Err(format!("Via {via:?}"));
+            }
+            sent_by(via).parse::<SocketAddr>().map_err(|_| format!("sent-by of Via {via:?}"))?;
             if !parameter(via, "branch").is_some_and(|branch| branch.starts_with("z9hG4bK") && branch.len() > 8) {
                 return Err(format!("no branch in Via {via:?}"));
             }
@@ -194,17 +197,49 @@ pub fn parameter<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-pub fn sent_by(via: &str) -> &str {
-    via.strip_prefix("SIP/2.0/UDP ").unwrap_or_default().split(';').next().unwrap_or_default()
+/// The transport that a Via names.
+pub fn transport_of(via: &str) -> Option<Transport> {
+    let (protocol, _) = via.strip_prefix("SIP/2.0/")?.split_once(' ')?;
+    TRANSPORTS.into_iter().find(|transport| transport.via() == protocol)
 }
 
-/// Address and port of `<sip:user@ip:port;…>` or `sip:ip:port`.
-pub fn address(text: &str) -> Option<SocketAddr> {
-    let uri = text.split_once('<').map_or(text, |(_, rest)| rest.split('>').next().unwrap_or_default());
-    let host = uri.strip_prefix("sip:")?;
-    let host = host.split_once('@').map_or(host, |(_, host)| host).split(';').next()?;
-    host.parse().ok().or_else(|| Some(SocketAddr::new(host.parse().ok()?, 5060)))
+pub fn sent_by(via: &str) -> &str {
+    via.split_once(' ').map_or("", |(_, rest)| rest.split(';').next().unwrap_or_default())
 }
+
+/// Address and port of `<sip:user@ip:port;…>` or `sip:ip:port`; a host name is one that [`name_of`] has made.
+pub fn address(text: &str) -> Option<SocketAddr> {
+    let host = uri_of(text).strip_prefix("sip:")?;
+    let host = host.split_once('@').map_or(host, |(_, host)| host).split(';').next()?;
+    let (name, port) = host.split_once(':').unwrap_or((host, "5060"));
+    let ip = ip_of(name).or_else(|| name.parse().ok())?;
+    Some(SocketAddr::new(ip, port.parse().ok()?))
+}
+
+/// How a URI is reached.
+pub fn hop(text: &str) -> Option<(Transport, SocketAddr)> {
+    let named = parameter(uri_of(text), "transport");
+    let transport =
+        named.map_or(Some(Transport::Udp), |named| TRANSPORTS.into_iter().find(|it| it.parameter() == named))?;
+    let is_tls = transport == Transport::Tls && !uri_of(text).rsplit('@').next()?.trim_start_matches("sip:").contains(':');
+    let mut address = address(text)?;
+    if is_tls {
+        address.set_port(transport.default_port());
+    }
+    Some((transport, address))
+}
+
+/// The host name of an address.
+pub fn name_of(ip: IpAddr) -> String {
+    format!("h{}.example", ip.to_string().replace('.', "-"))
+}
+
+/// The address of a host name that [`name_of`] has made.
+pub fn ip_of(name: &str) -> Option<IpAddr> {
+    name.strip_prefix('h')?.strip_suffix(".example")?.replace('-', ".").parse().ok()
+}
+
+const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
 
 /// The URI within angle brackets.
 pub fn uri_of(text: &str) -> &str {

@@ -1,61 +1,85 @@
-//! The virtual network: two carriers, two instances behind a load balancer and a NAT gateway, faults, and one clock.
+//! The virtual world: two carriers, two instances behind a load balancer and a NAT gateway, faults, and one clock.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use sipedge_proxy::engine::{Arrival, Control, Engine, Gauges, Place, Port, Query, Server, Setup, Shared, Transport};
+use sipedge_proxy::engine::{Control, Engine, Port, Shared};
 use sipedge_sip::Time;
 
 use crate::agent::{Agent, Context, Datagram};
-use crate::audit::{Audit, Sent, is_stranger};
+use crate::audit::{Audit, Cause, Seen, Sent, Step, is_stranger};
+use crate::edge::Version;
+use crate::instance::{Input, Instance, Wanted};
+use crate::names::{self, NameEvent, Names};
+use crate::network::StreamEvent;
 use crate::plan::{MS, Plan, Record, SECOND};
-use crate::profile::{EDGE, NAT, Profile, TARGET_NAME, config, keys};
+use crate::profile::{Profile, edge};
 use crate::rng::Rng;
+use crate::streams::{Peer, Streams};
 use crate::stranger;
+use sipedge_proxy::engine::Transport;
 
 pub struct World {
-    profile: Profile,
-    rng: Rng,
-    now: u64,
+    pub profile: Profile,
+    pub rng: Rng,
+    pub now: u64,
     serial: u64,
     queue: BTreeMap<(u64, u64), Event>,
-    agents: Vec<Agent>,
-    instances: Vec<Instance>,
+    pub agents: Vec<Agent>,
+    pub modes: Vec<Mode>,
+    /// Since when each agent is as it is.
+    pub since: Vec<u64>,
+    pub instances: Vec<Instance>,
+    pub streams: Streams,
+    pub ports: u16,
+    names: Names,
     /// Flows of the load balancer: its key of the source, the instance, when it was used last.
-    flows: BTreeMap<SocketAddr, (usize, u64)>,
-    nat: BTreeMap<u16, (usize, Port, SocketAddr)>,
-    plans: Vec<Plan>,
-    records: Vec<Record>,
-    audit: Audit,
-    trace: VecDeque<Step>,
+    pub flows: BTreeMap<SocketAddr, (usize, u64)>,
+    pub nat: BTreeMap<u16, (usize, Port, SocketAddr)>,
+    pub plans: Vec<Plan>,
+    pub records: Vec<Record>,
+    pub audit: Audit,
+    is_ending: bool,
+    trace: VecDeque<Line>,
     /// Of everything that was sent: equal for equal runs.
     pub digest: u64,
     pub datagrams: u64,
-    timeouts: u64,
+    pub timeouts: u64,
     /// Datagrams that carriers sent, for strangers to forge.
     seen: Vec<Vec<u8>>,
 }
 
-struct Instance {
-    setup: Arc<Setup>,
-    engine: Option<Engine>,
-    life: u32,
-    in_service: bool,
+/// How an agent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Up,
+    /// Its host says that nobody is there.
+    Dead,
+    /// Nothing comes from there.
+    Silent,
 }
 
-enum Event {
+pub enum Event {
     Arrive(Datagram),
-    Resolved(usize, u32),
+    /// For a shard of this life of an instance.
+    Input(usize, u32, usize, Box<Input>),
+    Stream(StreamEvent),
     Crash(usize),
     Start(usize),
     TakeOut(usize),
     PutBack(usize),
+    Stall(usize, u64),
+    Reload(usize, Version),
+    Become(usize, Mode),
+    Spoil(usize, bool),
+    Name(NameEvent),
     Stranger,
+    Look,
+    Finish,
 }
 
-struct Step {
+struct Line {
     at: u64,
     from: String,
     to: SocketAddr,
@@ -66,27 +90,23 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let profile = Profile::random(seed, &mut rng);
-        let edge: SocketAddr = EDGE.parse().expect("an address");
-        let config = config(&profile);
-        let setup = |index: usize| {
-            let ip = format!("10.0.{index}.10");
-            let place = Place {
-                ingress: format!("{ip}:5060").parse().expect("an address"),
-                egress: format!("{ip}:5080").parse().expect("an address"),
-                advertised: edge.ip().to_string(),
-                shards: 1,
-            };
-            Arc::new(Setup::new(config.clone(), &place, &keys()).expect("a good configuration"))
-        };
-        let instance = |index: usize| Instance { setup: setup(index), engine: None, life: 0, in_service: true };
-        let addresses = profile.callers.iter().chain(&profile.callees).copied();
-        let targets: BTreeSet<SocketAddr> = profile.callees.iter().copied().collect();
-        let plans: Vec<Plan> =
-            (0..profile.calls).map(|_| Plan::random(&mut rng, profile.callers.len() as u64)).collect();
+        let callers = profile.callers.iter().map(|address| Agent::new(*address, None));
+        let callees = profile.callees.iter().enumerate().map(|(place, it)| Agent::new(it.address, Some(place)));
+        let agents: Vec<Agent> = callers.chain(callees).collect();
+        let mut plans: Vec<Plan> = (0..profile.calls).map(|_| Plan::random(&mut rng, &profile)).collect();
+        if profile.rotates {
+            // One call when only the new key is left.
+            plans[0].start = KEYS[2] + 5 * SECOND;
+        }
         let mut world = Self {
-            audit: Audit::new(edge, profile.target_host(), targets),
-            agents: addresses.map(Agent::new).collect(),
-            instances: (0..2).map(instance).collect(),
+            audit: Audit::new(&profile),
+            modes: vec![Mode::Up; agents.len()],
+            since: vec![0; agents.len()],
+            agents,
+            instances: (0..2).map(|index| Instance::new(&profile, index)).collect(),
+            streams: Streams::default(),
+            ports: 0,
+            names: Names::new(&profile),
             records: vec![Record::default(); plans.len()],
             plans,
             now: 0,
@@ -94,6 +114,7 @@ impl World {
             queue: BTreeMap::new(),
             flows: BTreeMap::new(),
             nat: BTreeMap::new(),
+            is_ending: false,
             trace: VecDeque::new(),
             digest: 0xcbf2_9ce4_8422_2325,
             datagrams: 0,
@@ -141,35 +162,14 @@ impl World {
         }
     }
 
-    /// Of the calls on a network that loses, doubles and reorders, and does nothing worse: how many there were, and how many became
-    /// what both sides wanted nevertheless.
-    pub fn met_in_spite_of_loss(&self) -> (u64, u64) {
-        if self.profile.is_clean() || self.profile.crashes || self.profile.limits.cps.is_some() {
-            return (0, 0);
-        }
-        let met = self
-            .plans
-            .iter()
-            .zip(&self.records)
-            .filter(|(plan, record)| plan.is_met(record, PATIENCE.1).is_ok())
-            .count();
-        (self.plans.len() as u64, met as u64)
-    }
-
     /// The last steps, for whoever has to find out what happened.
     pub fn trace(&self) -> String {
-        let line = |step: &Step| {
-            let text = String::from_utf8_lossy(&step.bytes);
+        let line = |line: &Line| {
+            let text = String::from_utf8_lossy(&line.bytes);
             let first = text.lines().next().unwrap_or_default().to_owned();
             let find = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
-            format!(
-                "{:>11.3} ms  {} → {}  {first} | {} | {}\n",
-                step.at as f64 / 1e3,
-                step.from,
-                step.to,
-                find("CSeq"),
-                find("Via")
-            )
+            let (at, from, to) = (line.at as f64 / 1e3, &line.from, line.to);
+            format!("{at:>11.3} ms  {from} → {to}  {first} | {} | {}\n", find("CSeq"), find("Via"))
         };
         self.trace.iter().map(line).collect()
     }
@@ -192,33 +192,87 @@ impl World {
             }
             self.at(back + 500 * MS, Event::PutBack(index));
         }
+        for _ in 0..self.profile.deaths {
+            let callees = self.profile.callees.len() as u64;
+            let agent = self.profile.callers.len() + self.rng.range(0, callees) as usize;
+            let at = self.rng.range(0, 40_000) * MS;
+            let mode = if self.rng.chance(50) { Mode::Dead } else { Mode::Silent };
+            self.at(at, Event::Become(agent, mode));
+            let back = at + self.rng.range(1_000, 40_000) * MS;
+            self.at(back, Event::Become(agent, Mode::Up));
+        }
+        for _ in 0..self.profile.breaks {
+            let agent = self.rng.range(0, self.agents.len() as u64) as usize;
+            let (at, is_silent) = (self.rng.range(0, 40_000) * MS, self.rng.chance(40));
+            self.at(at, Event::Spoil(agent, is_silent));
+        }
+        for _ in 0..self.profile.stalls {
+            let index = self.rng.range(0, 2) as usize;
+            let (at, length) = (self.rng.range(0, 40_000) * MS, self.rng.range(100, 40_000) * MS);
+            self.at(at, Event::Stall(index, length));
+        }
+        for (at, event) in names::faults(&self.profile, &mut self.rng) {
+            self.at(at, Event::Name(event));
+        }
+        self.schedule_reloads();
         for _ in 0..self.profile.strangers {
             let at = self.rng.range(0, 45_000) * MS;
             self.at(at, Event::Stranger);
+        }
+        if self.profile.probes {
+            self.at(5 * SECOND, Event::Look);
+        }
+        self.at(if self.profile.rotates { KEYS[2] + 10 * SECOND } else { 60 * SECOND }, Event::Finish);
+    }
+
+    fn schedule_reloads(&mut self) {
+        // In the order of their times, so that each builds on the one before.
+        let mut changes: Vec<(u64, Option<u8>)> = Vec::new();
+        for _ in 0..self.profile.reloads {
+            changes.push((self.rng.range(0, 40_000) * MS, None));
+        }
+        if self.profile.rotates {
+            changes.extend(KEYS.into_iter().zip(1..).map(|(at, step)| (at, Some(step))));
+        }
+        changes.sort_unstable();
+        let mut version = Version::default();
+        for (at, keys) in changes {
+            match keys {
+                Some(step) => version.keys = step,
+                None => {
+                    version.turned = self.rng.chance(50);
+                    let targets = &self.profile.targets;
+                    let place = self.rng.range(0, targets.len() as u64) as usize;
+                    // A name that comes back may or may not be known still: only addresses go.
+                    let may_go = !self.profile.is_clean() && targets.len() > 1 && targets[place].name.is_none();
+                    version.without = (may_go && self.rng.chance(50)).then_some(place);
+                }
+            }
+            for index in 0..2 {
+                let after = self.rng.range(0, 3_000) * MS;
+                self.at(at + after, Event::Reload(index, version.clone()));
+            }
         }
     }
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Arrive(datagram) => self.arrive(datagram)?,
-            Event::Resolved(index, life) => {
-                let now = self.time();
-                let server = |address: &SocketAddr| Server {
-                    priority: 0,
-                    weight: 1,
-                    transport: Transport::Udp,
-                    address: SocketAddr::new(address.ip(), 5060),
-                };
-                let servers: Vec<_> = self.profile.callees.iter().map(server).collect();
-                let query = Query { host: TARGET_NAME.to_owned(), port: None, transport: None, secure: false };
-                let instance = &mut self.instances[index];
-                if let Some(engine) = instance.engine.as_mut().filter(|_| instance.life == life) {
-                    engine.handle_resolved(now, &query, &servers, Duration::from_secs(60));
+            Event::Arrive(datagram) => return self.arrive(datagram),
+            Event::Input(index, life, shard, input) => {
+                if self.instances[index].life == life && self.instances[index].is_up() {
+                    return self.input(index, shard, *input);
                 }
-                self.collect(index);
             }
-            Event::Crash(index) => self.instances[index].engine = None,
-            Event::Start(index) if self.instances[index].engine.is_none() => self.start(index)?,
+            Event::Stream(event) => return self.on_stream(event),
+            Event::Crash(index) => {
+                let life = self.instances[index].life;
+                self.instances[index].shards.clear();
+                for id in self.streams.of(Peer::Instance(index, life)) {
+                    // The load balancer resets what belonged to it when it sees that it is gone.
+                    self.spoil(id, self.profile.breaks > 0 && self.serial.is_multiple_of(2));
+                }
+            }
+            Event::Start(index) if !self.instances[index].is_up() => self.start(index)?,
             Event::Start(_) => {}
             Event::TakeOut(index) => {
                 // Never the last one.
@@ -226,262 +280,339 @@ impl World {
                     self.instances[index].in_service = false;
                     self.flows.retain(|_, (instance, _)| *instance != index);
                     if self.rng.chance(50) {
-                        self.order(index, Control::Drain);
+                        self.order(index, Control::Drain)?;
                     }
                 }
             }
             Event::PutBack(index) => {
                 self.instances[index].in_service = true;
-                self.order(index, Control::Open);
+                self.order(index, Control::Open)?;
             }
+            Event::Stall(index, length) => self.instances[index].stalled = self.now + length,
+            Event::Reload(index, version) => self.reload(index, &version),
+            Event::Become(agent, mode) => self.become_(agent, mode),
+            Event::Spoil(agent, is_silent) => {
+                for id in self.streams.of(Peer::Agent(agent)) {
+                    self.spoil(id, is_silent);
+                }
+            }
+            Event::Name(event) => self.names.happen(&self.profile, &event),
             Event::Stranger => {
                 if let Some(datagram) = stranger::datagram(&mut self.rng, &self.seen) {
                     self.transmit("stranger", datagram);
+                }
+            }
+            Event::Look if self.is_ending => {}
+            Event::Look => {
+                self.look()?;
+                self.at(self.now + 5 * SECOND, Event::Look);
+            }
+            Event::Finish => {
+                let is_idle = self.agents.iter().all(|agent| agent.poll_timeout().is_none());
+                if !is_idle {
+                    self.at(self.now + 10 * SECOND, Event::Finish);
+                    return Ok(());
+                }
+                self.is_ending = true;
+                for index in 0..self.instances.len() {
+                    self.order(index, Control::Drain)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn start(&mut self, index: usize) -> Result<(), String> {
-        let now = self.time();
-        let instance = &mut self.instances[index];
-        let shared = Arc::new(Shared::new(&instance.setup));
-        let mut engine = Engine::new(instance.setup.clone(), shared, now);
-        engine.handle_control(now, Control::Open);
-        instance.engine = Some(engine);
-        instance.life += 1;
-        if self.now == 0 && self.profile.by_name {
-            self.collect(index);
-            let life = self.instances[index].life;
-            self.queue.retain(|_, event| !matches!(event, Event::Resolved(of, _) if *of == index));
-            return self.happen(Event::Resolved(index, life));
+    fn become_(&mut self, agent: usize, mode: Mode) {
+        if self.modes[agent] == mode {
+            return;
         }
-        self.collect(index);
+        // A process that comes back knows nothing of what was before it died.
+        if mode == Mode::Up && self.modes[agent] == Mode::Dead {
+            self.agents[agent].forget();
+        }
+        self.modes[agent] = mode;
+        self.since[agent] = self.now;
+        for id in self.streams.of(Peer::Agent(agent)) {
+            self.spoil(id, mode == Mode::Silent);
+        }
+    }
+
+    fn reload(&mut self, index: usize, version: &Version) {
+        let setup = crate::edge::setup(&self.profile, version, index);
+        let instance = &mut self.instances[index];
+        let shared = Arc::new(Shared::new(&setup));
+        instance.version = version.clone();
+        instance.setup = setup.clone();
+        instance.shared = shared.clone();
+        let (life, shards) = (instance.life, instance.shards.len());
+        for shard in 0..shards {
+            let at = self.now + self.rng.range(0, 20) * MS;
+            let input = Input::Setup(setup.clone(), shared.clone(), version.clone());
+            self.at(at, Event::Input(index, life, shard, Box::new(input)));
+        }
+    }
+
+    fn start(&mut self, index: usize) -> Result<(), String> {
+        let (now, shards) = (self.time(), self.profile.shards);
+        self.instances[index].start(shards, now);
+        for shard in 0..shards {
+            self.learn_servers(index, shard, None);
+            self.act(index, shard, Cause::Other, |engine, now| engine.handle_control(now, Control::Open))?;
+            if self.now == 0 {
+                // The edge is ready when its names are resolved.
+                let asked = self.queue.iter().filter_map(|(key, event)| match event {
+                    Event::Input(of, _, to, input) if (*of, *to) == (index, shard) => match &**input {
+                        Input::Resolved(query) => Some((*key, query.clone())),
+                        _ => None,
+                    },
+                    _ => None,
+                });
+                for (key, query) in asked.collect::<Vec<_>>() {
+                    self.queue.remove(&key);
+                    self.input(index, shard, Input::Resolved(query))?;
+                }
+            }
+        }
         Ok(())
     }
 
-    fn order(&mut self, index: usize, control: Control) {
-        let now = self.time();
-        if let Some(engine) = self.instances[index].engine.as_mut() {
-            engine.handle_control(now, control);
+    fn order(&mut self, index: usize, control: Control) -> Result<(), String> {
+        for shard in 0..self.instances[index].shards.len() {
+            self.act(index, shard, Cause::Other, |engine, now| engine.handle_control(now, control))?;
         }
+        Ok(())
     }
 
     fn engine_timeout(&self, index: usize) -> Option<u64> {
-        let engine = self.instances[index].engine.as_ref()?;
-        Some(engine.poll_timeout()?.as_micros().saturating_sub(EPOCH))
+        let (at, _) = self.instances[index].poll_timeout()?;
+        Some(at.as_micros().saturating_sub(EPOCH).max(self.instances[index].stalled))
     }
 
     fn engine_wakes(&mut self, index: usize) -> Result<(), String> {
-        let now = self.time();
-        let Some(engine) = self.instances[index].engine.as_mut() else { return Ok(()) };
-        engine.handle_timeout(now);
+        let Some((_, shard)) = self.instances[index].poll_timeout() else { return Ok(()) };
         self.timeouts += 1;
-        if engine.poll_timeout().is_some_and(|next| next <= now) {
+        let now = self.time();
+        self.act(index, shard, Cause::Other, |engine, _| engine.handle_timeout(now))?;
+        if self.instances[index].shards[shard].poll_timeout().is_some_and(|next| next <= now) {
             return Err("poll_timeout asks for a moment that has been dealt with: the driver would spin".to_owned());
         }
-        let life = (index, self.instances[index].life);
-        let sent = self.collect(index);
-        self.audit.timeout(life, &sent, &self.records)
+        Ok(())
     }
 
-    fn arrive(&mut self, datagram: Datagram) -> Result<(), String> {
-        let Datagram { from, to, bytes } = datagram;
-        if to.to_string() == EDGE {
-            let Some(index) = self.balance(from) else { return Ok(()) };
-            return self.reach(index, Port::Ingress, from, &bytes);
-        }
-        if to.ip().to_string() == NAT {
-            // The gateway lets back in only whom the instance has written to.
-            return match self.nat.get(&to.port()).copied() {
-                Some((index, port, peer)) if peer == from => self.reach(index, port, from, &bytes),
-                _ => Ok(()),
-            };
-        }
-        if is_stranger(to.ip()) {
+    /// Something reaches a shard, at once or when its instance goes on.
+    pub fn input(&mut self, index: usize, shard: usize, input: Input) -> Result<(), String> {
+        let (life, stalled) = (self.instances[index].life, self.instances[index].stalled);
+        if !self.instances[index].is_up() {
             return Ok(());
         }
-        let Some(index) = self.agents.iter().position(|agent| agent.address.ip() == to.ip()) else {
-            return Err(format!("a datagram for {to}, where nobody is"));
-        };
-        self.with_agent(index, |agent, context| agent.handle(context, from, to, &bytes))
-    }
-
-    fn reach(&mut self, index: usize, port: Port, source: SocketAddr, bytes: &[u8]) -> Result<(), String> {
+        if self.now < stalled {
+            self.at(stalled, Event::Input(index, life, shard, Box::new(input)));
+            return Ok(());
+        }
         let now = self.time();
-        let life = (index, self.instances[index].life);
-        let Some(engine) = self.instances[index].engine.as_mut() else { return Ok(()) };
-        if engine.poll_timeout().is_some_and(|next| next < now) {
+        let was_late = stalled > 0 && self.now < stalled + SECOND;
+        let is_late = |engine: &Engine| engine.poll_timeout().is_some_and(|next| next < now);
+        if !was_late && is_late(&self.instances[index].shards[shard]) {
             return Err("poll_timeout went back".to_owned());
         }
-        engine.handle_message(now, &Arrival::datagram(port, source), bytes);
-        let sent = self.collect(index);
-        if is_stranger(source.ip()) {
-            return self.audit.stranger(source, &sent);
+        match input {
+            Input::Message(arrival, bytes) => {
+                let cause = Cause::Message(&arrival, &bytes);
+                self.act(index, shard, cause, |engine, now| engine.handle_message(now, &arrival, &bytes))
+            }
+            Input::Bulletin(bulletin) => {
+                let seen = self.audit.choice.seen((index, life), shard);
+                seen.learn(bulletin.transport, bulletin.address, bulletin.health, EPOCH);
+                self.act(index, shard, Cause::Other, |engine, now| engine.handle_bulletin(now, &bulletin))
+            }
+            Input::Resolved(query) => {
+                let (servers, ttl) = self.names.answer(&query, &mut self.rng);
+                self.act_with(index, shard, Cause::Other, |world| {
+                    if !servers.is_empty() {
+                        world.learn_servers(index, shard, Some((&query.host, &servers)));
+                    }
+                }, |engine, now| engine.handle_resolved(now, &query, &servers, ttl))
+            }
+            Input::Failed(receipt) => {
+                self.act(index, shard, Cause::Other, |engine, now| engine.handle_failure(now, receipt))
+            }
+            Input::Setup(setup, shared, version) => self.act_with(
+                index,
+                shard,
+                Cause::Other,
+                |world| world.learn_version(index, shard, &version),
+                |engine, now| engine.handle_setup(now, setup, shared),
+            ),
         }
-        self.audit.datagram(life, source, bytes, &sent, &self.records)
     }
 
-    /// Takes what an engine wants done and does it.
-    fn collect(&mut self, index: usize) -> Vec<Sent> {
-        let Some(engine) = self.instances[index].engine.as_mut() else { return Vec::new() };
+    fn act(
+        &mut self,
+        index: usize,
+        shard: usize,
+        cause: Cause<'_>,
+        act: impl FnOnce(&mut Engine, Time),
+    ) -> Result<(), String> {
+        self.act_with(index, shard, cause, |_| {}, act)
+    }
+
+    /// Lets an engine act, does what it wants done, and judges it. `learn`: what the audit has to know of it.
+    fn act_with(
+        &mut self,
+        index: usize,
+        shard: usize,
+        cause: Cause<'_>,
+        learn: impl FnOnce(&mut Self),
+        act: impl FnOnce(&mut Engine, Time),
+    ) -> Result<(), String> {
+        let mut now = self.time();
+        if self.rng.chance(self.profile.backward) {
+            now = now - std::time::Duration::from_millis(self.rng.range(0, 3_000));
+        }
+        let life = (index, self.instances[index].life);
+        self.audit.choice.begin(life, shard);
+        learn(self);
+        let Some(engine) = self.instances[index].shards.get_mut(shard) else { return Ok(()) };
+        act(engine, now);
         let outbox = engine.outbox();
-        let asks = outbox.resolves().len();
-        let sent: Vec<Sent> =
-            outbox.transmits().map(|transmit| (transmit.hop.port, transmit.hop.to, transmit.bytes.to_vec())).collect();
+        let queries = outbox.resolves().to_vec();
+        let bulletins = outbox.bulletins().to_vec();
+        let mut wanted = Vec::new();
+        let mut sent = Vec::new();
+        for transmit in outbox.transmits() {
+            let hop = transmit.hop;
+            let (transport, port, to, bytes) = (hop.transport, hop.port, hop.to, transmit.bytes.to_vec());
+            let peer = hop.peer.as_ref().map(|peer| peer.name.clone());
+            sent.push(Sent { transport, port, to, peer, bytes: bytes.clone() });
+            let connection = hop.connection.map(|connection| connection.0);
+            wanted.push(Wanted { transport, port, to, connection, receipt: transmit.receipt, bytes });
+        }
         engine.clear_outbox();
-        for _ in 0..asks {
-            let at = self.now + self.rng.range(1, 80) * MS;
-            self.at(at, Event::Resolved(index, self.instances[index].life));
+        for query in queries {
+            let at = self.now + self.names.delay(&mut self.rng);
+            self.at(at, Event::Input(index, life.1, shard, Box::new(Input::Resolved(query))));
         }
-        for (port, to, bytes) in sent.clone() {
-            let flow = self.flows.get(&self.flow_key(to)).is_some_and(|(instance, _)| *instance == index);
-            let from = if port == Port::Ingress && flow {
-                EDGE.parse().expect("an address")
-            } else {
-                self.translate(index, port, to)
-            };
-            self.transmit(if index == 0 { "edge 0" } else { "edge 1" }, Datagram { from, to, bytes });
+        for bulletin in bulletins {
+            let seen = self.audit.choice.seen(life, shard);
+            seen.learn(bulletin.transport, bulletin.address, bulletin.health, EPOCH);
+            for other in (0..self.profile.shards).filter(|other| *other != shard) {
+                let at = self.now + self.rng.range(0, 500) * MS;
+                self.at(at, Event::Input(index, life.1, other, Box::new(Input::Bulletin(bulletin.clone()))));
+            }
         }
-        sent
+        for one in wanted {
+            self.send(index, shard, one);
+        }
+        if let Cause::Message(arrival, _) = cause
+            && is_stranger(arrival.source.ip())
+        {
+            return self.audit.stranger(arrival.source, &sent);
+        }
+        let step =
+            Step { now: self.now, life, shard, cause, sent: &sent, records: &self.records };
+        self.audit.step(&step)
     }
 
-    fn with_agent(
+    /// What a shard knows of a name from now on; or, at its start, what it knows at all.
+    fn learn_servers(&mut self, index: usize, shard: usize, answer: Option<(&str, &[sipedge_proxy::engine::Server])>) {
+        let version = self.instances[index].version.clone();
+        let life = (index, self.instances[index].life);
+        let profile = &self.profile;
+        let seen: &mut Seen = self.audit.choice.seen(life, shard);
+        for callee in &profile.callees {
+            let target = &profile.targets[callee.target];
+            let address = (callee.server.transport, callee.address);
+            let place = (target.priority, target.weight > 0);
+            match (&target.name, answer) {
+                (None, None) if version.without != Some(callee.target) => {
+                    seen.servers.insert(address, place);
+                }
+                (Some(name), Some((host, servers))) if name == host => {
+                    if servers.iter().any(|server| (server.transport, server.address) == address) {
+                        seen.servers.insert(address, place);
+                    } else {
+                        seen.servers.remove(&address);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn learn_version(&mut self, index: usize, shard: usize, version: &Version) {
+        let life = (index, self.instances[index].life);
+        let profile = &self.profile;
+        let seen = self.audit.choice.seen(life, shard);
+        let mut servers = seen.servers.clone();
+        let mut gone = Vec::new();
+        for callee in &profile.callees {
+            let target = &profile.targets[callee.target];
+            let address = (callee.server.transport, callee.address);
+            if target.name.is_some() {
+                continue;
+            }
+            if version.without == Some(callee.target) {
+                servers.remove(&address);
+                gone.push(address);
+            } else {
+                servers.insert(address, (target.priority, target.weight > 0));
+            }
+        }
+        seen.keep(servers, |address| !gone.contains(address));
+    }
+
+    pub fn with_agent(
         &mut self,
         index: usize,
         act: impl FnOnce(&mut Agent, &mut Context<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
         let mut out = Vec::new();
-        let target_host = self.profile.target_host();
         let mut context = Context {
             now: self.now,
-            edge: EDGE.parse().expect("an address"),
-            target_host: &target_host,
+            edge: edge(Transport::Udp).ip(),
+            hosts: &self.audit.hosts,
             plans: &self.plans,
             records: &mut self.records,
             out: &mut out,
         };
         act(&mut self.agents[index], &mut context)?;
-        for datagram in out {
-            if self.seen.len() < 40 {
-                self.seen.push(datagram.bytes.clone());
+        for parcel in out {
+            if self.seen.len() < 40 && parcel.transport == Transport::Udp {
+                self.seen.push(parcel.bytes.clone());
             }
-            self.transmit("agent", datagram);
+            self.send_of(index, parcel);
         }
         Ok(())
     }
 
-    /// Hands a datagram to the network, which may lose, double or delay it.
-    fn transmit(&mut self, who: &str, datagram: Datagram) {
+    /// Takes note of something that is sent.
+    pub fn note(&mut self, who: &str, way: &str, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         self.datagrams += 1;
-        for byte in self.now.to_le_bytes().iter().chain(datagram.to.to_string().as_bytes()).chain(&datagram.bytes) {
+        for byte in self.now.to_le_bytes().iter().chain(to.to_string().as_bytes()).chain(bytes) {
             self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
         if self.trace.len() == TRACE {
             self.trace.pop_front();
         }
-        let from = format!("{who} {}", datagram.from);
-        self.trace.push_back(Step { at: self.now, from, to: datagram.to, bytes: datagram.bytes.clone() });
-        let copies = 1 + u64::from(self.rng.chance(self.profile.doubles));
-        for _ in 0..copies {
-            let is_lost = self.rng.chance(self.profile.loses);
-            let delay = self.rng.range(self.profile.delay.0, self.profile.delay.1);
-            if !is_lost {
-                self.at(self.now + delay, Event::Arrive(datagram.clone()));
-            }
-        }
+        let from = format!("{who} {way} {from}");
+        self.trace.push_back(Line { at: self.now, from, to, bytes: bytes.to_vec() });
     }
 
-    /// The instance that the load balancer sends a source to.
-    fn balance(&mut self, from: SocketAddr) -> Option<usize> {
-        let key = self.flow_key(from);
-        if let Some((instance, used)) = self.flows.get_mut(&key)
-            && self.now < *used + FLOW_IDLE
-        {
-            *used = self.now;
-            return Some(*instance);
-        }
-        let in_service: Vec<usize> = (0..2).filter(|index| self.instances[*index].in_service).collect();
-        let hash = key.to_string().bytes().fold(17_u64, |hash, byte| hash.wrapping_mul(131) + u64::from(byte));
-        let instance = *in_service.get((hash % in_service.len().max(1) as u64) as usize)?;
-        self.flows.insert(key, (instance, self.now));
-        Some(instance)
-    }
-
-    fn flow_key(&self, source: SocketAddr) -> SocketAddr {
-        if self.profile.by_address { SocketAddr::new(source.ip(), 0) } else { source }
-    }
-
-    fn translate(&mut self, index: usize, port: Port, to: SocketAddr) -> SocketAddr {
-        let known = self.nat.iter().find(|(_, mapping)| **mapping == (index, port, to)).map(|(port, _)| *port);
-        let nat_port = known.unwrap_or(20_000 + self.nat.len() as u16);
-        self.nat.insert(nat_port, (index, port, to));
-        SocketAddr::new(NAT.parse().expect("an address"), nat_port)
-    }
-
-    fn end(&mut self) -> Result<(), String> {
-        self.audit.end(|(index, life)| self.instances[index].engine.is_some() && self.instances[index].life == life)?;
-        for index in 0..self.instances.len() {
-            let Some(engine) = self.instances[index].engine.as_mut() else { continue };
-            let Some(next) = engine.poll_timeout() else { continue };
-            if !self.profile.by_name {
-                return Err(format!("a timer is left at {next:?} with nothing in the tables"));
-            }
-            engine.handle_timeout(next);
-            let outbox = engine.outbox();
-            if outbox.transmits().len() != 0 || outbox.resolves().len() != 1 {
-                return Err("the only timer left is not the refresh of the name".to_owned());
-            }
-        }
-        if self.timeouts > 60 * (self.datagrams + 100) {
-            return Err(format!("{} timeouts for {} datagrams", self.timeouts, self.datagrams));
-        }
-        if self.profile.only_crashes() {
-            // A call that is up needs no instance in particular: its BYE passes by whichever there is.
-            let is_cut = |record: &&Record| {
-                record.acked && (record.byes.is_empty() || record.byes.iter().any(|code| *code != 200))
-            };
-            if let Some(record) = self.records.iter().find(is_cut) {
-                return Err(format!("a call that was up did not survive the loss of an instance: {record:?}"));
-            }
-        }
-        if self.profile.is_clean() {
-            for (plan, record) in self.plans.iter().zip(&self.records) {
-                plan.is_met(record, PATIENCE.0)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn at(&mut self, at: u64, event: Event) {
+    pub fn at(&mut self, at: u64, event: Event) {
         self.serial += 1;
         self.queue.insert((at, self.serial), event);
     }
 
-    fn time(&self) -> Time {
+    pub fn time(&self) -> Time {
         Time::from_micros(EPOCH + self.now)
     }
 }
 
-impl Instance {
-    fn gauges(&self) -> Gauges {
-        self.engine.as_ref().map(Engine::gauges).unwrap_or_default()
-    }
-
-    fn has_work(&self) -> bool {
-        self.gauges() != Gauges::default()
-    }
-}
-
-/// How long a CANCEL may take to end its call, on a clean network and on one that loses: always less than the edge's own Timer C, which
-/// would end it too.
-const PATIENCE: (u64, u64) = (SECOND, 25 * SECOND);
+/// When the rotation of the token keys takes its steps: the old key goes when its calls are over.
+pub const KEYS: [u64; 3] = [4 * SECOND, 14 * SECOND, 160 * SECOND];
 /// A moment in 2027, in microseconds.
-const EPOCH: u64 = 1_800_000_000 * SECOND;
+pub const EPOCH: u64 = 1_800_000_000 * SECOND;
 /// All calls are over long before.
-const LONGEST: u64 = 600 * SECOND;
-/// AWS: a UDP flow of the load balancer ends after 120 s without a packet.
-const FLOW_IDLE: u64 = 120 * SECOND;
+const LONGEST: u64 = 900 * SECOND;
 /// Lines that a failure shows.
 const TRACE: usize = 40;

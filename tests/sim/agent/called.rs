@@ -2,47 +2,51 @@
 
 use std::net::SocketAddr;
 
-use super::{Action, Agent, Context, Datagram, Dialog, Key, LIFETIME, PROXY_PORT, Server, T1, T2};
+use sipedge_proxy::engine::Transport;
+
+use super::{Action, Agent, Came, Context, Dialog, Key, LIFETIME, PROXY_PORT, Server, T1, T2};
 use crate::plan::Outcome;
-use crate::wire::{Msg, address, parameter, sent_by, uri_of};
+use crate::profile::{edge, transport_suffix};
+use crate::wire::{Msg, address, hop, parameter, sent_by, transport_of, uri_of};
 
 impl Agent {
     pub(super) fn request(
         &mut self,
         context: &mut Context<'_>,
         call: usize,
-        from: SocketAddr,
-        to: SocketAddr,
+        came: Came,
         msg: Msg,
     ) -> Result<(), String> {
         let via = msg.top_via();
-        if sent_by(&via) != context.edge.to_string() || parameter(&via, "rport") != Some("") {
+        let is_edge = sent_by(&via) == edge(came.transport).to_string() && transport_of(&via) == Some(came.transport);
+        if !is_edge || parameter(&via, "rport") != Some("") {
             return Err(format!("the topmost Via is not the edge's: {via}"));
         }
-        if msg.list("Route").iter().any(|route| address(route) == Some(context.edge)) {
+        let is_own_route = |route: &String| address(route).is_some_and(|route| route.ip() == context.edge);
+        if msg.list("Route").iter().any(is_own_route) {
             return Err("the edge's own Route is still there".to_owned());
         }
         let initial = matches!(msg.method(), "INVITE" | "CANCEL") && msg.tag("To").is_empty();
         let absorbed = msg.method() == "ACK" && self.servers.contains_key(&(msg.branch(), "INVITE".to_owned()));
-        if initial || absorbed {
-            let is_first = absorbed || msg.uri() == format!("sip:+1555{call}@{}", context.target_host);
-            if !is_first {
-                return Err(format!("Request-URI {} instead of one at {}", msg.uri(), context.target_host));
+        if initial || (absorbed && msg.start.starts_with("ACK sip:+1555")) {
+            let host = context.hosts.get(&self.address).ok_or("a call to somebody who is not called")?;
+            if msg.uri() != format!("sip:+1555{call}@{host}") {
+                return Err(format!("Request-URI {} instead of one at {host}", msg.uri()));
             }
-        } else {
-            let hop = msg.list("Route").first().map_or_else(|| address(msg.uri()), |route| address(route));
-            if hop != Some(to) {
-                return Err(format!("a request for {hop:?} arrived at {to}"));
+        } else if msg.method() != "ACK" || !absorbed {
+            let next = msg.list("Route").first().map_or_else(|| hop(msg.uri()), |route| hop(route));
+            if next != Some((came.transport, came.to)) {
+                return Err(format!("a request for {next:?} arrived at {came:?}"));
             }
         }
         let key = (msg.branch(), msg.method().to_owned());
         if let Some(server) = self.servers.get_mut(&key) {
             // The latest request says where its response goes.
-            server.reply_to = from;
+            server.came = came;
             // RFC 6026 §7.1: an INVITE that has been accepted is absorbed; its 2xx is repeated by itself.
             let is_accepted = key.1 == "INVITE" && (200..300).contains(&server.code);
             if let Some(last) = server.last.as_ref().filter(|_| !is_accepted) {
-                context.out.push(Datagram { from: server.reply_from, to: server.reply_to, bytes: last.to_bytes() });
+                context.out.push(Self::reply(&server.came, last));
             }
             return Ok(());
         }
@@ -53,8 +57,8 @@ impl Agent {
             }
             "INVITE" if initial => {
                 let record_routes = msg.list("Record-Route");
-                let top = record_routes.first().and_then(|route| address(route));
-                if top != Some(context.edge) {
+                let top = record_routes.first().and_then(|route| hop(route));
+                if top != Some((came.transport, edge(came.transport))) {
                     return Err(format!("the first Record-Route is not the edge's: {record_routes:?}"));
                 }
                 if msg.body != context.plans[call].body {
@@ -64,11 +68,11 @@ impl Agent {
             _ => {}
         }
         let method = key.1.clone();
+        let of = (call, msg.tag("From").to_owned());
         let server = Server {
             call,
             request: msg,
-            reply_from: to,
-            reply_to: from,
+            came,
             last: None,
             code: 0,
             interval: T1,
@@ -81,7 +85,7 @@ impl Agent {
             "INVITE" => {
                 let server = &self.servers[&key];
                 let contact = server.request.list("Contact").first().map(|contact| uri_of(contact).to_owned());
-                match self.dialogs.get_mut(&call) {
+                match self.dialogs.get_mut(&of) {
                     Some(dialog) if dialog.is_reinviting => self.respond(context, &key, 491, "Request Pending"),
                     Some(dialog) if !dialog.is_over => {
                         dialog.target = contact.ok_or("a re-INVITE without a Contact")?;
@@ -93,7 +97,8 @@ impl Agent {
             "CANCEL" => {
                 let invite = (key.0.clone(), "INVITE".to_owned());
                 let known = self.servers.get(&invite).map(|server| server.code);
-                let silent = known.is_some() && context.plans[call].outcome == Outcome::Silent;
+                let is_silent = self.part(context.plans, call).is_some_and(|part| part.outcome == Outcome::Silent);
+                let silent = known.is_some() && is_silent;
                 match known {
                     _ if silent => {}
                     Some(code) => {
@@ -105,7 +110,7 @@ impl Agent {
                     None => self.respond(context, &key, 481, "Call/Transaction Does Not Exist"),
                 }
             }
-            "BYE" => match self.dialogs.get_mut(&call) {
+            "BYE" => match self.dialogs.get_mut(&of) {
                 Some(dialog) => {
                     dialog.is_over = true;
                     self.respond(context, &key, 200, "OK");
@@ -118,10 +123,7 @@ impl Agent {
     }
 
     pub(super) fn invited(&mut self, context: &mut Context<'_>, call: usize, key: &Key) {
-        let plan = &context.plans[call];
-        if plan.outcome == Outcome::Silent {
-            return;
-        }
+        let Some(plan) = self.part(context.plans, call).filter(|part| part.outcome != Outcome::Silent) else { return };
         if plan.trying {
             self.respond(context, key, 100, "Trying");
         }
@@ -146,7 +148,7 @@ impl Agent {
         }
         if confirmed == Some(true) {
             context.records[call].acked = true;
-            self.talk(context, call, false);
+            self.talk(context, &(call, ack.tag("From").to_owned()), false);
         }
     }
 
@@ -164,11 +166,11 @@ impl Agent {
             let mut value = value.clone();
             if crate::wire::is_name(name, "Via") && std::mem::take(&mut is_first) {
                 // RFC 3581: where it came from.
-                value = value.replacen(";rport", &format!(";rport={}", server.reply_to.port()), 1);
-                value += &format!(";received={}", server.reply_to.ip());
+                value = value.replacen(";rport", &format!(";rport={}", server.came.from.port()), 1);
+                value += &format!(";received={}", server.came.from.ip());
             }
             if crate::wire::is_name(name, "To") && request.tag("To").is_empty() && code > 100 {
-                value += &format!(";tag=callee{call}");
+                value += &format!(";tag=callee{call}at{}", own.ip().to_string().rsplit('.').next().unwrap_or_default());
             }
             if name == "Record-Route"
                 && opens
@@ -177,22 +179,29 @@ impl Agent {
             {
                 let proxy = SocketAddr::new(own.ip(), PROXY_PORT);
                 context.records[call].places.insert(proxy);
-                headers.push(("Record-Route".to_owned(), format!("<sip:{proxy};lr>")));
+                let suffix = transport_suffix(server.came.transport);
+                headers.push(("Record-Route".to_owned(), format!("<sip:{proxy}{suffix};lr>")));
             }
             let is_copied = ["Via", "From", "To", "Call-ID", "CSeq", "Record-Route"];
             if is_copied.iter().any(|copied| crate::wire::is_name(name, copied)) {
                 headers.push((name.clone(), value));
             }
         }
-        let contact = self.dialogs.get(&call).map_or(own, |dialog| dialog.contact);
+        let of = (call, request.tag("From").to_owned());
+        let (contact, is_caller) =
+            self.dialogs.get(&of).map_or((own, false), |dialog| (dialog.contact, dialog.is_caller));
         if key.1 == "INVITE" && code > 100 {
-            headers.push(("Contact".into(), format!("<sip:callee@{contact}>")));
-            context.records[call].places.insert(contact);
+            let contact = Self::contact(context, call, is_caller, (server.came.transport, contact));
+            headers.push(("Contact".into(), format!("<{contact}>")));
+        }
+        let wait = self.callee.and_then(|callee| context.plans[call].parts.get(callee)?.retry_after);
+        if let Some(seconds) = wait.filter(|_| code == 503) {
+            headers.push(("Retry-After".into(), seconds.to_string()));
         }
         headers.push(("X-Answer".into(), "\u{e9} kept".into()));
         headers.push(("Content-Length".into(), "6".into()));
         let response = Msg { start: format!("SIP/2.0 {code} {reason}"), headers, body: b"answer".to_vec() };
-        context.out.push(Datagram { from: server.reply_from, to: server.reply_to, bytes: response.to_bytes() });
+        context.out.push(Self::reply(&server.came, &response));
         server.code = code;
         server.until = context.now + LIFETIME;
         server.last = Some(response.clone());
@@ -201,20 +210,10 @@ impl Agent {
         }
         if opens && (200..300).contains(&code) {
             let request = &self.servers[key].request;
-            let mut dialog = Dialog {
-                is_caller: false,
-                local: response.get("To").to_owned(),
-                remote: request.get("From").to_owned(),
-                routes: response.list("Record-Route"),
-                target: uri_of(&request.list("Contact")[0]).to_owned(),
-                number: 100,
-                contact: own,
-                ack: None,
-                is_over: false,
-                is_reinviting: false,
-            };
-            dialog.leave_own_proxies(own);
-            self.dialogs.insert(call, dialog);
+            let (local, remote) = (response.get("To"), request.get("From"));
+            let routes = response.list("Record-Route");
+            let dialog = Dialog::new(false, local, remote, routes, &request.list("Contact")[0], own);
+            self.dialogs.insert(of, dialog);
             context.records[call].answered = true;
         }
     }
@@ -222,18 +221,20 @@ impl Agent {
     /// A final response to an INVITE is sent again until its ACK comes.
     pub(super) fn repeat(&mut self, context: &mut Context<'_>, key: Key) {
         let Some(server) = self.servers.get_mut(&key).filter(|server| !server.acked) else { return };
+        let is_2xx = (200..300).contains(&server.code);
         if server.until <= context.now {
-            let call = server.call;
-            if (200..300).contains(&server.code) {
+            let (call, tag) = (server.call, server.request.tag("From").to_owned());
+            if is_2xx {
                 // RFC 3261 §13.3.1.4: without an ACK the call is ended.
-                self.hang_up(context, call);
+                self.hang_up(context, &(call, tag));
             } else {
                 context.records[call].unacknowledged += 1;
             }
             return;
         }
-        if let Some(last) = &server.last {
-            context.out.push(Datagram { from: server.reply_from, to: server.reply_to, bytes: last.to_bytes() });
+        // Over a stream nothing is lost on its way: only a 2xx is repeated, since a proxy may have lost it.
+        if let Some(last) = server.last.as_ref().filter(|_| is_2xx || server.came.transport == Transport::Udp) {
+            context.out.push(Self::reply(&server.came, last));
         }
         server.interval = (server.interval * 2).min(T2);
         let at = (context.now + server.interval).min(server.until);

@@ -2,45 +2,51 @@
 
 use std::net::SocketAddr;
 
-use super::{Action, Agent, Client, Context, Dialog, Key, LIFETIME, PATIENCE, PROXY_PORT};
-use crate::wire::{Msg, address, parameter, sent_by, uri_of};
+use sipedge_proxy::engine::Transport;
+
+use super::{Action, Agent, Came, Client, Context, Dialog, DialogKey, Key, LIFETIME, PATIENCE, PROXY_PORT};
+use crate::profile::{edge, transport_suffix};
+use crate::wire::{Msg, hop, parameter, sent_by, uri_of};
 
 impl Agent {
     pub(super) fn call(&mut self, context: &mut Context<'_>, call: usize) {
-        let plan = &context.plans[call];
-        let mut headers = vec![("Via".to_owned(), self.new_via(plan.rport))];
+        let plans = context.plans;
+        let plan = &plans[call];
+        let transport = plan.transport;
+        let own = self.address;
+        let edge = edge(Transport::Udp);
+        let contact = Self::contact(context, call, true, (transport, own));
+        let mut headers = vec![("Via".to_owned(), self.new_via(transport, plan.rport))];
         if plan.odd {
             let hop = "SIP/2.0/UDP 10.9.9.9:5060;branch=z9hG4bKhop";
             headers.push(("Subject".into(), "folded\r\n  twice\r\n\tover".into()));
             headers.push(("v".into(), format!("{hop}1, {hop}2")));
             headers.push(("Via".into(), format!("{hop}3")));
             // A pre-loaded route leads nowhere but to the edge.
-            headers.push(("Route".into(), format!("<sip:{};lr>, <sip:198.51.100.99;lr>", context.edge)));
+            headers.push(("Route".into(), format!("<sip:{};lr>, <sip:198.51.100.99;lr>", edge)));
             headers.push(("X-Odd".into(), "\u{ff}\u{fe}\u{80} <;\"".into()));
         }
         let short = |name: &str, compact: &str| if plan.odd { compact.to_owned() } else { name.to_owned() };
-        let own = self.address;
         let mut headers_after = vec![
             ("Max-Forwards".to_owned(), "70".to_owned()),
             (short("From", "f"), format!("\"A, B\" <sip:+1444@{own}>;tag=caller{call}")),
-            (short("To", "t"), format!("<sip:+1555{call}@{}>", context.edge)),
+            (short("To", "t"), format!("<sip:+1555{call}@{}>", edge)),
             (short("Call-ID", "i"), format!("call-{call}-{}", own.ip())),
             ("CSeq".into(), "1 INVITE".into()),
-            (short("Contact", "m"), format!("<sip:caller@{own}>")),
+            (short("Contact", "m"), format!("<{contact}>")),
             ("X-Twice".into(), "one".into()),
             ("Content-Type".into(), "application/octet-stream".into()),
             ("X-Twice".into(), "two".into()),
             (short("Content-Length", "l"), plan.body.len().to_string()),
         ];
-        context.records[call].places.insert(own);
         if plan.caller_proxy {
             let proxy = SocketAddr::new(own.ip(), PROXY_PORT);
             context.records[call].places.insert(proxy);
-            headers.push(("Record-Route".into(), format!("<sip:{proxy};lr>")));
+            headers.push(("Record-Route".into(), format!("<sip:{proxy}{};lr>", transport_suffix(transport))));
         }
         headers.append(&mut headers_after);
-        let start = format!("INVITE sip:+1555{call}@{} SIP/2.0", context.edge);
-        self.open(context, call, Msg { start, headers, body: plan.body.clone() });
+        let start = format!("INVITE sip:+1555{call}@{edge} SIP/2.0");
+        self.open(context, call, None, Msg { start, headers, body: plan.body.clone() });
         if let Some(cancel) = plan.cancel {
             self.plan_action(context.now + cancel, Action::Cancel(call));
         }
@@ -65,7 +71,7 @@ impl Agent {
         cancel.headers.insert(0, via);
         cancel.headers.push(("CSeq".into(), "1 CANCEL".into()));
         cancel.headers.push(("Content-Length".into(), "0".into()));
-        self.open(context, call, cancel);
+        self.open(context, call, None, cancel);
         self.plan_action(context.now + LIFETIME, Action::GiveUp(call));
     }
 
@@ -89,11 +95,11 @@ impl Agent {
         &mut self,
         context: &mut Context<'_>,
         call: usize,
-        to: SocketAddr,
+        came: Came,
         msg: &Msg,
     ) -> Result<(), String> {
         let (via, branch, code) = (msg.top_via(), msg.branch(), msg.code());
-        if !self.branches.contains(&branch) || sent_by(&via) != self.address.to_string() || to != self.address {
+        if !self.branches.contains(&branch) || sent_by(&via) != self.address.to_string() || came.to != self.address {
             return Err(format!("a response to somebody else's request arrived: {via}"));
         }
         let key = (branch, msg.method().to_owned());
@@ -102,7 +108,8 @@ impl Agent {
         if msg.list("Via").into_iter().skip(1).ne(sent) {
             return Err("the Vias of earlier hops are not what they were".to_owned());
         }
-        if parameter(&via, "rport").is_some_and(|port| port != self.address.port().to_string()) {
+        let is_datagram = came.transport == Transport::Udp;
+        if is_datagram && parameter(&via, "rport").is_some_and(|port| port != self.address.port().to_string()) {
             return Err(format!("rport is not this agent's: {via}"));
         }
         let is_invite = key.1 == "INVITE";
@@ -117,19 +124,23 @@ impl Agent {
             }
             return Ok(());
         }
+        let tag = msg.tag("To").to_owned();
         if client.code >= 200 {
-            // A retransmission, or a second final response: acknowledged by its kind.
             let refused = client.ack.clone().filter(|_| code >= 300);
-            let dialog = self.dialogs.get(&call).and_then(|dialog| dialog.ack.clone());
-            let accepted = dialog.filter(|ack| is_invite && code < 300 && ack.number() == msg.number());
-            if let Some(ack) = refused.or(accepted) {
-                self.send(context, &ack);
-            }
             if is_first_invite && !context.records[call].finals.contains(&code) {
                 context.records[call].finals.push(code);
             }
+            if is_invite && code < 300 {
+                return self.answered_again(context, &(call, tag), &key, msg);
+            }
+            // A retransmission of a refusal.
+            if let Some(ack) = refused {
+                self.send(context, &ack);
+            }
             return Ok(());
         }
+        let of = client.dialog.clone();
+        let is_further = of.as_ref().and_then(|of| self.dialogs.get(of)).is_some_and(|dialog| dialog.is_further);
         client.code = code;
         let wants_cancel = client.wants_cancel;
         match key.1.as_str() {
@@ -138,6 +149,7 @@ impl Agent {
                 context.records[call].ended = context.now;
             }
             "INVITE" => context.records[call].reinvites.push(code),
+            "BYE" if is_further => context.records[call].further_byes.push(code),
             "BYE" => context.records[call].byes.push(code),
             _ => {}
         }
@@ -157,45 +169,74 @@ impl Agent {
             ack.headers.push(("Content-Length".into(), "0".into()));
             client.ack = Some(ack.clone());
             self.send(context, &ack);
-            if let Some(dialog) = self.dialogs.get_mut(&call) {
+            if let Some(dialog) = of.and_then(|of| self.dialogs.get_mut(&of)) {
                 dialog.is_reinviting = false;
             }
             return Ok(());
         }
-        let target =
-            msg.list("Contact").first().map(|contact| uri_of(contact).to_owned()).ok_or("a 2xx without a Contact")?;
+        let of = (call, tag);
         if is_first_invite {
-            let mut dialog = Dialog {
-                is_caller: true,
-                local: client.request.get("From").to_owned(),
-                remote: msg.get("To").to_owned(),
-                routes: msg.list("Record-Route").into_iter().rev().collect(),
-                target,
-                number: 1,
-                contact: self.address,
-                ack: None,
-                is_over: false,
-                is_reinviting: false,
-            };
-            dialog.leave_own_proxies(self.address);
-            if dialog.routes.first().is_none_or(|route| address(route) != Some(context.edge)) {
-                return Err(format!("no Record-Route of the edge in a 2xx: {:?}", dialog.routes));
-            }
-            self.dialogs.insert(call, dialog);
-        } else if let Some(dialog) = self.dialogs.get_mut(&call) {
-            dialog.target = target;
+            self.dialog_of(context, &of, &key, msg)?;
+        } else if let Some(dialog) = self.dialogs.get_mut(&of) {
+            let contact = msg.list("Contact").first().cloned().ok_or("a 2xx without a Contact")?;
+            dialog.target = uri_of(&contact).to_owned();
             dialog.is_reinviting = false;
         }
-        let ack = self.in_dialog(call, "ACK", Some(msg.number()));
-        self.send(context, &ack);
-        if let Some(dialog) = self.dialogs.get_mut(&call) {
-            dialog.ack = Some(ack);
-        }
+        self.confirm(context, &of, msg.number());
         if is_first_invite && wants_cancel {
-            self.hang_up(context, call);
+            self.hang_up(context, &of);
         } else if is_first_invite {
-            self.talk(context, call, true);
+            self.talk(context, &of, true);
         }
         Ok(())
+    }
+
+    /// A 2xx after a final response: a retransmission gets its ACK again, a further answer is ended at once (RFC 3261 §13.2.2.4).
+    fn answered_again(
+        &mut self,
+        context: &mut Context<'_>,
+        of: &DialogKey,
+        key: &Key,
+        msg: &Msg,
+    ) -> Result<(), String> {
+        if let Some(dialog) = self.dialogs.get(of) {
+            if let Some(ack) = dialog.ack.clone().filter(|ack| ack.number() == msg.number()) {
+                self.send(context, &ack);
+            }
+            return Ok(());
+        }
+        self.dialog_of(context, of, key, msg)?;
+        if let Some(dialog) = self.dialogs.get_mut(of) {
+            dialog.is_further = true;
+        }
+        context.records[of.0].further += 1;
+        self.confirm(context, of, msg.number());
+        self.hang_up(context, of);
+        Ok(())
+    }
+
+    /// The dialog that a 2xx to the first INVITE opens.
+    fn dialog_of(&mut self, context: &Context<'_>, of: &DialogKey, key: &Key, msg: &Msg) -> Result<(), String> {
+        let Some(client) = self.clients.get(key) else { return Ok(()) };
+        let contact = msg.list("Contact").first().cloned().ok_or("a 2xx without a Contact")?;
+        let routes = msg.list("Record-Route").into_iter().rev().collect();
+        let dialog = Dialog::new(true, client.request.get("From"), msg.get("To"), routes, &contact, self.address);
+        let transport = context.plans[of.0].transport;
+        if dialog.routes.first().and_then(|route| hop(route)) != Some((transport, edge(transport))) {
+            return Err(format!("no Record-Route of the edge in a 2xx: {:?}", dialog.routes));
+        }
+        self.dialogs.insert(of.clone(), dialog);
+        Ok(())
+    }
+
+    fn confirm(&mut self, context: &mut Context<'_>, of: &DialogKey, number: u32) {
+        if !self.dialogs.contains_key(of) {
+            return;
+        }
+        let ack = self.in_dialog(context, of, "ACK", Some(number));
+        self.send(context, &ack);
+        if let Some(dialog) = self.dialogs.get_mut(of) {
+            dialog.ack = Some(ack);
+        }
     }
 }

@@ -56,8 +56,7 @@ impl Engine {
             self.conclude(now, server, REQUEST_TERMINATED);
             return;
         }
-        let original = std::mem::take(&mut context.original);
-        self.transactions.release(original);
+        self.let_original_go(server);
         self.cancel_branches(now, server, CancelReason::None);
     }
 

@@ -30,7 +30,9 @@ pub(super) struct Context {
     pub(super) toward: u16,
     /// Where the request came from.
     pub(super) source: SocketAddr,
-    /// The request as it came, while a further branch may be opened.
+    /// Whether a further branch could be opened.
+    pub(super) has_more: bool,
+    /// The request as it came, while a further branch could be opened.
     pub(super) original: Kept,
     /// The best final response so far, while branches are open.
     pub(super) best: Option<Best>,
@@ -73,6 +75,7 @@ impl Context {
             pool: false,
             toward: 0,
             source,
+            has_more: false,
             original: Kept::default(),
             best: None,
             decided: false,
@@ -106,7 +109,7 @@ impl Engine {
         }
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided |= !may_go_on;
-        let is_last = context.open == 0 && (context.decided || context.original.is_empty());
+        let is_last = context.open == 0 && (context.decided || !context.has_more);
         // A 2xx waits for nobody (RFC 3261 §16.7 step 5): a CANCEL that went to several destinations is answered by whoever knows it.
         if let Outcome::Response(message, code) = outcome
             && (code < 300 || (is_last && context.best.is_none()))
@@ -141,10 +144,9 @@ impl Engine {
             context.open = context.open.saturating_sub(u16::from(was_open));
         }
         if is_first && let Some(context) = self.transactions.context_mut(server) {
-            let is_answered = std::mem::replace(&mut context.decided, true) && context.cancelling.is_some();
-            self.counters.calls_answered += u64::from(context.opens_call && !is_answered);
-            let original = std::mem::take(&mut context.original);
-            self.transactions.release(original);
+            context.decided = true;
+            self.counters.calls_answered += u64::from(context.opens_call);
+            self.let_original_go(server);
             self.cancel_branches(now, server, CancelReason::Elsewhere);
         }
         self.respond(now, server, message, code);
@@ -167,7 +169,13 @@ impl Engine {
                 self.end_call(server, own.code);
             }
         }
+        self.let_original_go(server);
+    }
+
+    /// No further branch will be opened.
+    pub(super) fn let_original_go(&mut self, server: Id) {
         if let Some(context) = self.transactions.context_mut(server) {
+            context.has_more = false;
             let original = std::mem::take(&mut context.original);
             self.transactions.release(original);
         }
@@ -375,6 +383,7 @@ impl Engine {
             // §16.7 step 6: our upstream must not take the edge for overloaded.
             edits.replace(status, |out| out.extend_from_slice(b"500 Server Internal Error"));
         }
+        write::note_length(edits, message, hop.transport);
         let edits = &self.edits;
         self.counters.responses_forwarded += 1;
         self.outbox.transmit(&hop, receipt, |out| edits.write(message, out));

@@ -197,9 +197,8 @@ impl Engine {
         }
         if keeps {
             self.keep_original(server, request);
-        } else if let Some(context) = self.transactions.context_mut(server) {
-            let original = std::mem::take(&mut context.original);
-            self.transactions.release(original);
+        } else {
+            self.let_original_go(server);
         }
         true
     }
@@ -399,7 +398,9 @@ impl Engine {
 
     /// Keeps a request as it came, for further branches.
     fn keep_original(&mut self, server: Id, request: &Incoming<'_>) {
-        if self.transactions.context(server).is_none_or(|context| !context.original.is_empty()) {
+        let Some(context) = self.transactions.context_mut(server) else { return };
+        context.has_more = true;
+        if !context.original.is_empty() {
             return;
         }
         let original = self.transactions.copy(request.message.bytes());
@@ -426,9 +427,7 @@ impl Engine {
         let result = request.map(|request| act(self, &request));
         // `act` may have kept it anew, or have let it go since nothing further can be tried.
         match self.transactions.context_mut(server) {
-            Some(context) if context.original.is_empty() && !context.decided && result.is_some() => {
-                context.original = original;
-            }
+            Some(context) if context.original.is_empty() && context.has_more => context.original = original,
             _ => self.transactions.release(original),
         }
         result
@@ -474,12 +473,13 @@ struct Step<'t> {
     breadth: u32,
 }
 
-/// Whether a request of this method, from outside a dialog, may open one: then the edge stays in its path.
+/// Whether a request of this method, from outside a dialog, may open one: then the edge stays in its path. One that is not known may
+/// (RFC 3261 §16.6 step 4).
 pub(super) fn opens_dialog(method: Method<'_>) -> bool {
     match method {
         Method::Invite => true,
-        // RFC 6665 §4.3; RFC 3515 §2.4.4.
-        Method::Other(name) => matches!(name, b"SUBSCRIBE" | b"REFER" | b"NOTIFY"),
+        // RFC 3428 §4, RFC 3903 §4, RFC 3262, RFC 3311, RFC 6086: they open none.
+        Method::Other(name) => !matches!(name, b"MESSAGE" | b"PUBLISH" | b"PRACK" | b"UPDATE" | b"INFO"),
         _ => false,
     }
 }

@@ -3,14 +3,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::UnboundedSender;
 
-use crate::engine::{Arrival, Bulletin, Control, Query, Receipt, Server, Setup, Shared};
+use crate::engine::{Arrival, Bulletin, Control, DestinationStatus, Query, Receipt, Server, Setup, Shared};
 
 /// Datagrams that may wait for one shard. At 10,000 messages per second a shard may be held up for 400 ms.
 const MAX_DATAGRAMS: usize = 4_096;
 
 /// Bytes that may wait for one shard: as much as its sockets' receive buffer.
 const MAX_BYTES: usize = 4 << 20;
+
+/// Messages of connections wait outside while so many wait already: a connection can be read later, a datagram cannot. A shard takes so
+/// many within some milliseconds; more would only be answers that come at once and that nobody has room for.
+const MAX_BESIDE_STREAMS: usize = 256;
 
 /// What waits for a shard: datagrams that arrived on other shards' sockets, and orders.
 ///
@@ -41,6 +46,10 @@ pub(super) enum Order {
     Failed(Receipt),
     /// A new configuration.
     Setup(Arc<Setup>, Arc<Shared>),
+    /// Says when everything that was ordered before is done.
+    Confirm(UnboundedSender<()>),
+    /// Asks what is known of the destinations.
+    Destinations(UnboundedSender<Vec<DestinationStatus>>),
 }
 
 /// Datagrams in one buffer, which keeps its capacity.
@@ -79,6 +88,18 @@ impl Inbox {
             self.wake();
         }
         left_out
+    }
+
+    /// Hands over a message of a connection; `false`: there is no room now, it has to be offered again.
+    pub(super) fn offer(&self, arrival: Arrival, bytes: &[u8]) -> bool {
+        let mut waiting = self.lock();
+        let before = waiting.datagrams.entries.len();
+        let taken = before < MAX_BESIDE_STREAMS && waiting.datagrams.push(arrival, bytes);
+        drop(waiting);
+        if taken && before == 0 {
+            self.wake();
+        }
+        taken
     }
 
     /// Gives an order.
@@ -171,6 +192,12 @@ mod tests {
         let many = std::iter::repeat_n((from(Port::Ingress), &b"x"[..]), MAX_DATAGRAMS + 3);
         assert_eq!(inbox.put(many), 3);
         let (mut datagrams, mut orders) = (Datagrams::default(), Vec::new());
+        assert!(!inbox.offer(from(Port::Ingress), b"x"), "a full inbox takes nothing from connections either");
+        inbox.take(&mut datagrams, &mut orders);
+        let offered = (0..).take_while(|_| inbox.offer(from(Port::Ingress), b"x")).count();
+        assert_eq!(offered, MAX_BESIDE_STREAMS);
+        assert_eq!(inbox.put([(from(Port::Ingress), &b"x"[..])].into_iter()), 0, "a datagram has room still");
+        datagrams.clear();
         inbox.take(&mut datagrams, &mut orders);
         let large = vec![0; 60_000];
         let fitting = MAX_BYTES / large.len();

@@ -62,7 +62,7 @@ pub fn names_to(ip: IpAddr) -> SocketAddr {
 }
 
 /// Waits until the numbers are as `reached` wants them.
-pub fn wait_for(proxy: &Proxy, what: &str, reached: impl Fn(&Numbers) -> bool) -> Numbers {
+pub fn wait_for(proxy: &Proxy, what: &str, mut reached: impl FnMut(&Numbers) -> bool) -> Numbers {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let numbers = proxy.numbers();

@@ -23,9 +23,9 @@ use crate::engine::{Arrival, Port, Transport, shard_of};
 /// Bytes read at a time: most messages whole. Each connection has a buffer of this size.
 const READ_BUFFER: usize = 8 << 10;
 
-/// Pause before a message is offered again to a shard whose inbox is full: what a busy shard needs to take some hundred messages.
-/// Meanwhile nothing is read, and TCP slows the peer down.
-const BACK_PRESSURE: Duration = Duration::from_millis(5);
+/// Pause before a message is offered again to a shard whose inbox is full: about what a busy shard needs to empty it. Meanwhile nothing is
+/// read, and TCP slows the peer down.
+const BACK_PRESSURE: Duration = Duration::from_millis(2);
 
 /// Data that the peer's host has not acknowledged for this long breaks the connection (TCP_USER_TIMEOUT): four or five retransmissions,
 /// and soon enough for another destination to be tried before the caller gives up.
@@ -157,7 +157,8 @@ impl Session {
                         self.deliver(message).await;
                     }
                     Ok(Some(Frame::Ping)) => {
-                        // A peer that asks and does not read the answers gets no more of them.
+                        self.link().uncongested().await;
+                        // There is room, since there is no congestion.
                         let _ = self.link().push(Parcel::own(b"\r\n"));
                     }
                     Ok(Some(Frame::Pong)) => {}
@@ -198,7 +199,7 @@ impl Session {
         let shards = self.hub.inboxes.len();
         let owner = shard_of(message, shards).unwrap_or_default();
         let Some(inbox) = self.hub.inboxes.get(owner) else { return };
-        while inbox.put(std::iter::once((self.arrival, message))) > 0 {
+        while !inbox.offer(self.arrival, message) {
             Tally::count(&self.hub.tally.held_back);
             sleep(BACK_PRESSURE).await;
         }

@@ -13,7 +13,8 @@ use crate::engine::Connection;
 /// Bytes that may wait for one connection: some 4,000 messages. A peer that is that far behind has stopped to read.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Messages and keep-alives that may wait for one connection: those at which reading stops, and what full inboxes answer after that.
+/// Messages and keep-alives that may wait for one connection: those at which reading stops, and what a dozen shards with full inboxes
+/// answer after that.
 const MAX_PARCELS: usize = 8_192;
 
 /// Nothing more is read from a connection for which so much waits: a peer that does not take its answers gets to ask no more.
