@@ -22,6 +22,8 @@ pub(super) struct Context {
     pub(super) open: u16,
     /// Branches that have been opened.
     pub(super) tries: u8,
+    /// Destinations of a forked request that there was no room for yet: each has its turn when a branch has ended (RFC 5393 §5.3.3).
+    pub(super) waiting: u16,
     /// Whether it goes to the destinations of a trunk, and not to a remote target.
     pub(super) pool: bool,
     /// Fingerprint of the trunk at the other end.
@@ -36,8 +38,6 @@ pub(super) struct Context {
     pub(super) best: Option<Box<Best>>,
     /// No further branch is opened: somebody has answered, the callee has decided, or the caller has hung up.
     pub(super) decided: bool,
-    /// Whether a 2xx has gone back.
-    pub(super) answered: bool,
     /// Why open branches are being cancelled.
     pub(super) cancelling: Option<CancelReason>,
     /// Whether it is an INVITE from outside a dialog.
@@ -71,6 +71,7 @@ impl Context {
             newest: None,
             open: 0,
             tries: 0,
+            waiting: 0,
             pool: false,
             toward: 0,
             source,
@@ -78,7 +79,6 @@ impl Context {
             original: Kept::default(),
             best: None,
             decided: false,
-            answered: false,
             cancelling: None,
             opens_call: false,
             counted: None,
@@ -110,9 +110,9 @@ impl Engine {
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided |= !may_go_on;
         let is_last = context.open == 0 && (context.decided || !context.has_more);
-        if is_last
-            && context.best.is_none()
-            && let Outcome::Response(message, code) = outcome
+        // A 2xx waits for nobody (RFC 3261 §16.7 step 5): a CANCEL that went to several destinations is answered by whoever knows it.
+        if let Outcome::Response(message, code) = outcome
+            && (code < 300 || (is_last && context.best.is_none()))
         {
             self.respond(now, server, message, code);
             self.end_call(server, code);
@@ -135,12 +135,17 @@ impl Engine {
     /// An INVITE was answered by a 2xx, the first one or a further one (RFC 3261 §16.7 steps 5 and 10).
     pub(super) fn accept_branch(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
         let Some(server) = self.transactions.server_of(client) else { return };
-        let is_first = self.transactions.branch_mut(client).is_some_and(|it| !std::mem::replace(&mut it.closed, true));
+        let was_open = self.transactions.branch_mut(client).is_some_and(|it| !std::mem::replace(&mut it.closed, true));
+        // It may be one of a branch that was given up while others ring.
+        let is_first = self.transactions.get(server).is_some_and(
+            |transaction| matches!(&transaction.machine, Machine::InviteServer(machine) if machine.is_proceeding()),
+        );
+        if let Some(context) = self.transactions.context_mut(server) {
+            context.open = context.open.saturating_sub(u16::from(was_open));
+        }
         if is_first && let Some(context) = self.transactions.context_mut(server) {
-            context.open = context.open.saturating_sub(1);
             context.decided = true;
-            let is_first = !std::mem::replace(&mut context.answered, true);
-            self.counters.calls_answered += u64::from(context.opens_call && is_first);
+            self.counters.calls_answered += u64::from(context.opens_call);
             self.let_original_go(server);
             self.cancel_branches(now, server, CancelReason::Elsewhere);
         }
@@ -179,14 +184,18 @@ impl Engine {
     /// Whether the call may go on to another destination after this.
     fn goes_on(&self, server: Id, outcome: Outcome<'_>) -> bool {
         let Some(context) = self.transactions.context(server).filter(|context| !context.decided) else { return false };
-        match outcome {
-            Outcome::Silence | Outcome::Unreachable => true,
-            Outcome::Response(_, code) if context.pool => {
-                let trunk = self.setup.trunk_with(context.toward).and_then(|trunk| self.setup.trunks.get(trunk));
-                trunk.is_some_and(|trunk| trunk.failover.binary_search(&code).is_ok())
-            }
+        let trunk = || self.setup.trunk_with(context.toward).and_then(|trunk| self.setup.trunks.get(trunk));
+        let fails_over = |code: u16| match context.pool {
+            true => trunk().is_some_and(|trunk| trunk.failover.binary_search(&code).is_ok()),
             // RFC 3263 §4.3.
-            Outcome::Response(_, code) => code == 503,
+            false => code == 503,
+        };
+        // What waits is part of the fork, whatever the others answer; after that one refusal by a callee is enough.
+        let is_refused = || context.best.as_ref().is_some_and(|best| !fails_over(best.code));
+        match outcome {
+            Outcome::Response(_, code) if context.waiting > 0 => code < 600,
+            Outcome::Response(_, code) => fails_over(code) && !is_refused(),
+            Outcome::Silence | Outcome::Unreachable => context.waiting > 0 || !is_refused(),
         }
     }
 
@@ -211,7 +220,7 @@ impl Engine {
                 trusted.inspect(|(from, to)| trust::note(message, *from, *to, edits));
                 if let (true, Ok(old)) = (merges, old) {
                     let challenges = challenges(&old);
-                    edits.insert(message.body().start, |out| challenges.for_each(|line| out.extend_from_slice(line)));
+                    edits.insert(after_cseq(message), |out| challenges.for_each(|line| out.extend_from_slice(line)));
                 }
                 edits.write(message, &mut text);
                 true
@@ -219,7 +228,7 @@ impl Engine {
             (false, Ok(old)) if merges => {
                 // The one that came first stays, with the challenges of both.
                 let challenges = challenges(message);
-                edits.insert(old.body().start, |out| challenges.for_each(|line| out.extend_from_slice(line)));
+                edits.insert(after_cseq(&old), |out| challenges.for_each(|line| out.extend_from_slice(line)));
                 edits.write(&old, &mut text);
                 true
             }
@@ -422,4 +431,9 @@ fn challenges<'a>(message: &Message<'a>) -> impl Iterator<Item = &'a [u8]> + use
     let bytes = message.bytes();
     let www = message.headers(HeaderName::WwwAuthenticate);
     www.chain(message.headers(HeaderName::ProxyAuthenticate)).map(move |header| header.line.of(bytes))
+}
+
+/// A place for header lines, which every response has.
+fn after_cseq(message: &Message<'_>) -> u32 {
+    message.header(HeaderName::CSeq).map_or(message.first_header(), |cseq| cseq.line.end)
 }

@@ -121,7 +121,10 @@ impl Engine {
                 Way::Pool(trunk) => setup.trunks.get(trunk).and_then(|trunk| trunk.target_at(to)),
                 _ => None,
             };
-            engine.open_branch(now, server, request, &onward, Step { hop, target, for_size: false, breadth: 1 });
+            // What the branch had is free again; beside others the least is safe (RFC 5393 §5.3.3).
+            let is_alone = engine.transactions.context(server).is_some_and(|context| context.open == 0);
+            let breadth = if is_alone { loops::breadth(&request.message).unwrap_or_default() } else { 1 };
+            engine.open_branch(now, server, request, &onward, Step { hop, target, for_size: false, breadth });
             true
         });
         opened == Some(true)
@@ -176,16 +179,21 @@ impl Engine {
             *place = Some(self.step(request, onward, server_found, target));
             count += 1;
         }
+        let waiting = set.len().saturating_sub(count as usize);
         self.fork = set;
         if count == 0 {
             return false;
         }
-        // RFC 5393 §5.3.3: branches at the same time share the breadth.
-        let share = breadth / count;
+        if let Some(context) = self.transactions.context_mut(server) {
+            context.waiting = if forks { waiting as u16 } else { context.waiting.saturating_sub(1) };
+        }
+        // RFC 5393 §5.3.3: branches at the same time share the breadth, all of it.
+        let (share, rest) = (breadth / count, breadth % count);
         let mut keeps = !matches!(onward.way, Way::Hop(_)) && self.has_more(server, onward, &setup, count);
-        for step in steps.into_iter().flatten() {
+        for (step, place) in steps.into_iter().flatten().zip(0..) {
             keeps |= step.for_size;
-            self.open_branch(now, server, request, onward, Step { breadth: share, ..step });
+            let breadth = share + u32::from(place < rest);
+            self.open_branch(now, server, request, onward, Step { breadth, ..step });
         }
         if keeps {
             self.keep_original(server, request);
@@ -222,8 +230,9 @@ impl Engine {
             }
             Way::Pool(trunk) => {
                 let settings = setup.trunks.get(*trunk)?;
-                let tries = transactions.context(server).map_or(0, |context| context.tries);
-                if tries >= settings.attempts.max(1) {
+                let (tries, waiting) =
+                    transactions.context(server).map_or((0, 0), |context| (context.tries, context.waiting));
+                if tries >= settings.attempts.max(1) && waiting == 0 {
                     return None;
                 }
                 let tried = |candidate: &Candidate| is_tried(&candidate.server);
@@ -249,7 +258,11 @@ impl Engine {
 
     /// Whether there are more servers than those that have been taken.
     fn has_more(&self, server: Id, onward: &Onward<'_>, setup: &super::Setup, taken: u32) -> bool {
-        let tries = self.transactions.context(server).map_or(0, |context| u32::from(context.tries)) + taken;
+        let context = self.transactions.context(server);
+        let tries = context.map_or(0, |context| u32::from(context.tries)) + taken;
+        if context.is_some_and(|context| context.waiting > 0) {
+            return true;
+        }
         match &onward.way {
             Way::Hop(_) | Way::Uri(Lookup::Address(_)) => false,
             Way::Uri(Lookup::Name(query)) => tries < MOST_BRANCHES && (tries as usize) < self.names.known(query).len(),

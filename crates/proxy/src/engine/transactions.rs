@@ -159,6 +159,11 @@ impl Key {
         Self { branch, kind: Kind::Invite }
     }
 
+    /// Whether it is that of a CANCEL.
+    pub(super) fn is_cancel(self) -> bool {
+        self.kind == Kind::Cancel
+    }
+
     /// The branch.
     pub(super) fn branch(self) -> u128 {
         self.branch
