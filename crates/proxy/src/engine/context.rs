@@ -7,6 +7,7 @@ use sipedge_sip::message::{HeaderName, Message};
 
 use super::admission::{REQUEST_TERMINATED, SERVER_ERROR, TIMEOUT};
 use super::cancel::CancelReason;
+use super::flow::Transport;
 use super::pool::Kept;
 use super::transactions::{Id, Machine};
 use super::write::Answer;
@@ -22,6 +23,9 @@ pub(super) struct Context {
     pub(super) open: u16,
     /// Branches that have been opened.
     pub(super) tries: u8,
+    /// Where those of them went whose transactions are gone, while a further one may be opened: over a reliable transport a refused one
+    /// ends at once.
+    pub(super) gone: Vec<Gone>,
     /// Whether it goes to the destinations of a trunk, and not to a remote target.
     pub(super) pool: bool,
     /// Fingerprint of the trunk at the other end.
@@ -44,6 +48,14 @@ pub(super) struct Context {
     pub(super) opens_call: bool,
     /// Key of the counted call that this INVITE has opened or this BYE ends, when a limit counts it.
     pub(super) counted: Option<u128>,
+}
+
+/// Where a branch went whose transaction is gone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gone {
+    pub(super) transport: Transport,
+    pub(super) to: SocketAddr,
+    pub(super) for_size: bool,
 }
 
 /// A final response that waits for better ones.
@@ -71,6 +83,7 @@ impl Context {
             newest: None,
             open: 0,
             tries: 0,
+            gone: Vec::new(),
             pool: false,
             toward: 0,
             source,
