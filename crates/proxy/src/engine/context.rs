@@ -9,7 +9,7 @@ use super::admission::{REQUEST_TERMINATED, SERVER_ERROR, TIMEOUT};
 use super::cancel::CancelReason;
 use super::flow::Transport;
 use super::pool::Kept;
-use super::transactions::{Id, Machine};
+use super::transactions::{Id, Machine, Transaction};
 use super::write::Answer;
 use super::{Engine, trust, write};
 use crate::config::Trust;
@@ -145,12 +145,33 @@ impl Engine {
         self.conclude(now, server, own);
     }
 
+    /// A branch that was given up for its silence has been refused after all: what has come is better than a 408 of our own, and what the
+    /// callee has decided holds (RFC 3261 §16.7 steps 4 and 5).
+    pub(super) fn refuse_late(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
+        let Some(server) = self.transactions.server_of(client) else { return };
+        let waits = |transaction: &Transaction| {
+            matches!(&transaction.machine, Machine::InviteServer(machine) if machine.is_proceeding())
+        };
+        if !self.transactions.get(server).is_some_and(waits) {
+            return;
+        }
+        let may_go_on = self.goes_on(server, Outcome::Response(message, code));
+        if let Some(context) = self.transactions.context_mut(server) {
+            context.decided |= !may_go_on;
+        }
+        self.keep_best(server, message, code);
+        if code >= 600 {
+            self.cancel_branches(now, server, CancelReason::None);
+        }
+    }
+
     /// An INVITE was answered by a 2xx, the first one or a further one (RFC 3261 §16.7 steps 5 and 10).
     pub(super) fn accept_branch(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
         let Some(server) = self.transactions.server_of(client) else { return };
         let is_first = self.transactions.branch_mut(client).is_some_and(|it| !std::mem::replace(&mut it.closed, true));
-        if is_first && let Some(context) = self.transactions.context_mut(server) {
-            context.open = context.open.saturating_sub(1);
+        if let Some(context) = self.transactions.context_mut(server) {
+            // One that was silent for too long is closed already; its answer ends the others all the same.
+            context.open = context.open.saturating_sub(u16::from(is_first));
             context.decided = true;
             let is_first = !std::mem::replace(&mut context.answered, true);
             self.counters.calls_answered += u64::from(context.opens_call && is_first);

@@ -37,3 +37,27 @@ fn who_has_refused_over_tcp_is_not_tried_again() {
     let sent = bench.answer(&second, "503 Service Unavailable");
     assert_eq!(invited(&sent), [THIRD]);
 }
+
+#[test]
+fn a_refusal_after_silence_is_better_than_a_408_of_our_own() {
+    let mut bench = bench(&[(FIRST, Transport::Udp), (SECOND, Transport::Udp)]);
+    let first = bench.invite("z9hG4bKone");
+    assert_eq!(invited(&bench.pass(5_000)).last(), Some(&SECOND));
+    assert_eq!(Bench::one(bench.answer(&first, "404 Not Found")).start(), "ACK sip:+1555@callee.example SIP/2.0");
+    let sent = bench.pass(5_000);
+    assert_eq!(sent.last().unwrap().start(), "SIP/2.0 404 Not Found");
+}
+
+#[test]
+fn an_answer_after_silence_ends_what_was_tried_meanwhile() {
+    let mut bench = bench(&[(FIRST, Transport::Udp), (SECOND, Transport::Udp), (THIRD, Transport::Udp)]);
+    let first = bench.invite("z9hG4bKone");
+    let sent = bench.pass(5_000);
+    let second = sent.into_iter().rfind(|one| one.to == SECOND).unwrap();
+    bench.answer(&second, "180 Ringing");
+    let sent = bench.answer(&first, "200 OK");
+    let starts: Vec<&str> = sent.iter().map(Sent::start).collect();
+    assert_eq!(starts, ["CANCEL sip:+1555@callee.example SIP/2.0", "SIP/2.0 200 OK"]);
+    assert_eq!(sent[0].to, SECOND);
+    assert!(invited(&bench.pass(40_000)).is_empty());
+}
