@@ -43,9 +43,11 @@ impl Engine {
         match (reaction, code) {
             (ClientReaction::Absorb, _) => {}
             (ClientReaction::Acknowledge { first }, _) => {
-                self.acknowledge(client, message);
+                let is_repeated = self.acknowledge(client, message);
                 if first {
                     self.close_branch(now, client, Outcome::Response(message, code));
+                } else if !is_repeated {
+                    self.refuse_late(now, client, message, code);
                 }
             }
             (ClientReaction::Pass, ..=199) => {
@@ -97,14 +99,15 @@ impl Engine {
         }
     }
 
-    /// Sends the ACK of a refusal, made from the INVITE and the refusal's To, and keeps it for the refusal's retransmissions.
-    fn acknowledge(&mut self, client: Id, refusal: &Message<'_>) {
-        let Some(transaction) = self.transactions.get(client) else { return };
+    /// Sends the ACK of a refusal, made from the INVITE and the refusal's To, and keeps it for the refusal's retransmissions. Whether the
+    /// refusal is one.
+    fn acknowledge(&mut self, client: Id, refusal: &Message<'_>) -> bool {
+        let Some(transaction) = self.transactions.get(client) else { return false };
         let (hop, receipt) = (transaction.hop.clone(), transaction.receipt());
         let kept = transaction.kept.bytes();
         if kept.starts_with(b"ACK ") {
             self.outbox.transmit(&hop, receipt, |out| out.extend_from_slice(kept));
-            return;
+            return true;
         }
         let mut layout = std::mem::take(&mut self.spare_layout);
         let written = match Message::read_without_body(kept, &mut layout) {
@@ -121,5 +124,6 @@ impl Engine {
         if written {
             self.keep_last_transmit(client);
         }
+        false
     }
 }

@@ -4,7 +4,7 @@ use sipedge_sip::message::Method;
 use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 use sipedge_sip::{Time, TimerWheel};
 
-use super::context::Context;
+use super::context::{Context, Gone};
 use super::flow::{Hop, Receipt};
 use super::index::Index;
 use super::pool::{Kept, Pool};
@@ -349,11 +349,16 @@ impl Transactions {
                 branch.next = None;
             }
         }
-        let Some((server, next)) =
-            self.get(id).and_then(|gone| gone.as_branch()).and_then(|it| Some((it.server?, it.next)))
-        else {
+        let Some((server, next, gone)) = self.get(id).and_then(|gone| {
+            let branch = gone.as_branch()?;
+            let (transport, to) = (gone.hop.transport, gone.hop.to);
+            Some((branch.server?, branch.next, Gone { transport, to, for_size: branch.for_size }))
+        }) else {
             return;
         };
+        if let Some(context) = self.context_mut(server).filter(|context| context.has_more && !context.decided) {
+            context.gone.push(gone);
+        }
         let before = self.branches(server).find(|client| self.next_branch(*client) == Some(id));
         match before.and_then(|before| self.branch_mut(before)) {
             Some(before) => before.next = next,
