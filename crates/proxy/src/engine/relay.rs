@@ -1,5 +1,6 @@
 //! Sending a request on: its server transaction, its branches, and what changes on the way (RFC 3261 §16.6).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sipedge_sip::Time;
@@ -121,7 +122,10 @@ impl Engine {
                 Way::Pool(trunk) => setup.trunks.get(trunk).and_then(|trunk| trunk.target_at(to)),
                 _ => None,
             };
-            engine.open_branch(now, server, request, &onward, Step { hop, target, for_size: false, breadth: 1 });
+            // What the branch had is free again; beside others the least is safe (RFC 5393 §5.3.3).
+            let is_alone = engine.transactions.context(server).is_some_and(|context| context.open == 0);
+            let breadth = if is_alone { loops::breadth(&request.message).unwrap_or_default() } else { 1 };
+            engine.open_branch(now, server, request, &onward, Step { hop, target, for_size: false, breadth });
             true
         });
         opened == Some(true)
@@ -146,7 +150,7 @@ impl Engine {
     /// Opens the branches that are due now: one, or at the first time all that a forking trunk has. Whether there was any.
     fn open_branches(&mut self, now: Time, server: Id, request: &Incoming<'_>, onward: &Onward<'_>) -> bool {
         let setup = self.setup.clone();
-        let is_first = self.transactions.context(server).is_some_and(|context| context.newest.is_none());
+        let is_first = self.transactions.context(server).is_some_and(|context| context.tries == 0);
         let breadth = loops::breadth(&request.message).unwrap_or_default();
         let trunk = match onward.way {
             Way::Pool(trunk) => setup.trunks.get(trunk),
@@ -211,13 +215,19 @@ impl Engine {
         steps: &[Option<Step<'_>>],
     ) -> Option<(Server, Option<&'s Target>)> {
         let transactions = &self.transactions;
-        let is_tried = |server_: &Server| {
-            let is_at =
-                |hop: &Hop, for_size| hop.to == server_.address && (hop.transport == server_.transport || for_size);
-            steps.iter().flatten().any(|step| is_at(&step.hop, step.for_size))
-                || transactions.branches(server).filter_map(|client| transactions.get(client)).any(|transaction| {
-                    is_at(&transaction.hop, transaction.as_branch().is_some_and(|branch| branch.for_size))
-                })
+        let gone = transactions.context(server).map(|context| context.gone.as_slice()).unwrap_or_default();
+        let is_tried = |found: &Server| {
+            let is_at = |transport: Transport, to: SocketAddr, for_size: bool| {
+                to == found.address && (transport == found.transport || for_size)
+            };
+            let of_branch = |client: Id| {
+                let transaction = transactions.get(client)?;
+                Some((transaction.hop.transport, transaction.hop.to, transaction.as_branch()?.for_size))
+            };
+            let taken = steps.iter().flatten().map(|step| (step.hop.transport, step.hop.to, step.for_size));
+            let open = transactions.branches(server).filter_map(of_branch);
+            let gone = gone.iter().map(|gone| (gone.transport, gone.to, gone.for_size));
+            taken.chain(open).chain(gone).any(|(transport, to, for_size)| is_at(transport, to, for_size))
         };
         let call = call_hash(request.head.call_id);
         match &onward.way {

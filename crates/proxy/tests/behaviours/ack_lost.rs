@@ -19,7 +19,7 @@ fn the_200_comes_again_until_the_ack_arrives() {
         callee.reply(&arrived, &answer);
         caller.expect_copy(&ok);
     }
-    assert_eq!(callee.seen(), [arrived.start.clone()], "the edge acknowledges no 2xx");
+    assert_eq!(callee.seen(), [arrived.start.as_str()], "the edge acknowledges no 2xx");
 
     caller.send_by_route(&dialog.ack(caller));
     let ack = callee.expect("ACK");

@@ -73,7 +73,7 @@ fn a_code_that_the_configuration_names_fails_over() {
 fn silence_fails_over_and_a_late_200_is_passed_on() {
     let stage = Stage::start(2, |config| {
         in_order(config);
-        config.timers.response_ms = 200;
+        config.timers.response_ms = 600;
     });
     let (caller, [silent, ringing]) = (&stage.caller, stage.callees());
     let invite = stage.invite();
@@ -98,7 +98,7 @@ fn silence_fails_over_and_a_late_200_is_passed_on() {
 fn a_late_180_of_an_abandoned_branch_is_cancelled() {
     let stage = Stage::start(2, |config| {
         in_order(config);
-        config.timers.response_ms = 200;
+        config.timers.response_ms = 600;
     });
     let [silent, answering] = stage.callees();
     stage.call(&stage.invite());

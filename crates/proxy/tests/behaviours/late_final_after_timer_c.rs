@@ -4,11 +4,11 @@ use sipedge_proxy::config::Config;
 
 use crate::stage::{Dialog, Stage};
 
-/// Timer C is 300 ms; 64 × T1 is 3.2 s, for which a branch that was given up is still listened to.
+/// Timer C is 600 ms; 64 × T1 is 3.2 s, for which a branch that was given up is still listened to.
 fn impatient(config: &mut Config) {
     config.timers.t1_ms = 50;
-    config.timers.response_ms = 200;
-    config.timers.invite_ms = 300;
+    config.timers.response_ms = 600;
+    config.timers.invite_ms = 600;
 }
 
 #[test]
@@ -49,15 +49,15 @@ fn a_refusal_after_our_own_408_ends_at_the_edge() {
 fn each_18x_starts_timer_c_again() {
     let stage = Stage::start(1, |config| {
         impatient(config);
-        config.timers.invite_ms = 600;
+        config.timers.invite_ms = 1_500;
     });
     let (caller, [callee]) = (&stage.caller, stage.callees());
     stage.call(&stage.invite());
     let arrived = callee.expect("INVITE");
-    // Together three times Timer C.
-    for _ in 0..9 {
+    // Together twice Timer C.
+    for _ in 0..6 {
         callee.respond(&arrived, "180 Ringing");
-        callee.expect_nothing("CANCEL", std::time::Duration::from_millis(200));
+        callee.expect_nothing("CANCEL", std::time::Duration::from_millis(500));
     }
     callee.expect("CANCEL");
     caller.expect("180");

@@ -120,6 +120,19 @@ fn a_603_ends_what_is_tried_one_after_the_other() {
     assert_eq!(stage.callees.iter().filter(|callee| !callee.seen().is_empty()).count(), 1);
 }
 
+/// A large request goes by TCP; where that is refused it goes by UDP, in a branch that has what the first one had.
+#[test]
+fn what_falls_back_to_udp_keeps_what_came() {
+    let stage = Stage::start(1, |config| {
+        config.listen.tcp = true;
+        config.streams.above_bytes = Some(1_300);
+    });
+    let large = |invite: Message| invite.with_body("application/sdp", "a".repeat(1_500));
+    assert_eq!(shares(&stage, &large(stage.invite())), [60]);
+    assert_eq!(shares(&stage, &large(stage.invite().and("Max-Breadth", "5"))), [5]);
+    stage.wait_for_metric("sipedge_transport_failures_total", 2);
+}
+
 #[test]
 fn a_breadth_of_0_gets_440() {
     let stage = Stage::start(1, |_| {});
