@@ -104,7 +104,7 @@ Examples:
   sipedge-proxy mark 192.0.2.10:5061 down --transport tls
   sipedge-proxy mark 192.0.2.10 in-service             its health decides again
 
-A mark is kept until it is changed or the process ends; a reload keeps it.";
+A mark is kept, over reloads too, until it is changed, its destination is in no trunk any more, or the process ends.";
 
 const RELOAD_HELP: &str = "\
 Example:

@@ -74,7 +74,7 @@ fn destinations_are_a_table_and_marks_say_what_they_do() {
     let table = |health: &str, mark: &str, calls: &str| {
         let width = mark.len().max("MARK".len());
         format!(
-            "TRUNK        TRANSPORT  ADDRESS            HEALTH  {:<width$}  CALLS  TARGET\n\
+            "TRUNK        TRANSPORT  ADDRESS            HEALTH  {:<width$}  CALLS  TARGET                 LAST CHANGE\n\
              destination  udp        198.51.100.7:5060  {health:<6}  {mark:<width$}  {calls:<5}  sip:198.51.100.7:5060\n",
             "MARK"
         )

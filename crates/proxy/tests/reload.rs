@@ -126,6 +126,40 @@ fn a_changed_target_takes_the_next_call_and_calls_in_progress_stay_where_they_ar
 }
 
 #[test]
+fn a_mark_turns_new_calls_away_and_outlives_a_reload() {
+    let stage = stage(247, |_| {});
+    let mut config = stage.moved();
+    config.trunks[1].targets.push(Target::new(format!("sip:{}", stage.first.address)));
+    stage.write(&config);
+    stage.reloaded();
+    let mark = |callee: &Agent, mark: &str| {
+        let body = serde_json::json!({ "address": callee.address.to_string(), "mark": mark }).to_string();
+        let (status, answer) = ask(stage.path(), "POST", "/destinations/mark", &body);
+        assert_eq!(status, 200, "{answer}");
+    };
+    // Several calls each time: one alone might have gone there by chance.
+    let all_go_to = |callee: &Agent, round: &str| {
+        for number in 0..4 {
+            let up = stage.call(callee, &format!("{round}-{number}"));
+            stage.hang_up(callee, &up);
+        }
+    };
+    mark(&stage.first, "down");
+    all_go_to(&stage.second, "first-down");
+    config.timers.invite_ms += 1;
+    stage.write(&config);
+    stage.reloaded();
+    all_go_to(&stage.second, "first-still-down");
+    let up = stage.call(&stage.second, "up");
+    mark(&stage.first, "in-service");
+    mark(&stage.second, "draining");
+    all_go_to(&stage.first, "second-draining");
+    stage.hang_up(&stage.second, &up);
+    mark(&stage.first, "draining");
+    stage.refuse_call("none-is-left");
+}
+
+#[test]
 fn limits_go_on_counting_by_the_trunk_s_name() {
     let limit = |calls| Limits { calls: Some(calls), ..Limits::default() };
     let stage = stage(209, |config| config.trunks[0].limits = limit(1));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use process::control::{get, reload};
 use process::sip::{Agent, Message};
 use process::{DEADLINE, INGRESS, Process, address, config, keys, metric, wait_for_readyz};
-use sipedge_proxy::config::{Config, Limits, Target};
+use sipedge_proxy::config::{Config, Limits, Target, Trunk};
 use sipedge_proxy::engine::{TokenKey, TokenKeys};
 
 const RELOADS: usize = 1_000;
@@ -38,13 +38,17 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// The configuration of one reload: another target, another order of trunks, other limits and other keys each time.
+/// The configuration of one reload: another target, other places of the trunks, other limits and other keys each time.
 fn variant(round: usize, base: &Config, callees: &[Agent; 2]) -> (Config, TokenKeys) {
     let mut config = base.clone();
     config.trunks[0].limits = Limits { calls: Some(1_000 + round as u32), cps: Some(10_000) };
     config.trunks[1].targets = vec![Target::new(format!("sip:{}", callees[round % 2].address))];
     if round.is_multiple_of(3) {
-        config.trunks.reverse();
+        // Two in front: nobody's index is one that it had, or that its peer had.
+        for name in ["further", "other"] {
+            let limits = Limits { calls: Some(1_000), ..Limits::default() };
+            config.trunks.insert(0, Trunk { limits, ..Trunk::new(name) });
+        }
     }
     let second = TokenKey { id: 2, key: "2d".repeat(32) };
     let mut keys = TokenKeys { tokens: vec![keys().tokens.remove(0), second], ..keys() };

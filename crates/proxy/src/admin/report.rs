@@ -172,6 +172,12 @@ pub struct Destination {
     pub takes_calls: bool,
     /// The target's URI, as in the configuration.
     pub target: String,
+    /// Seconds since its health last changed; absent: it has not since it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_s: Option<u64>,
+    /// Why it did, in one short sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 impl Destination {
@@ -197,6 +203,8 @@ impl Destination {
             mark: mark_name(status.mark).to_owned(),
             takes_calls: health == "up" && status.mark == Mark::InService,
             target: status.target.clone(),
+            changed_s: status.since.map(|since| now.since(since).as_secs()),
+            reason: status.reason.clone(),
         }
     }
 }
@@ -294,10 +302,12 @@ mod tests {
             address: "192.0.2.1:5060".parse().unwrap(),
             health: Health::AvoidUntil(at(5_000)),
             mark: Mark::InService,
-            since: None,
-            reason: String::new(),
+            since: Some(at(1_000)),
+            reason: "it was silent".into(),
             failures: 0,
         };
+        let seen_at_3 = Destination::new(&status, at(3_000));
+        assert_eq!((seen_at_3.changed_s, seen_at_3.reason.as_str()), (Some(2), "it was silent"));
         let seen = |status: &DestinationStatus, now| {
             let destination = Destination::new(status, at(now));
             (destination.health, destination.avoided_ms, destination.takes_calls)

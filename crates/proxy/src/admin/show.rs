@@ -70,7 +70,8 @@ pub fn destinations(destinations: &[Destination]) -> String {
     if destinations.is_empty() {
         return "no destination is known: no trunk has targets, or their names have no address yet\n".to_owned();
     }
-    let mut rows = vec![["TRUNK", "TRANSPORT", "ADDRESS", "HEALTH", "MARK", "CALLS", "TARGET"].map(str::to_owned)];
+    let mut rows =
+        vec![["TRUNK", "TRANSPORT", "ADDRESS", "HEALTH", "MARK", "CALLS", "TARGET", "LAST CHANGE"].map(str::to_owned)];
     rows.extend(destinations.iter().map(|destination| {
         let health = match destination.avoided_ms {
             Some(ms) => format!("{} for {}", destination.health, duration(ms.div_ceil(1_000))),
@@ -84,6 +85,7 @@ pub fn destinations(destinations: &[Destination]) -> String {
             destination.mark.clone(),
             if destination.takes_calls { "taken" } else { "none" }.to_owned(),
             destination.target.clone(),
+            destination.changed_s.map_or(String::new(), |s| format!("{} ago: {}", duration(s), destination.reason)),
         ]
     }));
     let mut table = String::new();

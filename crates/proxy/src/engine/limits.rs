@@ -265,8 +265,8 @@ mod tests {
             setup.trunks[0].targets = targets.iter().map(config::Target::new).collect();
             built(setup)
         };
-        let target = |number: usize| format!("sip:10.0.{}.{}", number / 256, number % 256);
-        let ip = |number: usize| target(number)["sip:".len()..].parse::<IpAddr>().unwrap();
+        let ip = |number: usize| IpAddr::from([10, 0, (number / 256) as u8, (number % 256) as u8]);
+        let target = |number: usize| format!("sip:{}", ip(number));
         let (mut current, mut shared) = (with(&[target(1)]), Shared::new(&with(&[target(1)])));
         let mut take_up = |next: Setup| {
             shared = shared.renewed(&current, &next);

@@ -192,6 +192,7 @@ impl Engine {
         }
         let renumbering = limits::Renumbering::new(&self.setup, &setup);
         self.calls.renumber(|trunk| renumbering.counted(trunk));
+        self.transactions.most_bytes = limits::with_reserve(setup.message_bytes);
         self.setup = setup;
         self.shared = shared;
         self.destinations.refresh(now, &self.setup, &self.names);

@@ -24,7 +24,7 @@ pub(super) struct Transactions {
     pub(super) timers: TimerWheel,
     pub(super) pool: Pool,
     /// Bytes that kept messages never exceed.
-    most_bytes: u64,
+    pub(super) most_bytes: u64,
 }
 
 /// One transaction.

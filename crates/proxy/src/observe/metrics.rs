@@ -143,6 +143,8 @@ mod tests {
             mark: "in-service".into(),
             takes_calls,
             target: "sip:x".into(),
+            changed_s: None,
+            reason: String::new(),
         }
     }
 
