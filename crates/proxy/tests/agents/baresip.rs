@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -45,15 +46,16 @@ impl Baresip {
         let config = format!(
             "sip_listen {ip}:5060\nsip_certificate {own}\nsip_cafile {roots}\nnet_interface {ip}\ndns_server {ip}:53\n\
              ctrl_tcp_listen {ip}:{CONTROL}\ncall_local_timeout 60\ncall_max_calls 4\naudio_player aubridge,nil\n\
-             audio_source aubridge,nil\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n\
-             module_app ctrl_tcp.so\n",
+             audio_source aubridge,nil\nmodule_path {modules}\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\n\
+             module_app menu.so\nmodule_app ctrl_tcp.so\n",
+            modules = modules().display(),
             own = path.join("own.pem").display(),
             roots = path.join("roots.pem").display(),
         );
         write("config", &config);
         let arguments = [OsStr::new("-s"), OsStr::new("-f"), path.as_os_str()];
         let mut running = Running::start("baresip", &arguments, &[("HOME", path.as_os_str())]);
-        running.wait_for("baresip is ready");
+        assert!(running.wait_for("baresip is ready"), "it is not ready within {DEADLINE:?}:\n{}", running.written());
         let control = TcpStream::connect_timeout(&SocketAddr::new(ip, CONTROL), DEADLINE).unwrap();
         Self { control, received: Vec::new(), events: Vec::new(), running, _folder: folder }
     }
@@ -112,6 +114,15 @@ impl Baresip {
         self.received.drain(..=end);
         Some(text)
     }
+}
+
+/// The folder of its modules, which Debian has moved under the architecture's name after version 12.
+fn modules() -> PathBuf {
+    let library = Path::new("/usr/lib");
+    let folders = std::fs::read_dir(library).unwrap().map(|entry| entry.unwrap().path());
+    let folders = folders.map(|folder| folder.join("baresip/modules")).chain([library.join("baresip/modules")]);
+    let mut folders = folders.filter(|folder| folder.join("ctrl_tcp.so").is_file());
+    folders.next().expect("a folder with baresip's ctrl_tcp.so")
 }
 
 impl Phone for Baresip {

@@ -41,8 +41,8 @@ impl Linphone {
         let arguments = [&arguments[..], &[log.as_os_str(), OsStr::new("-c"), file.as_os_str()]].concat();
         let mut running = Running::start("stdbuf", &arguments, &[("HOME", path.as_os_str())]);
         running.tell("soundcard use files");
-        running.wait_for("Using wav files");
         let mut linphone = Self { running, folder };
+        linphone.wait_for("Using wav files");
         linphone.wait_for_sockets();
         linphone
     }
@@ -56,6 +56,10 @@ impl Linphone {
         }
     }
 
+    fn wait_for(&mut self, text: &str) {
+        assert!(self.running.wait_for(text), "no {text:?} within {DEADLINE:?}:\n{}", self.said());
+    }
+
     fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.folder.path().join(LOG)).unwrap_or_default()).into_owned()
     }
@@ -67,7 +71,7 @@ impl Phone for Linphone {
     }
 
     fn established(&mut self) {
-        self.running.wait_for(" connected.");
+        self.wait_for(" connected.");
     }
 
     fn hang_up(&mut self) {
@@ -75,7 +79,7 @@ impl Phone for Linphone {
     }
 
     fn closed(&mut self) {
-        self.running.wait_for(" ended (No error).");
+        self.wait_for(" ended (No error).");
     }
 
     fn said(&self) -> String {
