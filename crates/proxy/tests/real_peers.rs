@@ -169,9 +169,8 @@ fn sipsak_gets_its_options_answered() {
             arguments.extend([OsStr::new("--tls-ca-cert"), roots.as_os_str()]);
         }
         let mut sipsak = Running::start("sipsak", &arguments, &[]);
-        let status = sipsak.finish();
-        assert!(status.success(), "over {over:?}: {status}:\n{}", sipsak.written());
-        assert!(sipsak.written().contains("SIP/2.0 200 "), "over {over:?}:\n{}", sipsak.written());
+        let (is_answered, status) = (sipsak.wait_for("SIP/2.0 200 "), sipsak.finish());
+        assert!(is_answered && status.success(), "over {over:?}: {status}:\n{}", sipsak.written());
         edge.at_least("options_answered", edge.options_before + number as u64 + 1);
     }
 }
