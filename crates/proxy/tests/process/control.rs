@@ -17,16 +17,11 @@ pub fn ask(folder: &Path, method: &str, path: &str, body: &str) -> (u16, Value) 
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let length = body.len();
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
-    answer(stream).unwrap_or_else(|| panic!("{method} {path}: no answer"))
-}
-
-/// The answer that comes next. `None`: the connection ends without.
-pub fn answer(mut stream: UnixStream) -> Option<(u16, Value)> {
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let document = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
-    Some((head.split(' ').nth(1)?.parse().ok()?, document))
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {answer:?}"));
+    let document = serde_json::from_str(body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {answer}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), document)
 }
 
 pub fn get(folder: &Path, path: &str) -> Value {
