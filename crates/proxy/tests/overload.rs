@@ -124,6 +124,7 @@ fn after_twice_its_capacity_it_works_as_before() {
     line("60 %, from 4 s on", &last);
     println!("recovered {:?} after the burst", recovery(&rig.load, after, end));
     println!("BYEs of calls from before: {} of {STANDING} answered", rig.load.hung_up);
+    println!("calls refused while behind: {}", rig.metric("sipedge_refused_behind_total"));
     println!("datagrams that the kernel dropped at the proxy: {}", rig.metric("sipedge_net_kernel_drops_total"));
 
     assert!(rig.process.is_running());
@@ -132,7 +133,7 @@ fn after_twice_its_capacity_it_works_as_before() {
 
 /// The highest rate at which 99 of 100 calls succeed.
 fn capacity(load: &mut Load) -> f64 {
-    let (mut rate, mut best) = (200.0, 0.0);
+    let (mut rate, mut best) = (400.0, 0.0);
     loop {
         let from = Instant::now();
         load.run(rate, Duration::from_millis(1_500));
@@ -145,7 +146,7 @@ fn capacity(load: &mut Load) -> f64 {
             return f64::max(best, 100.0);
         }
         best = rate;
-        rate *= 1.3;
+        rate *= 1.4;
     }
 }
 
