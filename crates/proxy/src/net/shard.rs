@@ -391,3 +391,29 @@ impl std::fmt::Debug for Buffers {
         f.debug_struct("Buffers").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_behind_when_batches_stay_full_and_sooner_when_it_just_was() {
+        let mut backlog = Backlog::default();
+        let mut turn = |count: usize, ms: u64| {
+            backlog.note(count);
+            backlog.note(1);
+            backlog.is_behind(Time::from_micros(1_000_000_000 + ms * 1_000))
+        };
+        let until = |turn: &mut dyn FnMut(usize, u64) -> bool, ms: u64| (1..).find(|_| turn(BATCH, ms));
+        assert!(
+            (0..1_000).all(|number| !turn(if number % 16 == 0 { BATCH - 1 } else { BATCH }, 0)),
+            "a burst that ends"
+        );
+        assert!(!turn(0, 0));
+        assert_eq!(until(&mut turn, 10), Some(PATIENCE));
+        assert!(turn(BATCH, 20) && !turn(BATCH - 1, 30), "it has caught up");
+        assert_eq!(until(&mut turn, 40), Some(SHORT_PATIENCE));
+        assert!(!turn(0, 50));
+        assert_eq!(until(&mut turn, 2_000), Some(PATIENCE));
+    }
+}
