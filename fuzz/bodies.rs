@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sipedge_proxy::config::{Config, Failover, Probe, Route, Select, Streams, Target, Trunk};
 use sipedge_proxy::engine::{
-    Arrival, Bulletin, Connection, Control, Gauges, Health, Mark, Port, Receipt, Server, Transport,
+    Arrival, Bulletin, Connection, Control, Counters, Gauges, Health, Mark, Port, Receipt, Server, Transport,
 };
 use sipedge_sip::framing::{Frame, Framer, FramingError, MAX_HEAD};
 use sipedge_sip::message::{Edits, HeaderName, Layout, Message};
@@ -132,10 +132,11 @@ fn frames(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Result<(), FramingError>) {
 /// - `b` bulletins, and `m` marks: each byte is a destination (3 bits) and what became of it, or is to become of it.
 /// - `u` a new configuration: the next byte says which of three, 0 being the first.
 /// - `t` time passes, 100 ms for the value of each byte; `j` the clock jumps, a minute for the value of each byte.
+/// - `p` the driver is behind with what arrives, or not any more: the next byte is odd or even.
 /// - `x` the instance has to leave.
-pub fn engine(data: &[u8]) {
+pub fn engine(data: &[u8]) -> Counters {
     let mut script =
-        Script { bench: Bench::new(config()), forwarded: Vec::new(), receipts: Vec::new(), route: Vec::new() };
+        Script { bench: Bench::probing(config()), forwarded: Vec::new(), receipts: Vec::new(), route: Vec::new() };
     for record in data.split(|byte| *byte == 0x1e).take(MOST_RECORDS) {
         let Some((kind, rest)) = record.split_first() else { continue };
         let sent = script.play(*kind, rest);
@@ -150,6 +151,7 @@ pub fn engine(data: &[u8]) {
     let Gauges { transactions, pending_transactions, message_bytes, counted_calls, .. } = script.bench.engine.gauges();
     let left = [transactions, pending_transactions, message_bytes, counted_calls];
     assert_eq!(left, [0; 4], "tables are empty in the end");
+    *script.bench.engine.counters()
 }
 
 struct Script {
@@ -228,6 +230,10 @@ impl Script {
             b'u' => bench.reload(configuration(rest.first().copied().unwrap_or_default())),
             b't' => bench.pass(Duration::from_millis(100 * sum.min(10_000))),
             b'j' => bench.jump(Duration::from_secs(60 * sum)),
+            b'p' => {
+                bench.engine.set_behind(rest.first().is_some_and(|byte| byte & 1 == 1));
+                Vec::new()
+            }
             b'x' => {
                 bench.engine.handle_control(bench.now, Control::Drain);
                 bench.take()
@@ -284,7 +290,7 @@ fn configuration(which: u8) -> Config {
         targets: vec![
             target("sip:198.51.100.1", 1, 3),
             target("sip:198.51.100.2;transport=tcp", 1, 1),
-            target("sips:198.51.100.3", 2, 0),
+            target("sip:198.51.100.3;transport=tls", 2, 0),
             target("sip:pool.example", 1, 2),
         ],
         failover: Failover { codes: vec![408, 500, 503], attempts: 4 },

@@ -70,6 +70,7 @@ pub struct Engine {
     setup: Arc<Setup>,
     shared: Arc<Shared>,
     gate: Gate,
+    is_behind: bool,
     transactions: Transactions,
     calls: Calls,
     names: Names,
@@ -104,6 +105,7 @@ impl Engine {
             setup,
             shared,
             gate: Gate::Closed,
+            is_behind: false,
             transactions,
             calls: Calls::new(now),
             names,
@@ -250,6 +252,12 @@ impl Engine {
                 self.gate
             }
         };
+    }
+
+    /// Whether the driver is behind with what arrives. As long as it is, new calls get 503: a call costs several messages more, a refusal
+    /// only its ACK, and what waits behind it are the messages of calls in progress.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
     }
 
     /// When [`Engine::handle_timeout`] has to be called next, if nothing else happens before.

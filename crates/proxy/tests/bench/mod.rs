@@ -57,11 +57,23 @@ fn setup(config: Config) -> Arc<Setup> {
 
 impl Bench {
     pub fn new(config: Config) -> Self {
+        Self::start(config, false)
+    }
+
+    /// The same, and it probes destinations where the configuration says so.
+    pub fn probing(config: Config) -> Self {
+        Self::start(config, true)
+    }
+
+    fn start(config: Config, probes: bool) -> Self {
         let budgets = config.budgets.clone();
         let setup = setup(config);
         let shared = Arc::new(Shared::new(&setup));
         let now = Time::from_micros(1_800_000_000_000_000);
         let mut engine = Engine::new(setup.clone(), shared.clone(), now);
+        if probes {
+            engine.probe_from(0, 1);
+        }
         engine.handle_control(now, Control::Open);
         let mut bench = Self { engine, now, budgets, asked: Vec::new(), setup, shared };
         bench.take();
