@@ -145,7 +145,7 @@ impl Profile {
 
     /// Instances die, but the network and the peers are good: what is up stays up.
     pub fn only_crashes(&self) -> bool {
-        self.delay.0 == self.delay.1 && self.crashes && self.deaths + self.breaks + self.dns_faults == 0
+        self.delay.0 == self.delay.1 && self.crashes && self.deaths + self.breaks + self.dns_faults + self.stalls == 0
     }
 }
 

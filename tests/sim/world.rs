@@ -18,6 +18,7 @@ use crate::profile::{Profile, edge};
 use crate::rng::Rng;
 use crate::streams::{Peer, Streams};
 use crate::stranger;
+use crate::wire::Msg;
 use sipedge_proxy::engine::Transport;
 
 pub struct World {
@@ -41,6 +42,8 @@ pub struct World {
     pub records: Vec<Record>,
     pub audit: Audit,
     is_ending: bool,
+    /// The call whose messages a failure shows, when not all.
+    pub shown: Option<usize>,
     trace: VecDeque<Line>,
     /// Of everything that was sent: equal for equal runs.
     pub digest: u64,
@@ -115,6 +118,7 @@ impl World {
             flows: BTreeMap::new(),
             nat: BTreeMap::new(),
             is_ending: false,
+            shown: None,
             trace: VecDeque::new(),
             digest: 0xcbf2_9ce4_8422_2325,
             datagrams: 0,
@@ -169,7 +173,9 @@ impl World {
             let first = text.lines().next().unwrap_or_default().to_owned();
             let find = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
             let (at, from, to) = (line.at as f64 / 1e3, &line.from, line.to);
-            format!("{at:>11.3} ms  {from} → {to}  {first} | {} | {}\n", find("CSeq"), find("Via"))
+            let call = Msg::parse(&line.bytes).ok().and_then(|msg| msg.call());
+            let call = call.map_or("-".to_owned(), |call| call.to_string());
+            format!("{at:>11.3} ms  {call}  {from} → {to}  {first} | {} | {}\n", find("CSeq"), find("Via"))
         };
         self.trace.iter().map(line).collect()
     }
@@ -392,11 +398,14 @@ impl World {
         let Some((_, shard)) = self.instances[index].poll_timeout() else { return Ok(()) };
         self.timeouts += 1;
         let now = self.time();
-        self.act(index, shard, Cause::Other, |engine, _| engine.handle_timeout(now))?;
-        if self.instances[index].shards[shard].poll_timeout().is_some_and(|next| next <= now) {
-            return Err("poll_timeout asks for a moment that has been dealt with: the driver would spin".to_owned());
+        // What is due with the first step may make something else due at once, but not for ever.
+        for _ in 0..TURNS {
+            self.act(index, shard, Cause::Other, |engine, _| engine.handle_timeout(now))?;
+            if self.instances[index].shards[shard].poll_timeout().is_none_or(|next| next > now) {
+                return Ok(());
+            }
         }
-        Ok(())
+        Err("poll_timeout asks for a moment that has been dealt with: the driver would spin".to_owned())
     }
 
     /// Something reaches a shard, at once or when its instance goes on.
@@ -591,7 +600,10 @@ impl World {
         for byte in self.now.to_le_bytes().iter().chain(to.to_string().as_bytes()).chain(bytes) {
             self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.trace.len() == TRACE {
+        if self.shown.is_some_and(|call| Msg::parse(bytes).map_or(true, |msg| msg.call() != Some(call))) {
+            return;
+        }
+        if self.trace.len() == if self.shown.is_some() { 10 * TRACE } else { TRACE } {
             self.trace.pop_front();
         }
         let from = format!("{who} {way} {from}");
@@ -614,5 +626,7 @@ pub const KEYS: [u64; 3] = [4 * SECOND, 14 * SECOND, 160 * SECOND];
 pub const EPOCH: u64 = 1_800_000_000 * SECOND;
 /// All calls are over long before.
 const LONGEST: u64 = 900 * SECOND;
+/// Turns of the driver's loop without time passing.
+const TURNS: usize = 3;
 /// Lines that a failure shows.
 const TRACE: usize = 40;

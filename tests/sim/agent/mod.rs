@@ -112,7 +112,8 @@ struct Dialog {
     target: String,
     number: u32,
     contact: SocketAddr,
-    ack: Option<Msg>,
+    /// The ACKs of its INVITEs, by their numbers.
+    acks: BTreeMap<u32, Msg>,
     is_over: bool,
     is_reinviting: bool,
     byes: u32,
@@ -417,7 +418,7 @@ impl Dialog {
             target: uri_of(target).to_owned(),
             number: if is_caller { 1 } else { 100 },
             contact: own,
-            ack: None,
+            acks: BTreeMap::new(),
             is_over: false,
             is_reinviting: false,
             byes: 0,

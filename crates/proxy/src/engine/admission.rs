@@ -210,13 +210,13 @@ impl Engine {
         }
     }
 
-    /// Whether calls go to this address: its word within a dialog is a peer's, though it may open no call.
-    pub(super) fn is_destination(&self, ip: IpAddr) -> bool {
-        let mut targets = self.setup.trunks.iter().flat_map(|trunk| &trunk.targets);
-        targets.any(|target| match &target.lookup {
+    /// The trunk whose calls go to this address: its word within a dialog is a peer's, though it may open no call.
+    pub(super) fn destination_at(&self, ip: IpAddr) -> Option<usize> {
+        let is_there = |lookup: &Lookup| match lookup {
             Lookup::Address(server) => server.address.ip() == ip,
             Lookup::Name(query) => self.names.known(query).iter().any(|server| server.address.ip() == ip),
-        })
+        };
+        self.setup.trunks.iter().position(|trunk| trunk.targets.iter().any(|target| is_there(&target.lookup)))
     }
 
     /// Refuses a request that there is no room for now; its retransmissions are refused alike.

@@ -7,8 +7,9 @@ use sipedge_sip::message::{HeaderName, Message};
 
 use super::admission::{REQUEST_TERMINATED, SERVER_ERROR, TIMEOUT};
 use super::cancel::CancelReason;
+use super::flow::Transport;
 use super::pool::Kept;
-use super::transactions::{Id, Machine};
+use super::transactions::{Id, Machine, Transaction};
 use super::write::Answer;
 use super::{Engine, trust, write};
 use crate::config::Trust;
@@ -24,6 +25,9 @@ pub(super) struct Context {
     pub(super) tries: u8,
     /// Destinations of a forked request that there was no room for yet: each has its turn when a branch has ended (RFC 5393 §5.3.3).
     pub(super) waiting: u16,
+    /// Where those of them went whose transactions are gone, while a further one may be opened: over a reliable transport a refused one
+    /// ends at once.
+    pub(super) gone: Vec<Gone>,
     /// Whether it goes to the destinations of a trunk, and not to a remote target.
     pub(super) pool: bool,
     /// Fingerprint of the trunk at the other end.
@@ -35,7 +39,7 @@ pub(super) struct Context {
     /// The request as it came, while a further branch could be opened.
     pub(super) original: Kept,
     /// The best final response so far, while branches are open.
-    pub(super) best: Option<Best>,
+    pub(super) best: Option<Box<Best>>,
     /// No further branch is opened: somebody has answered, the callee has decided, or the caller has hung up.
     pub(super) decided: bool,
     /// Why open branches are being cancelled.
@@ -44,6 +48,14 @@ pub(super) struct Context {
     pub(super) opens_call: bool,
     /// Key of the counted call that this INVITE has opened or this BYE ends, when a limit counts it.
     pub(super) counted: Option<u128>,
+}
+
+/// Where a branch went whose transaction is gone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gone {
+    pub(super) transport: Transport,
+    pub(super) to: SocketAddr,
+    pub(super) for_size: bool,
 }
 
 /// A final response that waits for better ones.
@@ -72,6 +84,7 @@ impl Context {
             open: 0,
             tries: 0,
             waiting: 0,
+            gone: Vec::new(),
             pool: false,
             toward: 0,
             source,
@@ -132,6 +145,26 @@ impl Engine {
         self.conclude(now, server, own);
     }
 
+    /// A branch that was given up for its silence has been refused after all: what has come is better than a 408 of our own, and what the
+    /// callee has decided holds (RFC 3261 §16.7 steps 4 and 5).
+    pub(super) fn refuse_late(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
+        let Some(server) = self.transactions.server_of(client) else { return };
+        let waits = |transaction: &Transaction| {
+            matches!(&transaction.machine, Machine::InviteServer(machine) if machine.is_proceeding())
+        };
+        if !self.transactions.get(server).is_some_and(waits) {
+            return;
+        }
+        let may_go_on = self.goes_on(server, Outcome::Response(message, code));
+        if let Some(context) = self.transactions.context_mut(server) {
+            context.decided |= !may_go_on;
+        }
+        self.keep_best(server, message, code);
+        if code >= 600 {
+            self.cancel_branches(now, server, CancelReason::None);
+        }
+    }
+
     /// An INVITE was answered by a 2xx, the first one or a further one (RFC 3261 §16.7 steps 5 and 10).
     pub(super) fn accept_branch(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
         let Some(server) = self.transactions.server_of(client) else { return };
@@ -157,7 +190,7 @@ impl Engine {
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided = true;
         let is_cancelled = context.is_cancelled();
-        match context.best.take() {
+        match context.best.take().map(|best| *best) {
             Some(Best { code, response }) => {
                 self.respond_kept(now, server, &response, code);
                 self.transactions.release(response);
@@ -242,7 +275,7 @@ impl Engine {
                 self.transactions.release(before.response);
             }
             // Without memory for it, it is as if it had not come.
-            (!response.is_empty()).then_some(Best { code: best_code, response })
+            (!response.is_empty()).then(|| Box::new(Best { code: best_code, response }))
         } else {
             before
         };

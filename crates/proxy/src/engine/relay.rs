@@ -1,5 +1,6 @@
 //! Sending a request on: its server transaction, its branches, and what changes on the way (RFC 3261 §16.6).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sipedge_sip::Time;
@@ -149,7 +150,7 @@ impl Engine {
     /// Opens the branches that are due now: one, or at the first time all that a forking trunk has. Whether there was any.
     fn open_branches(&mut self, now: Time, server: Id, request: &Incoming<'_>, onward: &Onward<'_>) -> bool {
         let setup = self.setup.clone();
-        let is_first = self.transactions.context(server).is_some_and(|context| context.newest.is_none());
+        let is_first = self.transactions.context(server).is_some_and(|context| context.tries == 0);
         let breadth = loops::breadth(&request.message).unwrap_or_default();
         let trunk = match onward.way {
             Way::Pool(trunk) => setup.trunks.get(trunk),
@@ -214,13 +215,19 @@ impl Engine {
         steps: &[Option<Step<'_>>],
     ) -> Option<(Server, Option<&'s Target>)> {
         let transactions = &self.transactions;
-        let is_tried = |server_: &Server| {
-            let is_at =
-                |hop: &Hop, for_size| hop.to == server_.address && (hop.transport == server_.transport || for_size);
-            steps.iter().flatten().any(|step| is_at(&step.hop, step.for_size))
-                || transactions.branches(server).filter_map(|client| transactions.get(client)).any(|transaction| {
-                    is_at(&transaction.hop, transaction.as_branch().is_some_and(|branch| branch.for_size))
-                })
+        let gone = transactions.context(server).map(|context| context.gone.as_slice()).unwrap_or_default();
+        let is_tried = |found: &Server| {
+            let is_at = |transport: Transport, to: SocketAddr, for_size: bool| {
+                to == found.address && (transport == found.transport || for_size)
+            };
+            let of_branch = |client: Id| {
+                let transaction = transactions.get(client)?;
+                Some((transaction.hop.transport, transaction.hop.to, transaction.as_branch()?.for_size))
+            };
+            let taken = steps.iter().flatten().map(|step| (step.hop.transport, step.hop.to, step.for_size));
+            let open = transactions.branches(server).filter_map(of_branch);
+            let gone = gone.iter().map(|gone| (gone.transport, gone.to, gone.for_size));
+            taken.chain(open).chain(gone).any(|(transport, to, for_size)| is_at(transport, to, for_size))
         };
         let call = call_hash(request.head.call_id);
         match &onward.way {
@@ -357,6 +364,11 @@ impl Engine {
         let setup = self.setup.clone();
         let (message, head) = (&request.message, &request.head);
         let branch = key.map_or_else(|| self.onward_branch(request, &step.hop), Key::branch);
+        // A trunk that calls only go to speaks within them.
+        let speaker = request.trunk.or_else(|| match trust::concerns(message) {
+            true => self.destination_at(request.source.ip()),
+            false => None,
+        });
         let edits = &mut self.edits;
         edits.clear();
         match &onward.path {
@@ -370,7 +382,7 @@ impl Engine {
         write::edit_forwarded(edits, message, &request.stamp, (branch, digest), step.hop.transport, &setup);
         loops::note_breadth(message, step.breadth, edits);
         if trust::concerns(message) {
-            let (from, to) = (setup.trust_of(request.trunk), setup.trust_of(setup.trunk_with(onward.toward)));
+            let (from, to) = (setup.trust_of(speaker), setup.trust_of(setup.trunk_with(onward.toward)));
             trust::note(message, from, to, edits);
         }
         if let (Some(token), Some(signing)) = (onward.record_route, setup.token_keys.first()) {

@@ -33,6 +33,7 @@ mod options_to_the_edge;
 mod pass_through;
 mod provisionals_from_two_branches;
 mod reinvite_glare;
+mod rfc_2543_caller;
 mod scanner_silence;
 mod server_failover;
 mod sips;
