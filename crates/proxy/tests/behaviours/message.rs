@@ -113,6 +113,13 @@ impl Message {
         self
     }
 
+    /// The message with a further Via below those that it has: it has passed another proxy first.
+    pub(crate) fn with_via_below(mut self, via: &str) -> Self {
+        let last = self.headers.iter().rposition(|(key, _)| long(key).eq_ignore_ascii_case("Via"));
+        self.headers.insert(last.map_or(0, |last| last + 1), ("Via".to_owned(), via.to_owned()));
+        self
+    }
+
     /// The request with another Request-URI.
     pub(crate) fn to(mut self, uri: &str) -> Self {
         self.start = format!("{} {uri} SIP/2.0", self.method());
