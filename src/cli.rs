@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use sipedge::plan::{TargetKind, Topology};
+use sipedge::spec::Transport;
 
 use exit::{Exit, Failure};
 
@@ -247,8 +248,31 @@ struct VerifyCall {
     /// The topology; needed only when both are up.
     #[arg(long)]
     topology: Option<TopologyName>,
+    /// How the caller speaks to the edge.
+    #[arg(long, value_enum, default_value_t = TransportName::Udp)]
+    transport: TransportName,
     #[command(flatten)]
     reports: Reports,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TransportName {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+    /// TLS, which needs `listen.tls`.
+    Tls,
+}
+
+impl From<TransportName> for Transport {
+    fn from(name: TransportName) -> Self {
+        match name {
+            TransportName::Udp => Self::Udp,
+            TransportName::Tcp => Self::Tcp,
+            TransportName::Tls => Self::Tls,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -6,14 +6,16 @@ mod lab;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use lab::{
-    DESTINATION, EGRESS, EGRESS_PORT, INGRESS, INGRESS_PORT, SOURCE, TestLab, await_status, echo, plan, receive,
+    DESTINATION, EGRESS, EGRESS_PORT, INGRESS, INGRESS_PORT, SOURCE, TLS_PORT, TestLab, await_status, echo, echo_line,
+    plan, receive,
 };
 use nix::sys::socket::{setsockopt, sockopt};
-use sipedge::plan::{Spreading, Topology};
+use sipedge::plan::{CarrierRange, Listener, Protocol, Spreading, Topology};
 use sipedge::target::lab::{InstanceId, LabError, STRANGER_ADDRESS, STRANGER_NAMESPACE};
 use support::{DEADLINE, eventually, is_alive, sipedge};
 
@@ -62,6 +64,18 @@ fn spreads_by_five_tuple() {
         })
         .collect();
     assert_eq!(served.len(), 2, "one source reaches both targets from different ports");
+}
+
+#[test]
+fn a_carrier_has_every_address_of_its_ranges_single_ones_too() {
+    let mut plan = plan(Topology::LoadBalanced);
+    let single: ipnet::IpNet = "198.51.100.9/32".parse().expect("range");
+    plan.carriers[1].ranges.push(CarrierRange { real: single, used: single });
+    let Some(lab) = TestLab::start(&plan, 1) else { return };
+    for address in [Ipv4Addr::new(198, 51, 100, 2), Ipv4Addr::new(198, 51, 100, 9)] {
+        let answer = echo(&lab.socket(DESTINATION, address, 5060), "hello");
+        assert_eq!(answer.source, SocketAddr::new(address.into(), 5060));
+    }
 }
 
 #[test]
@@ -221,6 +235,128 @@ fn an_unhealthy_instance_gets_no_new_flows() {
 }
 
 #[test]
+fn connections_are_spread_by_source_address_as_datagrams_are() {
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 3) else { return };
+    let mut served = BTreeSet::new();
+    for last in 0..16 {
+        let by_udp = echo(&lab.socket(SOURCE, source(last), 5060), "datagram");
+        for port in [INGRESS_PORT, TLS_PORT, INGRESS_PORT] {
+            let stream = lab.connect(SOURCE, source(last), (INGRESS, port)).expect("connect");
+            let by_tcp = echo_line(&stream, "line").expect("echo");
+            assert_eq!(by_tcp.instance, by_udp.instance, "source-IP stickiness, whatever the protocol and port");
+            assert_eq!(by_tcp.port, port, "the target's port is the listener's");
+            assert_eq!(by_tcp.source, stream.local_addr().expect("address"), "the target sees the client's address");
+        }
+        served.insert(by_udp.instance);
+    }
+    assert_eq!(served.len(), 3, "every target gets a share: {served:?}");
+}
+
+#[test]
+fn connections_are_spread_by_five_tuple() {
+    let mut plan = plan(Topology::LoadBalanced);
+    plan.network.spreading = Spreading::FiveTuple;
+    let Some(lab) = TestLab::start(&plan, 2) else { return };
+    let served: BTreeSet<String> = (0..16)
+        .map(|_| {
+            let stream = lab.connect(SOURCE, source(1), (INGRESS, INGRESS_PORT)).expect("connect");
+            let first = echo_line(&stream, "first").expect("echo");
+            assert_eq!(first.instance, echo_line(&stream, "second").expect("echo").instance, "a connection stays");
+            first.instance
+        })
+        .collect();
+    assert_eq!(served.len(), 2, "one source reaches both targets from different ports");
+}
+
+#[test]
+fn connections_go_out_by_the_nat_gateway() {
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 1) else { return };
+    let carrier = Ipv4Addr::new(198, 51, 100, 3);
+    let listener = lab.listen(DESTINATION, carrier, 5060);
+    let answering = std::thread::spawn(move || {
+        let (stream, from) = listener.accept().expect("a connection");
+        stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).expect("a line");
+        (&stream).write_all(b"answer\n").expect("write");
+        (line, from)
+    });
+    assert_eq!(lab.get("i-1", "/connect?to=198.51.100.3:5060&text=hello"), "answer");
+    let (line, from) = answering.join().expect("the carrier's side");
+    assert_eq!((line.as_str(), from.ip()), ("hello\n", EGRESS.into()), "the carrier sees the NAT address");
+    // Nobody can call in by it.
+    assert!(lab.connect(DESTINATION, carrier, (EGRESS, INGRESS_PORT)).is_err());
+}
+
+#[test]
+fn single_ec2_takes_and_opens_connections_by_its_elastic_ip() {
+    let Some(lab) = TestLab::start(&plan(Topology::SingleEc2), 1) else { return };
+    for port in [INGRESS_PORT, TLS_PORT] {
+        let stream = lab.connect(SOURCE, source(7), (INGRESS, port)).expect("connect");
+        let answer = echo_line(&stream, "in").expect("echo");
+        assert_eq!((answer.port, answer.source), (port, stream.local_addr().expect("address")));
+    }
+    let carrier = Ipv4Addr::new(198, 51, 100, 2);
+    let listener = lab.listen(DESTINATION, carrier, 5060);
+    let answering = std::thread::spawn(move || {
+        let (mut stream, from) = listener.accept().expect("a connection");
+        stream.write_all(b"answer\n").expect("write");
+        from
+    });
+    assert_eq!(lab.get("i-1", "/connect?to=198.51.100.2:5060&text=out"), "answer");
+    assert_eq!(answering.join().expect("the carrier's side").ip(), INGRESS);
+    // The security group lets in what the listeners take: health and metrics are not for the Internet.
+    assert!(lab.connect(SOURCE, source(7), (INGRESS, 8080)).is_err());
+}
+
+#[test]
+fn connections_of_a_killed_instance_are_reset_and_new_ones_go_elsewhere() {
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 2) else { return };
+    let streams: Vec<_> = (0..8)
+        .map(|last| {
+            let stream = lab.connect(SOURCE, source(last), (INGRESS, INGRESS_PORT)).expect("connect");
+            let instance = echo_line(&stream, "before").expect("echo").instance;
+            (last, stream, instance)
+        })
+        .collect();
+    assert_eq!(streams.iter().map(|(.., instance)| instance).collect::<BTreeSet<_>>().len(), 2);
+    lab.kill_instance(&id("i-1")).expect("kill");
+    for (last, stream, instance) in &streams {
+        let after = echo_line(stream, "after");
+        match instance.as_str() {
+            "i-1" => assert!(after.is_err(), "the connection ended with its instance: {after:?}"),
+            _ => assert_eq!(&after.expect("echo").instance, instance, "the others' connections go on"),
+        }
+        let fresh = lab.connect(SOURCE, source(*last), (INGRESS, INGRESS_PORT)).expect("connect");
+        assert_eq!(echo_line(&fresh, "new").expect("echo").instance, "i-2");
+    }
+}
+
+#[test]
+fn a_deregistered_instance_keeps_its_connections_until_they_are_ended() {
+    let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 2) else { return };
+    let stream = (0..8)
+        .map(|last| lab.connect(SOURCE, source(last), (INGRESS, INGRESS_PORT)).expect("connect"))
+        .find(|stream| echo_line(stream, "before").expect("echo").instance == "i-1")
+        .expect("one of eight sources is on i-1");
+    lab.deregister(&id("i-1")).expect("deregister");
+    assert_eq!(echo_line(&stream, "after").expect("echo").instance, "i-1", "the connection stays where it is");
+    lab.end_flows(&id("i-1")).expect("end its flows");
+    // What comes on it now is for a target that knows nothing of it, which resets it.
+    let ended = echo_line(&stream, "ended").expect_err("the connection is over");
+    assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset, "{ended}");
+}
+
+#[test]
+fn a_listener_without_tcp_takes_no_connections() {
+    let mut plan = plan(Topology::LoadBalanced);
+    plan.network.listeners = vec![Listener { port: INGRESS_PORT, protocol: Protocol::Udp }];
+    let Some(lab) = TestLab::start(&plan, 1) else { return };
+    assert!(lab.connect(SOURCE, source(1), (INGRESS, INGRESS_PORT)).is_err());
+    assert_eq!(echo(&lab.socket(SOURCE, source(1), 5060), "by-udp").instance, "i-1");
+}
+
+#[test]
 fn the_internet_cannot_reach_private_addresses() {
     let Some(lab) = TestLab::start(&plan(Topology::LoadBalanced), 1) else { return };
     let status = lab.status().expect("status");
@@ -313,10 +449,15 @@ fn flows_idle_out_as_on_aws() {
         let mut exec = std::process::Command::new(sipedge());
         exec.args(["lab", "--folder"]).arg(&lab.folder).args(["exec", "vpc", "--", "cat", "/proc/net/nf_conntrack"]);
         let table = String::from_utf8_lossy(&exec.output().expect("exec").stdout).into_owned();
-        let line = table.lines().find(|line| line.contains("udp") && line.contains(&format!("dport={port}")))?;
-        // ipv4 2 udp 17 SECONDS src=…
+        let line = table.lines().find(|line| line.contains(&format!(" dport={port} ")))?;
+        // ipv4 2 udp 17 SECONDS src=…, ipv4 2 tcp 6 SECONDS STATE src=…
         line.split_ascii_whitespace().nth(4)?.parse().ok()
     };
+    let connection = lab.connect(SOURCE, source(2), (INGRESS, TLS_PORT)).expect("connect");
+    echo_line(&connection, "established").expect("echo");
+    let established = flow(TLS_PORT).expect("a tracked connection");
+    assert!((345..=350).contains(&established), "{established} s");
+
     let carrier = lab.socket(DESTINATION, Ipv4Addr::new(198, 51, 100, 3), 6001);
     carrier.set_nonblocking(true).expect("nonblocking");
     lab.get("i-1", &format!("/send?from={EGRESS_PORT}&to=198.51.100.3:6001&text=unanswered"));

@@ -13,20 +13,23 @@ use sipedge::plan::{
     INGRESS_ADDRESS, Plan, PlanError, State, TargetKind, Topology, USER_DATA_LIMIT, difference, picture, plan, render,
 };
 use sipedge::spec::{Loaded, Spec};
-use sipedge_proxy::config::{Advertise, Config, SecretRef};
+use sipedge_proxy::config::{Advertise, Config, SecretRef, Target};
 
 const TOPOLOGIES: [Topology; 2] = [Topology::SingleEc2, Topology::LoadBalanced];
 const TARGETS: [TargetKind; 2] = [TargetKind::Aws, TargetKind::Lab];
 
 const BRIDGE: &str = include_str!("../examples/carrier-bridge.yaml");
 const BY_HAND: &str = include_str!("../examples/by-hand.yaml");
+const FAILOVER: &str = include_str!("../examples/failover.yaml");
+const TLS: &str = include_str!("../examples/tls.yaml");
 
 fn load(text: &str) -> Loaded {
     Spec::parse("sipedge.yaml", text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 fn plans() -> impl Iterator<Item = (&'static str, Plan)> {
-    [("carrier-bridge", BRIDGE), ("by-hand", BY_HAND)].into_iter().flat_map(|(name, text)| {
+    let examples = [("carrier-bridge", BRIDGE), ("by-hand", BY_HAND), ("failover", FAILOVER), ("tls", TLS)];
+    examples.into_iter().flat_map(|(name, text)| {
         let loaded = load(text);
         TOPOLOGIES
             .into_iter()
@@ -124,6 +127,7 @@ fn in_the_lab_no_address_is_a_real_one() {
     let texts = [
         BRIDGE.to_owned(),
         BY_HAND.to_owned(),
+        FAILOVER.to_owned(),
         BRIDGE.replace("carrier: twilio, domain: your-account.sip.twilio.com", "targets: [\"sip:20.1.2.3:5070\"]"),
         BRIDGE.replace("source: { carrier: twilio }", "source: { from: [20.0.0.0/16, 192.0.2.0/29, 203.0.113.0/28] }"),
     ];
@@ -173,7 +177,7 @@ fn an_address_target_keeps_its_place_in_the_range_that_stands_in() {
     let call = &plan.verify.calls[0];
     let ipnet::IpNet::V4(range) = range else { panic!("{range}") };
     assert_eq!(call.callee[0].address.to_string(), format!("{}:5070", range.hosts().nth(2).unwrap()));
-    assert_eq!(call.request_uri_host, call.callee[0].address.to_string());
+    assert_eq!(call.request_uri_hosts, [call.callee[0].address.to_string()]);
 }
 
 #[test]
@@ -271,13 +275,99 @@ fn a_carrier_with_one_domain_for_all_needs_none_in_the_spec() {
         .replace("source: { carrier: twilio }", "source: { carrier: telnyx }");
     let plan = plan(&load(&text), Topology::SingleEc2, TargetKind::Lab).unwrap();
     let destination = plan.proxy.trunks.iter().find(|trunk| trunk.name == "destination").unwrap();
-    assert_eq!(destination.targets, [sipedge_proxy::config::Target::new("sip:sip.telnyx.com")]);
+    assert_eq!(destination.targets, [Target::new("sip:sip.telnyx.com")]);
     assert!(plan.defaults.iter().any(|default| default.setting == "trunks.destination.domain"));
     // Its two addresses are both called, so the caller has to share one: on another port.
     let call = &plan.verify.calls[0];
     assert_eq!(call.callee.len(), 2);
     assert!(call.callee.iter().any(|callee| callee.address.ip() == call.caller.address.ip()));
     assert!(call.callee.iter().all(|callee| callee.address != call.caller.address));
+}
+
+#[test]
+fn a_pool_is_in_the_configuration_with_all_that_the_spec_says_of_it() {
+    let plan = plan(&load(FAILOVER), Topology::LoadBalanced, TargetKind::Aws).unwrap();
+    let pbx = plan.proxy.trunks.iter().find(|trunk| trunk.name == "pbx").unwrap();
+    let target = |uri: &str, priority, weight| Target { uri: uri.to_owned(), priority, weight };
+    assert_eq!(
+        pbx.targets,
+        [
+            target("sip:198.51.100.17:5060", 1, 3),
+            target("sip:198.51.100.18:5060", 1, 1),
+            target("sip:198.51.100.19:5060;transport=tcp", 2, 1)
+        ]
+    );
+    assert_eq!((pbx.failover.codes.as_slice(), pbx.failover.attempts), ([500, 503, 504].as_slice(), 3));
+    let probe = pbx.probe.as_ref().unwrap();
+    assert_eq!((probe.interval_ms, probe.timeout_ms, probe.down_after, probe.up_after), (10_000, 2_000, 2, 2));
+    assert!(pbx.trust.identity && pbx.trust.internal_headers);
+    let carrier = plan.proxy.trunks.iter().find(|trunk| trunk.name == "carrier").unwrap();
+    assert!(carrier.trust.identity && !carrier.trust.internal_headers, "a carrier vouches for its callers alone");
+    assert_eq!(carrier.probe, None, "there is no other target that could take its calls");
+    let picture = picture(&plan);
+    for line in ["1. sip:198.51.100.17:5060, weight 3", "2. sip:198.51.100.19:5060;transport=tcp"] {
+        assert!(picture.contains(line), "{picture}");
+    }
+}
+
+#[test]
+fn a_pool_is_probed_unless_the_spec_says_otherwise_and_a_single_target_is_not() {
+    let written = "    probe: { interval: 10s, timeout: 2s, down_after: 2, up_after: 2 }\n";
+    assert!(FAILOVER.contains(written));
+    let probe = |replacement: &str, target| {
+        let loaded = load(&FAILOVER.replace(written, replacement));
+        let plan = plan(&loaded, Topology::LoadBalanced, target).unwrap();
+        let probe = plan.proxy.trunks.iter().find(|trunk| trunk.name == "pbx").unwrap().probe.clone();
+        let said = plan.defaults.iter().find(|default| default.setting == "trunks.pbx.probe").cloned();
+        (probe.map(|probe| (probe.interval_ms, probe.down_after, probe.up_after)), said.map(|default| default.value))
+    };
+    let usual = Some((30_000, 2, 2));
+    assert_eq!(probe("", TargetKind::Aws), (usual, Some("every 30s, down after 2, up after 2".to_owned())));
+    assert_eq!(probe("", TargetKind::Lab), (None, Some("false".to_owned())));
+    for target in TARGETS {
+        assert_eq!(probe("    probe: true\n", target), (usual, None));
+        assert_eq!(probe("    probe: false\n", target), (None, None));
+        assert_eq!(probe("    probe: { interval: 1s, timeout: 900ms }\n", target).0, Some((1_000, 2, 2)));
+    }
+}
+
+#[test]
+fn the_smoke_call_of_a_pool_expects_the_targets_of_the_best_priority() {
+    let text = FAILOVER.replace("priority: 1, weight: 1", "priority: 1, weight: 0");
+    for (text, expected) in
+        [(FAILOVER, vec!["198.51.100.17:5060", "198.51.100.18:5060"]), (&text, vec!["198.51.100.17:5060"])]
+    {
+        let plan = plan(&load(text), Topology::SingleEc2, TargetKind::Lab).unwrap();
+        let call = plan.verify.calls.iter().find(|call| call.to == "pbx").unwrap();
+        assert_eq!(call.request_uri_hosts, expected);
+        let callees: Vec<String> = call.callee.iter().map(|callee| callee.address.to_string()).collect();
+        assert_eq!(callees, expected);
+    }
+}
+
+#[test]
+fn certificates_are_named_and_not_contained() {
+    for (target, place) in [
+        (TargetKind::Lab, SecretRef::File("certificate-edge.pem".into())),
+        (TargetKind::Aws, SecretRef::Ssm("/sipedge/tls-edge/certificates/edge".into())),
+    ] {
+        let plan = plan(&load(TLS), Topology::LoadBalanced, target).unwrap();
+        let tls = plan.proxy.listen.tls.as_ref().unwrap();
+        assert_eq!((tls.port, &tls.certificate, &tls.client_roots), (5061, &place, &None));
+        let [certificate] = plan.certificates.as_slice() else { panic!("{:?}", plan.certificates) };
+        assert_eq!((certificate.file.as_str(), &certificate.place, certificate.has_key), ("edge.pem", &place, true));
+        let listeners = serde_json::to_value(&plan.network.listeners).unwrap();
+        let expected = serde_json::json!([{"port": 5060, "protocol": "TCP_UDP"}, {"port": 5061, "protocol": "TCP"}]);
+        assert_eq!(listeners, expected);
+    }
+}
+
+#[test]
+fn a_transport_beside_the_domain_is_that_of_the_target() {
+    let text = BRIDGE.replace("domain: your-account", "transport: tcp, domain: your-account");
+    let plan = plan(&load(&text), Topology::SingleEc2, TargetKind::Lab).unwrap();
+    let destination = plan.proxy.trunks.iter().find(|trunk| trunk.name == "destination").unwrap();
+    assert_eq!(destination.targets, [Target::new("sip:your-account.sip.twilio.com;transport=tcp")]);
 }
 
 #[test]

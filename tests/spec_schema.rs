@@ -21,6 +21,8 @@ fn the_examples_are_valid_for_schema_and_check() {
     for (name, text) in [
         ("carrier-bridge", include_str!("../examples/carrier-bridge.yaml").to_owned()),
         ("by-hand", include_str!("../examples/by-hand.yaml").to_owned()),
+        ("failover", include_str!("../examples/failover.yaml").to_owned()),
+        ("tls", include_str!("../examples/tls.yaml").to_owned()),
         ("init", init_text("my-edge")),
     ] {
         let errors: Vec<String> = validator.iter_errors(&parsed(&text)).map(|error| error.to_string()).collect();
@@ -36,7 +38,12 @@ fn the_examples_are_valid_for_schema_and_check() {
 #[test]
 fn a_spec_that_is_written_out_is_valid_and_the_same() {
     let validator = validator();
-    for text in [include_str!("../examples/carrier-bridge.yaml"), include_str!("../examples/by-hand.yaml")] {
+    for text in [
+        include_str!("../examples/carrier-bridge.yaml"),
+        include_str!("../examples/by-hand.yaml"),
+        include_str!("../examples/failover.yaml"),
+        include_str!("../examples/tls.yaml"),
+    ] {
         let spec = Spec::parse("x", text).unwrap().spec;
         let value = serde_json::to_value(&spec).unwrap();
         assert!(validator.is_valid(&value), "{value}");
@@ -49,6 +56,9 @@ fn a_spec_that_is_written_out_is_valid_and_the_same() {
 
 /// Each path of the schema, with its schema.
 fn properties(schema: &Value, path: &str, found: &mut Vec<(String, Value)>) {
+    for variant in schema["anyOf"].as_array().into_iter().flatten() {
+        properties(variant, path, found);
+    }
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         found.push((path.clone(), property.clone()));
@@ -82,20 +92,27 @@ fn every_key_has_a_description_and_stands_in_the_documentation() {
 #[test]
 fn schema_and_check_agree_on_keys_and_values() {
     let validator = validator();
-    let base = parsed(include_str!("../examples/by-hand.yaml"));
-    let mut paths = BTreeSet::new();
-    pointers(&base, String::new(), &mut paths);
+    let bases = [
+        parsed(include_str!("../examples/failover.yaml")),
+        parsed(include_str!("../examples/tls.yaml")),
+        parsed(include_str!("../examples/by-hand.yaml")),
+    ];
     let wrong =
         [json!(null), json!([]), json!({"surplus": 1}), json!(-1), json!(70_000), json!("?"), json!(true), json!("")];
-    for pointer in &paths {
-        for value in &wrong {
-            let mut changed = base.clone();
-            *changed.pointer_mut(pointer).unwrap() = value.clone();
-            let by_check = Spec::parse("x", &serde_yaml::to_string(&changed).unwrap()).is_ok();
-            // The schema cannot say all that the check does, but it never refuses what the check accepts.
-            assert!(!by_check || validator.is_valid(&changed), "{pointer} = {value}: only the schema refuses it");
+    for base in &bases {
+        let mut paths = BTreeSet::new();
+        pointers(base, String::new(), &mut paths);
+        for pointer in &paths {
+            for value in &wrong {
+                let mut changed = base.clone();
+                *changed.pointer_mut(pointer).unwrap() = value.clone();
+                let by_check = Spec::parse("x", &serde_yaml::to_string(&changed).unwrap()).is_ok();
+                // The schema cannot say all that the check does, but it never refuses what the check accepts.
+                assert!(!by_check || validator.is_valid(&changed), "{pointer} = {value}: only the schema refuses it");
+            }
         }
     }
+    let [.., base] = &bases;
     for text in [
         "twilio_bridge: 1",
         "trunks: { a: { carier: x } }",

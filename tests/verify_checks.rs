@@ -15,6 +15,7 @@ use edge::{Edge, EdgeConfig};
 use loopback::Block;
 use plans::one_call;
 use sipedge::plan::{Endpoint, VerifyCall};
+use sipedge::spec::Transport;
 use sipedge::verify::{Addresses, Bench, Check, Report, report, run};
 use sipedge_proxy::config::Refuse;
 
@@ -26,7 +27,7 @@ fn smoke(faults: &[&str], refuse: Refuse) -> Report {
     let block = Block::take();
     let _edge = start(block, block.callee(), faults, refuse);
     let plan = one_call(block.ingress(), block.caller(), block.callee(), refuse);
-    run(&plan, &addresses(block), &block, STARTED)
+    run(&plan, &addresses(block), Transport::Udp, &block, STARTED)
 }
 
 fn start(block: Block, callee: SocketAddr, faults: &[&str], refuse: Refuse) -> Edge {
@@ -83,7 +84,7 @@ fn every_check_passes_when_one_carrier_is_source_and_destination() {
     let _edge = start(block, block.caller(), &[], Refuse::Answer);
     let mut plan = one_call(block.ingress(), block.caller(), block.caller(), Refuse::Answer);
     plan.verify.calls[0].callee = vec![plan.verify.calls[0].caller.clone()];
-    let report = run(&plan, &addresses(block), &block, STARTED);
+    let report = run(&plan, &addresses(block), Transport::Udp, &block, STARTED);
     assert!(report.passed, "{}", report::terminal(&report));
     assert!(report.calls[0].checks.iter().any(|check| check.id == "same-carrier"));
 }
@@ -94,7 +95,7 @@ fn same_carrier_fails_when_requests_leave_by_the_ingress_socket() {
     let _edge = start(block, block.caller(), &["egress-by-ingress"], Refuse::Answer);
     let mut plan = one_call(block.ingress(), block.caller(), block.caller(), Refuse::Answer);
     plan.verify.calls[0].callee = vec![plan.verify.calls[0].caller.clone()];
-    let report = run(&plan, &addresses(block), &block, STARTED);
+    let report = run(&plan, &addresses(block), Transport::Udp, &block, STARTED);
     let failed: Vec<_> = failed(&report).into_iter().filter(|check| check.id == "same-carrier").collect();
     assert_eq!(failed.len(), 1, "{}", report::terminal(&report));
     assert!(failed[0].cause.as_deref().is_some_and(|cause| cause.contains("ingress socket")), "{failed:?}");
@@ -105,10 +106,14 @@ fn every_route_is_called_at_whichever_address_the_edge_chooses() {
     let block = Block::take();
     let _edge = start(block, block.callee(), &[], Refuse::Answer);
     let mut plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
-    let other = Endpoint { namespace: "destination".to_owned(), address: SocketAddr::new(block.address(21), 5060) };
+    let other = Endpoint {
+        namespace: "destination".to_owned(),
+        address: SocketAddr::new(block.address(21), 5060),
+        transport: Transport::Udp,
+    };
     plan.verify.calls[0].callee.insert(0, other);
     plan.verify.calls.push(VerifyCall { to: "again".to_owned(), ..plan.verify.calls[0].clone() });
-    let report = run(&plan, &addresses(block), &block, STARTED);
+    let report = run(&plan, &addresses(block), Transport::Udp, &block, STARTED);
     assert!(report.passed, "{}", report::terminal(&report));
     assert_eq!(report.calls.iter().map(|call| call.to.as_str()).collect::<Vec<_>>(), ["destination", "again"]);
 }
@@ -120,7 +125,7 @@ fn calls_go_one_after_another_when_a_trunk_admits_one() {
     let mut plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
     plan.proxy.trunks[0].limits.calls = Some(1);
     plan.proxy.trunks[1].limits.cps = Some(3);
-    let report = run(&plan, &addresses(block), &block, STARTED);
+    let report = run(&plan, &addresses(block), Transport::Udp, &block, STARTED);
     assert!(report.passed, "{}", report::terminal(&report));
     assert!(report.took_ms >= 1_000.0, "five calls at three per second took {} ms", report.took_ms);
 }
@@ -129,7 +134,7 @@ fn calls_go_one_after_another_when_a_trunk_admits_one() {
 fn an_edge_that_is_not_there_fails_every_check_in_bounded_time() {
     let block = Block::take();
     let plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
-    let report = run(&plan, &addresses(block), &block, STARTED);
+    let report = run(&plan, &addresses(block), Transport::Udp, &block, STARTED);
     let text = report::terminal(&report);
     assert!(!report.passed && report.calls[0].checks.iter().all(|check| !check.passed), "{text}");
     assert!(text.contains("no instance is healthy"), "{text}");
@@ -146,7 +151,7 @@ fn user_agents_without_sockets_are_reported() {
     }
     let block = Block::take();
     let plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
-    let report = run(&plan, &addresses(block), &NoSockets, STARTED);
+    let report = run(&plan, &addresses(block), Transport::Udp, &NoSockets, STARTED);
     assert!(!report.passed);
     assert!(report::terminal(&report).contains("in the namespace source: no such namespace"));
 }
@@ -156,7 +161,7 @@ fn a_plan_without_routes_does_not_pass() {
     let block = Block::take();
     let mut plan = one_call(block.ingress(), block.caller(), block.callee(), Refuse::Answer);
     plan.verify.calls.clear();
-    let report = run(&plan, &addresses(block), &block, STARTED);
+    let report = run(&plan, &addresses(block), Transport::Udp, &block, STARTED);
     assert!(!report.passed && report::terminal(&report).contains("no route"));
 }
 

@@ -5,7 +5,7 @@ use sipedge::deploy::{
     self, Cause, DeployError, Destroyed, Options, Project, State, StateError, TopologyStatus, write_whole,
 };
 use sipedge::plan::Topology;
-use sipedge::spec::Spec;
+use sipedge::spec::{Spec, Transport};
 use sipedge::target::lab::Lab;
 use sipedge::verify::{self, Report, report};
 
@@ -78,7 +78,13 @@ pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Fa
     };
     let addresses = deploy::addresses(&plan, &lab.status()?)
         .ok_or_else(|| Failure::new(Exit::StepFailed, "the lab has no ingress address to place a call to"))?;
-    let report = verify::run(&plan, &addresses, &lab, &deploy::rfc3339(deploy::now_unix_ms()));
+    let transport = args.transport.into();
+    let Some(addresses) = addresses.by(transport, &plan) else {
+        let message = format!("{} {} takes no calls by {transport}", state.edge(), state.topology());
+        let setting = if transport == Transport::Tls { "listen.tls" } else { "listen.tcp" };
+        return Err(Failure::new(Exit::Usage, format!("{message}: its spec has not set `{setting}`")));
+    };
+    let report = verify::run(&plan, &addresses, transport, &lab, &deploy::rfc3339(deploy::now_unix_ms()));
     show_report(&report, &args.reports, global.json, false)?;
     Ok(if report.passed { Exit::Done } else { Exit::VerificationFailed })
 }

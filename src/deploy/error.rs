@@ -1,5 +1,6 @@
 //! Why a deploy ended early, and what the user does about it.
 
+use super::certificates::CertificateError;
 use super::journal::Step;
 use super::state::{State, StateError};
 use crate::plan::PlanError;
@@ -51,6 +52,9 @@ pub enum Cause {
     /// A file of the state could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The lab did not do what was asked.
     #[error(transparent)]
     Lab(#[from] LabError),

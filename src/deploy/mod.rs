@@ -1,6 +1,7 @@
 //! The steps of deploy and destroy. Each step may be run again at any time, and is journaled: a run that was cut off is continued by
 //! the next one, and a step that fails says what stands, what does not, and what to type.
 
+mod certificates;
 mod destroy;
 mod error;
 mod journal;
@@ -12,6 +13,7 @@ mod status;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use certificates::CertificateError;
 pub use destroy::{Destroyed, destroy};
 pub use error::{Cause, DeployError, StepFailure, lab_unavailable};
 pub use journal::{Command, Journal, Outcome, Run, Step, StepRecord, now_unix_ms, rfc3339};
@@ -21,7 +23,7 @@ pub use state::{Damage, Project, State, StateError, StateLock, TOPOLOGIES, write
 pub use status::{TopologyStatus, status};
 
 use crate::plan::{self, Plan, TargetKind};
-use crate::spec::{Loaded, Spec, stale_carriers};
+use crate::spec::{Loaded, Spec, Transport, stale_carriers};
 use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabStatus};
 use crate::verify::{self, Addresses, Report};
 
@@ -72,18 +74,29 @@ pub fn deploy(
         Ok(((), format!("{} in {}", counted(plan.artefacts.len(), "file"), folder.display())))
     })?;
 
-    let keys = runner.step(Step::Secrets, |_| match state.token_keys()? {
-        Some(keys) => Ok((Keys { keys, new: false }, "token keys kept".to_owned())),
-        None => {
-            let file = state.token_keys_file();
-            let keys = TokenKeys::generate().map_err(StateError::io("make token keys for", &file))?;
-            write_json(&file, &keys, SECRET_MODE)?;
-            Ok((Keys { keys, new: true }, "token keys made".to_owned()))
+    let secrets = runner.step(Step::Secrets, |progress| {
+        let certificates = certificates::read(&plan, &state.spec_folder(), SystemTime::now())?;
+        for warning in certificates.iter().filter_map(|certificate| certificate.warning.as_ref()) {
+            progress.event(&Event::Note { text: warning });
         }
+        let (keys, new) = match state.token_keys()? {
+            Some(keys) => (keys, false),
+            None => {
+                let file = state.token_keys_file();
+                let keys = TokenKeys::generate().map_err(StateError::io("make token keys for", &file))?;
+                write_json(&file, &keys, SECRET_MODE)?;
+                (keys, true)
+            }
+        };
+        let mut detail = format!("token keys {}", if new { "made" } else { "kept" });
+        if !certificates.is_empty() {
+            detail.push_str(&format!(", {} checked", counted(certificates.len(), "certificate")));
+        }
+        Ok((Secrets { keys, new, certificates }, detail))
     })?;
 
     let infrastructure =
-        runner.step(Step::Infrastructure, |progress| stand_infrastructure(&plan, state, &keys, progress))?;
+        runner.step(Step::Infrastructure, |progress| stand_infrastructure(&plan, state, &secrets, progress))?;
     if infrastructure.new {
         runner.journal.infrastructure_since_unix_ms = Some(now_unix_ms());
     }
@@ -127,9 +140,11 @@ const SECRET_MODE: u32 = 0o600;
 /// Artefacts may be read by everybody: secrets are not in them.
 const ARTEFACT_MODE: u32 = 0o644;
 
-struct Keys {
+struct Secrets {
     keys: TokenKeys,
+    /// Whether the keys were made by this deploy.
     new: bool,
+    certificates: Vec<certificates::Checked>,
 }
 
 struct Infrastructure {
@@ -183,7 +198,7 @@ fn wanted_instances(plan: &Plan, options: &Options) -> Result<u32, Cause> {
 fn stand_infrastructure(
     plan: &Plan,
     state: &State,
-    keys: &Keys,
+    secrets: &Secrets,
     progress: &mut dyn Progress,
 ) -> Result<(Infrastructure, String), Cause> {
     let folder = state.lab_folder();
@@ -197,7 +212,7 @@ fn stand_infrastructure(
     let reason = match (&running, state.plan()?) {
         (None, _) => None,
         (Some(_), _) if answers.is_err() => Some("it does not answer"),
-        (Some(_), _) if keys.new => Some("its token keys are lost"),
+        (Some(_), _) if secrets.new => Some("its token keys are lost"),
         (Some(_), Some(deployed)) if same_infrastructure(&deployed, plan) => None,
         (Some(_), Some(_)) => Some("the plan has changed"),
         (Some(_), None) => Some("the plan it was built from is lost"),
@@ -221,9 +236,14 @@ fn stand_infrastructure(
         None => Lab::start(plan, &folder)?,
     };
     // The lab hands its `secrets` folder to each instance that boots. A kept lab has none when its deploy was cut off here.
-    let secret = lab.folder().join("secrets").join("token-keys.json");
-    if new || !secret.exists() {
-        write_json(&secret, &keys.keys, SECRET_MODE)?;
+    let folder = lab.folder().join("secrets");
+    let token_keys = folder.join("token-keys.json");
+    if new || !token_keys.exists() {
+        write_json(&token_keys, &secrets.keys, SECRET_MODE)?;
+    }
+    for name in certificates::write(&secrets.certificates, &folder, SECRET_MODE)?.iter().filter(|_| !new) {
+        let text = format!("{name} is new: an instance that runs takes it when it reads its configuration again");
+        progress.event(&Event::Note { text: &text });
     }
     let what = match (new, replaced) {
         (false, _) => "kept as it is",
@@ -295,7 +315,7 @@ fn wait_ready(instances: &[InstanceId], lab: &Lab, progress: &mut dyn Progress) 
 fn place_call(plan: &Plan, lab: &Lab) -> Result<((LabStatus, Report), String), Cause> {
     let status = lab.status()?;
     let addresses = addresses(plan, &status).ok_or(Cause::NoIngress)?;
-    let report = verify::run(plan, &addresses, lab, &rfc3339(now_unix_ms()));
+    let report = verify::run(plan, &addresses, Transport::Udp, lab, &rfc3339(now_unix_ms()));
     if !report.passed {
         return Err(Cause::Verification(Box::new(report)));
     }

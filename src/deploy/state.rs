@@ -76,6 +76,11 @@ impl State {
         self.root.join(&self.edge).join(self.topology.as_str())
     }
 
+    /// The folder of the spec.
+    pub fn spec_folder(&self) -> PathBuf {
+        self.root.parent().unwrap_or(Path::new("/")).to_owned()
+    }
+
     /// The lab's own folder.
     pub fn lab_folder(&self) -> PathBuf {
         self.folder().join("lab")

@@ -8,7 +8,9 @@ use ipnet::Ipv4Net;
 use serde::Serialize;
 use sipedge_proxy::config::SecretRef;
 
-use super::{EGRESS_ADDRESS, INGRESS_ADDRESS, Plan, PlanError, Spreading, TargetKind, Topology, USER_DATA_LIMIT};
+use super::{
+    EGRESS_ADDRESS, INGRESS_ADDRESS, Listener, Plan, PlanError, Spreading, TargetKind, Topology, USER_DATA_LIMIT,
+};
 use crate::spec::Spec;
 use sipedge_proxy::config::Advertise;
 
@@ -79,6 +81,7 @@ struct Variables<'a> {
     health_check: Option<HealthCheckVariables<'a>>,
     ingress_port: u16,
     instance_type: &'static str,
+    listeners: &'a [Listener],
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     private_subnets: Option<BTreeMap<&'a str, Ipv4Net>>,
@@ -144,6 +147,7 @@ fn variables(spec: &Spec, plan: &Plan) -> Result<String, PlanError> {
         }),
         ingress_port: plan.proxy.listen.ingress_port,
         instance_type: INSTANCE_TYPE,
+        listeners: &plan.network.listeners,
         name: &plan.name,
         private_subnets: balanced.then(|| zones.iter().map(|zone| (zone.name.as_str(), zone.private_subnet)).collect()),
         profile: &spec.aws.profile,
@@ -182,9 +186,10 @@ struct HandOff<'a> {
     egress: String,
     ingress_variable: &'static str,
     egress_variable: &'static str,
-    ingress_port: u16,
     host: String,
     port_suffix: String,
+    transports: String,
+    tls_port: Option<u16>,
     admit: String,
     called: &'static str,
     sources: Vec<Side>,
@@ -200,7 +205,7 @@ struct Side {
     twiml: bool,
     ranges: String,
     data: String,
-    target: String,
+    targets: Vec<String>,
     example: String,
     notes: Vec<String>,
 }
@@ -228,15 +233,20 @@ fn hand_off(spec: &Spec, plan: &Plan) -> Result<String, PlanError> {
         lab: plan.target == TargetKind::Lab,
         single,
         pending: plan.network.ingress_addresses.is_empty(),
-        admit: if single { format!("{ingress}, port {port}") } else { format!("both {ingress} and {egress}") },
+        admit: match (single, plan.proxy.listen.tls.as_ref()) {
+            (true, None) => format!("{ingress}, port {port}"),
+            (true, Some(tls)) => format!("{ingress}, ports {port} and {} (TLS)", tls.port),
+            (false, _) => format!("both {ingress} and {egress}"),
+        },
         ingress,
         egress,
         ingress_variable: INGRESS_ADDRESS,
         egress_variable: EGRESS_ADDRESS,
-        ingress_port: port,
         host,
         // A URI without a port means 5060 for an address, but SRV first for a name.
         port_suffix: format!(":{port}"),
+        transports: format!("{}, port {port}", if plan.proxy.listen.tcp { "UDP or TCP" } else { "UDP" }),
+        tls_port: plan.proxy.listen.tls.as_ref().map(|tls| tls.port),
         called: "{{To}}",
         sources: sides(&|name| spec.is_source(name)),
         destinations: sides(&|name| spec.is_destination(name)),
@@ -253,14 +263,16 @@ fn side(spec: &Spec, plan: &Plan, name: &str) -> Side {
         .filter(|carrier| carrier.trunks.iter().any(|trunk| trunk == name))
         .flat_map(|carrier| carrier.ranges.iter().map(|range| range.used.to_string()))
         .collect();
-    let target = plan
+    let mut pool: Vec<_> = plan
         .proxy
         .trunks
         .iter()
-        .find(|trunk| trunk.name == name)
-        .and_then(|trunk| trunk.targets.first())
-        .map(|target| target.uri.clone())
-        .unwrap_or_default();
+        .filter(|trunk| trunk.name == name)
+        .flat_map(|trunk| trunk.targets.iter().map(|target| (target.priority, target.uri.clone())))
+        .collect();
+    pool.sort_by_key(|(priority, _)| *priority);
+    let targets: Vec<String> = pool.into_iter().map(|(_, uri)| uri).collect();
+    let first = targets.first().cloned().unwrap_or_default();
     Side {
         trunk: name.to_owned(),
         title: data.map_or(name, |data| &data.title).to_owned(),
@@ -269,8 +281,8 @@ fn side(spec: &Spec, plan: &Plan, name: &str) -> Side {
         twiml: data.is_some_and(|data| data.name == "twilio"),
         ranges: ranges.join(", "),
         data: data.map(|data| format!("(As of {}: {})", data.as_of, data.source)).unwrap_or_default(),
-        example: target.replacen("sip:", &format!("sip:{}@", spec.verify.number), 1),
-        target,
+        example: first.replacen("sip:", &format!("sip:{}@", spec.verify.number), 1),
+        targets,
         notes: data.map(|data| data.notes.clone()).unwrap_or_default(),
     }
 }

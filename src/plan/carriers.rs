@@ -45,7 +45,7 @@ pub(super) fn carriers(spec: &Spec, target: TargetKind, warnings: &mut Vec<Strin
         };
         for trunk in carrier.trunks.iter().filter(|trunk| spec.is_destination(trunk)) {
             let targets = spec.trunks.get(trunk).map(|trunk| trunk.destinations()).unwrap_or_default();
-            for target in targets.into_iter().filter(|target| target.address().is_none()) {
+            for target in targets.into_iter().map(|target| target.uri).filter(|uri| uri.address().is_none()) {
                 if !carrier.domains.iter().any(|domain| domain.name == target.host) {
                     carrier.domains.push(CarrierDomain { name: target.host, addresses: addresses.clone() });
                 }

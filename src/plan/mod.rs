@@ -19,8 +19,8 @@ pub use difference::{ArtefactChange, Difference, SettingChange, State, differenc
 pub use network::lab_differences;
 pub use show::{defaults_table, picture, render};
 pub use types::{
-    Carrier, CarrierDomain, CarrierRange, Endpoint, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading,
-    TargetKind, Topology, VerifyCall, VerifyPlan, Zone,
+    Carrier, CarrierDomain, CarrierRange, Certificate, Endpoint, FlowTimeouts, HealthCheck, Listener, Network, Plan,
+    Protocol, Scaling, Spreading, TargetKind, Topology, VerifyCall, VerifyPlan, Zone,
 };
 
 /// Stands in a user-data template where the ingress address goes that only the target knows (Terraform's `templatefile` syntax).
@@ -87,6 +87,9 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
     if topology == Topology::LoadBalanced {
         warn_of_call_limits(spec, &mut warnings);
     }
+    if target == TargetKind::Aws && topology == Topology::LoadBalanced {
+        warn_of_tls_name(spec, &mut warnings);
+    }
     let network = network::network(spec, topology, target);
     let proxy = proxy::config(spec, topology, target, &carriers);
     let scaling = match topology {
@@ -94,7 +97,7 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
         Topology::LoadBalanced => Scaling { min: spec.scaling.min, max: spec.scaling.max },
     };
     let verify = verify::verify(spec, target, &carriers, &proxy);
-    let defaults = network::defaults(loaded, topology, &network, &proxy, &carriers);
+    let defaults = network::defaults(loaded, topology, target, &network, &proxy, &carriers);
     let mut plan = Plan {
         name: spec.name.clone(),
         topology,
@@ -105,6 +108,7 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
         scaling,
         carriers,
         verify,
+        certificates: proxy::certificates(spec, target),
         artefacts: std::collections::BTreeMap::new(),
         defaults,
         warnings,
@@ -121,5 +125,15 @@ fn warn_of_call_limits(spec: &Spec, warnings: &mut Vec<String>) {
             "trunks.{name}.limits.calls: a BYE that passes by another instance than the one that counts the call ends nothing there; that \
              call counts until timers.call is over. Give the limit room, or shorten timers.call"
         ));
+    }
+}
+
+/// A peer compares the name that it connects to with those in the certificate (RFC 5922 §7.1).
+fn warn_of_tls_name(spec: &Spec, warnings: &mut Vec<String>) {
+    if spec.listen.tls.is_some() && spec.load_balancer.advertise.is_none() {
+        warnings.push(
+            "listen.tls: peers are told an address, which few certificates are for. Write load_balancer.advertise with the name in the certificate"
+                .to_owned(),
+        );
     }
 }

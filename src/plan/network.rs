@@ -5,8 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use sipedge_proxy::config::{Advertise, Config};
 
-use super::{Carrier, Defaulted, FlowTimeouts, HealthCheck, Network, Plan, Spreading, TargetKind, Topology, Zone};
-use crate::spec::{Duration, Loaded, Spec, Spreading as SpecSpreading};
+use super::proxy::probe;
+use super::{
+    Carrier, Defaulted, FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, Spreading, TargetKind, Topology,
+    Zone,
+};
+use crate::spec::{ADMIN_PORT, Duration, Loaded, Spec, Spreading as SpecSpreading, Trust};
 
 /// The VPC: the edge is alone in it, so any private range will do.
 const VPC: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 16);
@@ -16,18 +20,15 @@ const LAB_INGRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
 const LAB_NAT: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 20));
 const LAB_SINGLE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 30));
 
-/// TCP port of health and metrics on the private address.
-pub(super) const ADMIN_PORT: u16 = 8080;
-
 /// Milliseconds between health checks: 30 s is the NLB's default.
 const AWS_CHECK_MS: u32 = 30_000;
 
 /// In the lab a check costs nothing, and a deploy should take seconds.
 const LAB_CHECK_MS: u32 = 200;
 
-/// Idle timeouts in seconds: connection tracking of an instance's network interface before a reply; UDP through an NLB; NAT gateway
-/// (Amazon EC2, Elastic Load Balancing and VPC user guides, 2026-11).
-const FLOW_TIMEOUTS: FlowTimeouts = FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350 };
+/// Idle timeouts in seconds: connection tracking of an instance's network interface before a reply; UDP through an NLB; NAT gateway; TCP
+/// through either (Amazon EC2, Elastic Load Balancing and VPC user guides, 2026-11).
+const FLOW_TIMEOUTS: FlowTimeouts = FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350, tcp_s: 350 };
 
 /// New calls are taken for two health checks of 30 s after SIGTERM: until then the load balancer may send them.
 const AWS_ACCEPT: Duration = Duration::from_secs(60);
@@ -63,6 +64,7 @@ pub(super) fn network(spec: &Spec, topology: Topology, target: TargetKind) -> Ne
         zones,
         ingress_addresses,
         egress_addresses,
+        listeners: listeners(spec),
         spreading: match spec.load_balancer.spreading {
             SpecSpreading::SourceIp => Spreading::SourceIp,
             SpecSpreading::FiveTuple => Spreading::FiveTuple,
@@ -70,6 +72,13 @@ pub(super) fn network(spec: &Spec, topology: Topology, target: TargetKind) -> Ne
         health_check: HealthCheck { port: ADMIN_PORT, path: "/readyz".into(), interval_ms, healthy, unhealthy },
         flow_timeouts: FLOW_TIMEOUTS,
     }
+}
+
+/// Where `spec` listens.
+fn listeners(spec: &Spec) -> Vec<Listener> {
+    let protocol = if spec.listen.tcp { Protocol::TcpUdp } else { Protocol::Udp };
+    let tls = spec.listen.tls.iter().map(|tls| Listener { port: tls.port, protocol: Protocol::Tcp });
+    std::iter::once(Listener { port: spec.listen.port, protocol }).chain(tls).collect()
 }
 
 /// Letters of the zones that a region has for every account; three where there are as many.
@@ -110,6 +119,7 @@ pub(super) fn drain(spec: &Spec, topology: Topology, target: TargetKind) -> (Dur
 pub(super) fn defaults(
     loaded: &Loaded,
     topology: Topology,
+    target: TargetKind,
     network: &Network,
     proxy: &Config,
     carriers: &[Carrier],
@@ -121,6 +131,7 @@ pub(super) fn defaults(
         .defaults
         .iter()
         .filter(|default| !single || !of_load_balancer.contains(&default.setting.as_str()))
+        .filter(|default| is_of_use(spec, &default.setting))
         .cloned()
         .collect();
     let mut add = |setting: &str, value: String, reason: &str| {
@@ -152,7 +163,38 @@ pub(super) fn defaults(
             "works without DNS; a name lets the address change later",
         );
     }
+    if spec.listen.tcp_above.is_none() {
+        add(
+            "listen.tcp_above",
+            "never".into(),
+            "a peer that takes UDP alone would refuse a connection first for each large request",
+        );
+    }
     for (name, trunk) in &spec.trunks {
+        if let (true, None) = (spec.is_destination(name), &trunk.probe) {
+            let pool = trunk.destinations().len() > 1;
+            let (value, reason) = match probe(trunk, target) {
+                Some(figures) => {
+                    let value = format!(
+                        "every {}, down after {}, up after {}",
+                        figures.interval, figures.down_after, figures.up_after
+                    );
+                    (value, "another target of the pool takes the calls of one that is down")
+                }
+                None if pool => ("false".into(), "nobody stands at the lab's targets between verified calls"),
+                None => ("false".into(), "there is no other target that could take its calls"),
+            };
+            add(&format!("trunks.{name}.probe"), value, reason);
+        }
+        if trunk.trust.is_none() {
+            let (value, reason) = match trunk.data().filter(|data| data.trust.contains(&Trust::Identity)) {
+                Some(data) => ("[identity]", format!("{} vouches for its callers", data.title)),
+                None => {
+                    ("[]", "P-Asserted-Identity and internal headers are taken for true from nobody unasked".to_owned())
+                }
+            };
+            add(&format!("trunks.{name}.trust"), value.into(), &reason);
+        }
         let Some(data) = trunk.data() else { continue };
         if trunk.from.is_none() {
             let count =
@@ -176,6 +218,18 @@ pub(super) fn defaults(
     }
     defaults.sort_by(|a, b| a.setting.cmp(&b.setting));
     defaults
+}
+
+/// Whether a default of a trunk decides anything.
+fn is_of_use(spec: &Spec, setting: &str) -> bool {
+    let Some((name, setting)) = setting.strip_prefix("trunks.").and_then(|rest| rest.split_once('.')) else {
+        return true;
+    };
+    let pool = || spec.trunks.get(name).is_some_and(|trunk| trunk.destinations().len() > 1);
+    match setting {
+        "select" => spec.is_destination(name) && pool(),
+        _ => spec.is_destination(name),
+    }
 }
 
 /// Where the lab differs from AWS, each as one sentence. Empty for a plan on AWS.
@@ -208,6 +262,9 @@ pub fn lab_differences(plan: &Plan) -> Vec<String> {
     }
     if defaulted("drain.grace") {
         differences.push(format!("an instance that leaves stays for at most {grace}, on AWS for {AWS_GRACE}"));
+    }
+    if plan.defaults.iter().any(|default| default.setting.ends_with(".probe") && default.reason.contains("lab")) {
+        differences.push("pools are not probed unless the spec says so; on AWS they are".to_owned());
     }
     if balanced
         && plan.proxy.advertise == Advertise::Host(super::INGRESS_ADDRESS.into())

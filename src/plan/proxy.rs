@@ -4,14 +4,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 use sipedge_proxy::config::{
-    Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Streams,
-    Target as ProxyTarget, Timers, Trunk, VERSION,
+    self, Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Streams,
+    Timers, TlsListener, Trunk, VERSION,
 };
 
 use super::carriers::{used_address, used_ranges};
-use super::network::{ADMIN_PORT, drain};
-use super::{Carrier, INGRESS_ADDRESS, TargetKind, Topology};
-use crate::spec::{Refuse as SpecRefuse, Spec, Target};
+use super::network::drain;
+use super::{Carrier, Certificate, INGRESS_ADDRESS, TargetKind, Topology};
+use crate::spec::{
+    ADMIN_PORT, Probe, ProbeFigures, Refuse as SpecRefuse, Select, Spec, Target, Trunk as SpecTrunk, Trust,
+};
 
 /// Amazon's resolver at its link-local address, valid in every VPC (Amazon VPC User Guide, "DNS attributes for your VPC").
 const RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 253)), 53);
@@ -44,8 +46,13 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
             ingress_port: spec.listen.port,
             egress_port: if single { spec.listen.port } else { spec.egress.port },
             shards: 0,
-            tcp: false,
-            tls: None,
+            tcp: spec.listen.tcp,
+            tls: spec.listen.tls.as_ref().map(|tls| TlsListener {
+                port: tls.port,
+                certificate: certificate(spec, target, &tls.certificate),
+                client_roots: tls.client_roots.as_ref().map(|roots| certificate(spec, target, roots)),
+                require_client: tls.require_client,
+            }),
         },
         advertise: match (topology, target, &spec.load_balancer.advertise) {
             (Topology::SingleEc2, ..) => Advertise::Metadata,
@@ -60,7 +67,7 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
                 TargetKind::Aws => SecretRef::Ssm(format!("/sipedge/{}/token-keys", spec.name)),
             },
         },
-        trunks: trunks(spec, carriers),
+        trunks: trunks(spec, target, carriers),
         routes: spec.routes.iter().map(|route| Route { from: route.from.clone(), to: route.to.clone() }).collect(),
         refuse: match spec.refuse {
             SpecRefuse::Answer => Refuse::Answer,
@@ -75,13 +82,40 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
             call_ms: spec.timers.call.as_millis(),
         },
         budgets: Budgets { transactions: TRANSACTIONS, message_bytes: MESSAGE_BYTES, counted_calls: COUNTED_CALLS },
-        streams: Streams::default(),
+        streams: Streams { above_bytes: spec.listen.tcp_above, ..Streams::default() },
         drain: Drain { accept_ms: accept.as_millis(), grace_ms: grace.as_millis(), retry_after_s: RETRY_AFTER_S },
     }
 }
 
+/// Where the certificate of this name is.
+fn certificate(spec: &Spec, target: TargetKind, name: &str) -> SecretRef {
+    match target {
+        TargetKind::Lab => SecretRef::File(format!("certificate-{name}.pem")),
+        TargetKind::Aws => SecretRef::Ssm(format!("/sipedge/{}/certificates/{name}", spec.name)),
+    }
+}
+
+/// The certificates that `spec` names, with where they go.
+pub(super) fn certificates(spec: &Spec, target: TargetKind) -> Vec<Certificate> {
+    let mut shown: Vec<&String> = spec.listen.tls.iter().map(|tls| &tls.certificate).collect();
+    let of_trunks = spec.trunks.values().filter_map(|trunk| trunk.tls.as_ref());
+    shown.extend(of_trunks.clone().filter_map(|tls| tls.certificate.as_ref()));
+    let roots = spec.listen.tls.iter().filter_map(|tls| tls.client_roots.as_ref());
+    let roots: Vec<&String> = roots.chain(of_trunks.filter_map(|tls| tls.roots.as_ref())).collect();
+    spec.certificates
+        .iter()
+        .filter(|(name, _)| shown.contains(name) || roots.contains(name))
+        .map(|(name, settings)| Certificate {
+            name: name.clone(),
+            file: settings.file.clone(),
+            place: certificate(spec, target, name),
+            has_key: shown.contains(&name),
+        })
+        .collect()
+}
+
 /// The trunks. A range belongs to one trunk alone: to the one that routes lead from, if trunks share it.
-fn trunks(spec: &Spec, carriers: &[Carrier]) -> Vec<Trunk> {
+fn trunks(spec: &Spec, target: TargetKind, carriers: &[Carrier]) -> Vec<Trunk> {
     let mut claimed: Vec<IpNet> = Vec::new();
     let (sources, others): (Vec<_>, Vec<_>) = spec.trunks.iter().partition(|(name, _)| spec.is_source(name));
     let mut trunks: Vec<Trunk> = Vec::new();
@@ -89,27 +123,75 @@ fn trunks(spec: &Spec, carriers: &[Carrier]) -> Vec<Trunk> {
         let mut from = used_ranges(carriers, &trunk.ranges());
         from.retain(|range| !claimed.contains(range));
         claimed.extend(&from);
-        trunks.push(Trunk {
+        let trust = trunk.trusted_for();
+        let known = Trunk {
             from,
-            targets: match spec.is_destination(name) {
-                true => {
-                    let used = |target| ProxyTarget::new(used_target(carriers, target).to_string());
-                    trunk.destinations().iter().map(used).collect()
-                }
-                false => Vec::new(),
+            trust: config::Trust {
+                identity: trust.contains(&Trust::Identity),
+                internal_headers: trust.contains(&Trust::InternalHeaders),
             },
             limits: Limits { cps: trunk.limits.cps, calls: trunk.limits.calls },
             ..Trunk::new(name.clone())
-        });
+        };
+        trunks.push(if spec.is_destination(name) { destination(spec, target, carriers, trunk, known) } else { known });
     }
     trunks.sort_by(|a, b| a.name.cmp(&b.name));
     trunks
 }
 
+/// `known` with what calls to the trunk need.
+fn destination(spec: &Spec, target: TargetKind, carriers: &[Carrier], trunk: &SpecTrunk, known: Trunk) -> Trunk {
+    let secret = |name: &String| certificate(spec, target, name);
+    Trunk {
+        targets: trunk
+            .destinations()
+            .into_iter()
+            .map(|placed| config::Target {
+                uri: used_target(carriers, &placed.uri).to_string(),
+                priority: placed.priority,
+                weight: placed.weight,
+            })
+            .collect(),
+        select: match trunk.select {
+            Select::Weight => config::Select::Weight,
+            Select::CallId => config::Select::CallId,
+            Select::RoundRobin => config::Select::RoundRobin,
+            Select::All => config::Select::All,
+        },
+        failover: config::Failover { codes: trunk.failover.codes.clone(), attempts: trunk.failover.attempts },
+        probe: probe(trunk, target).map(|figures| config::Probe {
+            interval_ms: figures.interval.as_millis(),
+            timeout_ms: figures.timeout.as_millis(),
+            down_after: figures.down_after,
+            up_after: figures.up_after,
+            codes: figures.codes.unwrap_or_default(),
+            ..config::Probe::default()
+        }),
+        tls: trunk.tls.as_ref().map(|tls| config::TrunkTls {
+            certificate: tls.certificate.as_ref().map(secret),
+            roots: tls.roots.as_ref().map(secret),
+        }),
+        ..known
+    }
+}
+
+/// How the destinations of `trunk` are probed, if they are.
+///
+/// Left to itself, a pool is probed, since there is another target that can take its calls. Not so in the lab: nobody stands at its
+/// carriers' addresses between verified calls.
+pub(super) fn probe(trunk: &SpecTrunk, target: TargetKind) -> Option<ProbeFigures> {
+    match &trunk.probe {
+        Some(Probe::Figures(figures)) => Some(figures.clone()),
+        Some(Probe::Switch(true)) => Some(ProbeFigures::default()),
+        Some(Probe::Switch(false)) => None,
+        None => (target == TargetKind::Aws && trunk.destinations().len() > 1).then(ProbeFigures::default),
+    }
+}
+
 /// `target` with its address, if it has one, as this plan uses it.
 pub(super) fn used_target(carriers: &[Carrier], target: &Target) -> Target {
     match target.address() {
-        Some(address) => Target { host: used_address(carriers, address).to_string(), port: target.port },
+        Some(address) => Target { host: used_address(carriers, address).to_string(), ..target.clone() },
         None => target.clone(),
     }
 }

@@ -3,10 +3,15 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
+use sipedge_proxy::config::{SecretRef, Select, Trunk};
+
 use super::{Carrier, Plan, State, TargetKind, Topology, difference, lab_differences};
 
 /// Columns inside the picture's frame.
 const WIDTH: usize = 92;
+
+/// Targets of a pool in the picture; the table below it has all.
+const TARGETS_DRAWN: usize = 4;
 
 /// Column of the picture's right half.
 const HALF: usize = 48;
@@ -15,6 +20,8 @@ const HALF: usize = 48;
 pub fn render(plan: &Plan, deployed: Option<&Plan>) -> String {
     let mut text = format!("Plan of {}: {} on {}\n\n{}", plan.name, plan.topology, place(plan), picture(plan));
     section(&mut text, "Carriers", &carriers(plan));
+    section(&mut text, "Pools", &pools(plan));
+    section(&mut text, "Certificates", &certificates(plan));
     section(&mut text, "Smoke calls", &calls(plan));
     section(&mut text, "Defaults", &defaults_table(plan));
     section(&mut text, "The lab differs from AWS", &bullets(&lab_differences(plan)));
@@ -49,10 +56,7 @@ pub fn picture(plan: &Plan) -> String {
         lines.push(halves(&format!("   {}", cell(&from)), &format!("   {}", cell(&to))));
     }
     let out = if single { &ingress } else { &egress };
-    lines.push(halves(
-        &format!("     │ calls, UDP to port {}", listen.ingress_port),
-        &format!("     ▲ calls, UDP from {out}"),
-    ));
+    lines.push(halves(&format!("     │ calls, {}", doors(plan)), &format!("     ▲ calls from {out}")));
     lines.push(halves("     ▼", "     │"));
     lines.push(format!("┌{}┐", "─".repeat(WIDTH)));
     let region =
@@ -69,16 +73,14 @@ pub fn picture(plan: &Plan) -> String {
         lines.push(framed(&format!("  Elastic IP {ingress}, in and out")));
         lines.push(framed(&halves("    ▼", "    │")));
         lines.push(framed(&format!(
-            "  1 instance, UDP port {} both ways, health on port {}",
-            listen.ingress_port, plan.proxy.admin.port
+            "  1 instance, {}, UDP both ways, health on port {}",
+            doors(plan),
+            plan.proxy.admin.port
         )));
     } else {
         let check = &plan.network.health_check;
         lines.push(framed(&halves("    │", "    │")));
-        lines.push(framed(&halves(
-            &format!("  NLB {ingress}, UDP {}", listen.ingress_port),
-            &format!("  NAT gateway {egress}"),
-        )));
+        lines.push(framed(&halves(&format!("  NLB {ingress}, {}", doors(plan)), &format!("  NAT gateway {egress}"))));
         lines.push(framed(&halves(&format!("    │ by {}", spreading(plan)), "    ▲")));
         lines.push(framed(&halves(
             &format!("    ▼ health :{}{} every {}", check.port, check.path, millis(check.interval_ms)),
@@ -132,13 +134,42 @@ fn peers(plan: &Plan, sources: bool) -> Vec<String> {
         let carrier = plan.carriers.iter().find(|carrier| carrier.trunks.contains(&trunk.name));
         let title = carrier.map(|carrier| carrier.name.as_str()).filter(|name| *name != trunk.name);
         lines.push(title.map_or_else(|| trunk.name.clone(), |title| format!("{} ({title})", trunk.name)));
-        lines.push(if sources {
-            some_of(&trunk.from)
+        if sources {
+            lines.push(some_of(&trunk.from));
         } else {
-            trunk.targets.first().map(|target| target.uri.clone()).unwrap_or_default()
-        });
+            lines.extend(targets(trunk));
+        }
     }
     lines
+}
+
+/// The targets of a trunk, those of the best priority first; of a pool each with its priority.
+fn targets(trunk: &Trunk) -> Vec<String> {
+    if let [only] = trunk.targets.as_slice() {
+        return vec![only.uri.clone()];
+    }
+    let mut sorted: Vec<_> = trunk.targets.iter().collect();
+    sorted.sort_by_key(|target| target.priority);
+    let mut lines: Vec<String> = sorted
+        .iter()
+        .take(TARGETS_DRAWN)
+        .map(|target| {
+            let weight = if target.weight == 1 { String::new() } else { format!(", weight {}", target.weight) };
+            format!("{}. {}{weight}", target.priority, target.uri)
+        })
+        .collect();
+    if let Some(more) = sorted.len().checked_sub(TARGETS_DRAWN).filter(|more| *more > 0) {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+/// How calls may come in.
+fn doors(plan: &Plan) -> String {
+    let listen = &plan.proxy.listen;
+    let plain = if listen.tcp { "UDP+TCP" } else { "UDP" };
+    let tls = listen.tls.as_ref().map(|tls| format!(", TLS {}", tls.port)).unwrap_or_default();
+    format!("{plain} {}{tls}", listen.ingress_port)
 }
 
 fn some_of<T: Display>(items: &[T]) -> String {
@@ -177,6 +208,60 @@ fn carriers(plan: &Plan) -> String {
     table(&rows)
 }
 
+/// Trunks with more than one target: how one is chosen, and when another one is.
+fn pools(plan: &Plan) -> String {
+    let mut rows: Vec<[String; 3]> = Vec::new();
+    for trunk in plan.proxy.trunks.iter().filter(|trunk| trunk.targets.len() > 1) {
+        let select = match trunk.select {
+            Select::Weight => "one by weight",
+            Select::CallId => "one by Call-ID",
+            Select::RoundRobin => "one after the other",
+            Select::All => "all at once",
+        };
+        let codes: Vec<String> = trunk.failover.codes.iter().map(u16::to_string).collect();
+        let mut failover = format!(
+            "next on silence{}",
+            if codes.is_empty() { String::new() } else { format!(", {}", codes.join(", ")) }
+        );
+        failover.push_str(&format!("; at most {} tries", trunk.failover.attempts));
+        rows.push([trunk.name.clone(), select.to_owned(), failover]);
+        let mut sorted: Vec<_> = trunk.targets.iter().collect();
+        sorted.sort_by_key(|target| target.priority);
+        for target in sorted {
+            let place = format!("priority {}, weight {}", target.priority, target.weight);
+            rows.push([String::new(), place, target.uri.clone()]);
+        }
+        let probe = trunk.probe.as_ref().map_or_else(
+            || "none".to_owned(),
+            |probe| {
+                let (interval, timeout) = (millis(probe.interval_ms), millis(probe.timeout_ms));
+                format!(
+                    "every {interval}, answer within {timeout}, down after {}, up after {}",
+                    probe.down_after, probe.up_after
+                )
+            },
+        );
+        rows.push([String::new(), "probes".to_owned(), probe]);
+    }
+    table(&rows)
+}
+
+fn certificates(plan: &Plan) -> String {
+    let rows: Vec<[String; 3]> = plan
+        .certificates
+        .iter()
+        .map(|certificate| {
+            let place = match &certificate.place {
+                SecretRef::File(name) => format!("to the lab's secrets as {name}"),
+                SecretRef::Ssm(name) => format!("to SSM parameter {name}"),
+            };
+            let what = if certificate.has_key { "certificate and key" } else { "roots" };
+            [certificate.name.clone(), format!("{what} of {}", certificate.file), place]
+        })
+        .collect();
+    table(&rows)
+}
+
 fn heading(carrier: &Carrier) -> String {
     let others: Vec<&str> = carrier.trunks.iter().map(String::as_str).filter(|trunk| *trunk != carrier.name).collect();
     if others.is_empty() { carrier.name.clone() } else { format!("{} ({})", carrier.name, others.join(", ")) }
@@ -188,7 +273,7 @@ fn calls(plan: &Plan) -> String {
         .calls
         .iter()
         .map(|call| {
-            let uri = format!("sip:{}@{}", call.number, call.request_uri_host);
+            let uri = format!("sip:{}@{}", call.number, some_of(&call.request_uri_hosts));
             [format!("{} → {}", call.from, call.to), uri, format!("set up within {}", millis(plan.verify.max_setup_ms))]
         })
         .collect();

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
-use sipedge_proxy::config::Config;
+use sipedge_proxy::config::{Config, SecretRef};
 
-use crate::spec::Defaulted;
+use crate::spec::{Defaulted, Transport};
 
 /// Everything that a target needs to create one topology of one edge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Plan {
     pub carriers: Vec<Carrier>,
     /// What the smoke call expects.
     pub verify: VerifyPlan,
+    /// Certificates that `deploy` puts where the configuration says they are.
+    pub certificates: Vec<Certificate>,
     /// Files by name (`user-data.tftpl`, `load-balanced.auto.tfvars.json`, `hand-off.md`, …), as `deploy` writes them.
     pub artefacts: BTreeMap<String, String>,
     /// Settings that the spec left out.
@@ -100,6 +102,8 @@ pub struct Network {
     pub ingress_addresses: Vec<IpAddr>,
     /// Egress Elastic IPs (single-ec2: the same as ingress). Empty when only AWS will know them.
     pub egress_addresses: Vec<IpAddr>,
+    /// Where the NLB listens (single-ec2: what the security group lets in).
+    pub listeners: Vec<Listener>,
     /// How the NLB spreads flows.
     pub spreading: Spreading,
     /// Health check of the NLB's target group.
@@ -117,6 +121,30 @@ pub struct Zone {
     pub public_subnet: Ipv4Net,
     /// Private subnet: instances behind the NLB.
     pub private_subnet: Ipv4Net,
+}
+
+/// One listener of the NLB, with a target group of the same protocol and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Port, also that of the targets.
+    pub port: u16,
+    /// What it takes.
+    pub protocol: Protocol,
+}
+
+/// Protocol of a listener. UDP and TCP on one port are one listener (Elastic Load Balancing, "Listeners for your Network Load
+/// Balancers"); TLS is TCP, since it ends on the instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// UDP alone.
+    #[serde(rename = "UDP")]
+    Udp,
+    /// TCP alone.
+    #[serde(rename = "TCP")]
+    Tcp,
+    /// Both.
+    #[serde(rename = "TCP_UDP")]
+    TcpUdp,
 }
 
 /// How the NLB chooses the target of a new flow.
@@ -144,7 +172,7 @@ pub struct HealthCheck {
     pub unhealthy: u32,
 }
 
-/// Idle timeouts of UDP flows, in seconds.
+/// Idle timeouts of flows, in seconds; of UDP flows unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowTimeouts {
     /// A flow that has seen packets in one direction only.
@@ -153,6 +181,8 @@ pub struct FlowTimeouts {
     pub replied_s: u32,
     /// A flow through the NAT gateway.
     pub nat_s: u32,
+    /// An established TCP connection, through either.
+    pub tcp_s: u32,
 }
 
 /// Size of the autoscaling group; single-ec2: 1 and 1.
@@ -186,6 +216,19 @@ pub struct CarrierRange {
     pub used: IpNet,
 }
 
+/// A certificate, or roots: where it is before a deploy and where after. What is in it stands in no plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Its name in the spec.
+    pub name: String,
+    /// The PEM file, as the spec names it: relative to the spec.
+    pub file: String,
+    /// Where instances find it.
+    pub place: SecretRef,
+    /// Whether it has to have a private key: it is shown to peers. Otherwise it is roots.
+    pub has_key: bool,
+}
+
 /// A domain that the edge sends calls to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarrierDomain {
@@ -215,8 +258,8 @@ pub struct VerifyCall {
     pub caller: Endpoint,
     /// Namespace and addresses of the called side; the edge may choose any of the addresses.
     pub callee: Vec<Endpoint>,
-    /// Host (and port, when the target has one) that the Request-URI must have at the destination.
-    pub request_uri_host: String,
+    /// Host (and port, when the target has one) that the Request-URI must have at the destination: one of these, each of a target.
+    pub request_uri_hosts: Vec<String>,
     /// User part of the called number.
     pub number: String,
 }
@@ -228,4 +271,6 @@ pub struct Endpoint {
     pub namespace: String,
     /// Socket address.
     pub address: std::net::SocketAddr,
+    /// How calls arrive there; a caller chooses for itself.
+    pub transport: Transport,
 }

@@ -6,7 +6,7 @@ use sipedge_proxy::config::Config;
 
 use super::proxy::used_target;
 use super::{Carrier, Endpoint, TargetKind, VerifyCall, VerifyPlan};
-use crate::spec::Spec;
+use crate::spec::{Select, Spec, Target, Transport, Trunk};
 
 /// SIP's port, where carriers send from and listen (RFC 3261 §19.1.2).
 const SIP_PORT: u16 = 5060;
@@ -19,20 +19,23 @@ pub(super) fn verify(spec: &Spec, target: TargetKind, carriers: &[Carrier], prox
     let calls = spec.routes.iter().filter_map(|route| {
         let source = carriers.iter().find(|carrier| carrier.trunks.contains(&route.from))?;
         let destination = carriers.iter().find(|carrier| carrier.trunks.contains(&route.to))?;
-        let goal = used_target(carriers, spec.trunks.get(&route.to)?.destinations().first()?);
-        let resolved =
-            destination.domains.iter().find(|domain| domain.name == goal.host).map(|domain| domain.addresses.clone());
-        let addresses = match goal.address() {
-            Some(address) if target == TargetKind::Lab => vec![address],
-            _ => resolved.unwrap_or_default(),
-        };
-        let callee: Vec<Endpoint> = addresses
-            .iter()
-            .map(|address| Endpoint {
+        let goals: Vec<Target> = first_choice(spec.trunks.get(&route.to)?);
+        let goals: Vec<Target> = goals.iter().map(|goal| used_target(carriers, goal)).collect();
+        let mut callee: Vec<Endpoint> = Vec::new();
+        for goal in &goals {
+            let resolved = || destination.domains.iter().find(|domain| domain.name == goal.host);
+            let addresses = match goal.address() {
+                Some(address) if target == TargetKind::Lab => vec![address],
+                _ => resolved().map(|domain| domain.addresses.clone()).unwrap_or_default(),
+            };
+            let endpoint = |address| Endpoint {
                 namespace: destination.name.clone(),
-                address: SocketAddr::new(*address, goal.port.unwrap_or(SIP_PORT)),
-            })
-            .collect();
+                address: SocketAddr::new(address, goal.usual_port()),
+                transport: goal.usual_transport(),
+            };
+            callee.extend(addresses.into_iter().map(endpoint));
+        }
+        let addresses: Vec<IpAddr> = callee.iter().map(|callee| callee.address.ip()).collect();
         let from = &proxy.trunks.iter().find(|trunk| trunk.name == route.from)?.from;
         let callers: Vec<IpAddr> = from.iter().flat_map(|range| range.hosts().take(addresses.len() + 1)).collect();
         let own = callers.iter().find(|caller| !addresses.contains(caller));
@@ -43,11 +46,22 @@ pub(super) fn verify(spec: &Spec, target: TargetKind, carriers: &[Carrier], prox
         Some(VerifyCall {
             from: route.from.clone(),
             to: route.to.clone(),
-            caller: Endpoint { namespace: source.name.clone(), address: caller },
+            caller: Endpoint { namespace: source.name.clone(), address: caller, transport: Transport::Udp },
             callee,
-            request_uri_host: goal.port.map_or_else(|| goal.host.clone(), |port| format!("{}:{port}", goal.host)),
+            request_uri_hosts: goals
+                .iter()
+                .map(|goal| goal.port.map_or_else(|| goal.host.clone(), |port| format!("{}:{port}", goal.host)))
+                .collect(),
             number: spec.verify.number.clone(),
         })
     });
     VerifyPlan { calls: calls.collect(), max_setup_ms: spec.verify.max_setup.as_millis() }
+}
+
+/// The targets of which a call takes one when all are up: those of the best priority, without spares.
+fn first_choice(trunk: &Trunk) -> Vec<Target> {
+    let destinations = trunk.destinations();
+    let best = destinations.iter().map(|target| target.priority).min();
+    let chosen = destinations.into_iter().filter(|target| Some(target.priority) == best);
+    chosen.filter(|target| trunk.select != Select::Weight || target.weight > 0).map(|target| target.uri).collect()
 }

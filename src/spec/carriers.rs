@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::types::Trust;
+
 /// A carrier's published signalling addresses and habits.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +31,9 @@ pub struct CarrierData {
     /// The domain of the examples, which nobody can reach.
     #[serde(default)]
     pub placeholder_domain: Option<String>,
+    /// What its word is taken for.
+    #[serde(default)]
+    pub trust: Vec<Trust>,
     /// New calls per second that it takes from one source address.
     #[serde(default)]
     pub max_cps: Option<u32>,

@@ -23,15 +23,19 @@ pub use checks::stale_carriers;
 pub use report::{Finding, Severity, SpecErrors};
 pub use schema::{Defaulted, schema};
 pub use types::{
-    Aws, Drain, Egress, Limits, Listen, LoadBalancer, Refuse, Route, Scaling, Spec, Spreading, Timers, Trunk, VERSION,
+    Aws, Certificate, Drain, Egress, Failover, Limits, Listen, LoadBalancer, PlacedTarget, PoolTarget, Probe,
+    ProbeFigures, Refuse, Route, Scaling, Select, Spec, Spreading, Timers, TlsListen, Trunk, TrunkTls, Trust, VERSION,
     Verify,
 };
-pub use values::{Duration, Fault, Target};
+pub use values::{Duration, Fault, Target, Transport};
 
 use report::What;
 
 /// Bytes that a spec may have. A large one has a few kilobytes; more is some other file.
 const MAX_BYTES: u64 = 1024 * 1024;
+
+/// TCP port of the instances' health and metrics, on their private addresses. No listener may have it.
+pub(crate) const ADMIN_PORT: u16 = 8080;
 
 /// Findings that one report has at most: who has more has the wrong file.
 const MAX_FINDINGS: usize = 200;
@@ -180,7 +184,16 @@ mod tests {
     /// Whatever is wrong with single values, the rest is read, so that one report names structural and other mistakes.
     #[test]
     fn what_is_not_sound_does_not_hide_the_rest() {
-        let text = include_str!("../../examples/by-hand.yaml");
+        for text in [
+            include_str!("../../examples/by-hand.yaml"),
+            include_str!("../../examples/failover.yaml"),
+            include_str!("../../examples/tls.yaml"),
+        ] {
+            each_line_replaced(text);
+        }
+    }
+
+    fn each_line_replaced(text: &str) {
         let lines: Vec<&str> = text.lines().collect();
         for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(':') && !line.starts_with('#'))
         {

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::carriers::{self, CarrierData};
-use super::types::{Spec, Trunk};
+use super::types::{PlacedTarget, PoolTarget, Spec, Trunk, Trust};
 use super::values::Target;
 
 /// The network of a peer. Trunks with the same carrier, or with the same ranges by hand, share one.
@@ -66,7 +66,7 @@ impl Trunk {
         let published =
             || self.data().into_iter().flat_map(|data| data.ranges.iter().map(|range| range.range)).collect();
         let mut ranges: Vec<IpNet> = by_hand.unwrap_or_else(published);
-        for address in self.targets.iter().flatten().filter_map(Target::address) {
+        for address in self.targets.iter().flatten().filter_map(|target| target.uri().address()) {
             if !ranges.iter().any(|range| range.contains(&address)) {
                 ranges.push(IpNet::from(address));
             }
@@ -75,13 +75,20 @@ impl Trunk {
     }
 
     /// Where calls to it go: `targets`, else `domain`, else the carrier's one domain.
-    pub fn destinations(&self) -> Vec<Target> {
-        let by_domain = || {
-            let common = self.data().and_then(|data| data.domain.as_deref());
-            let host = self.domain.as_deref().or(common);
-            host.map(|host| Target { host: host.to_ascii_lowercase(), port: None }).into_iter().collect()
-        };
-        self.targets.clone().unwrap_or_else(by_domain)
+    pub fn destinations(&self) -> Vec<PlacedTarget> {
+        if let Some(targets) = &self.targets {
+            return targets.iter().map(PoolTarget::placed).collect();
+        }
+        let common = self.data().and_then(|data| data.domain.as_deref());
+        let host = self.domain.as_deref().or(common);
+        let target = host.map(|host| Target { host: host.to_ascii_lowercase(), port: None, transport: self.transport });
+        target.map(PlacedTarget::new).into_iter().collect()
+    }
+
+    /// What its word is taken for: `trust`, else what the carrier's is.
+    pub fn trusted_for(&self) -> Vec<Trust> {
+        let usual = || self.data().map(|data| data.trust.clone()).unwrap_or_default();
+        self.trust.clone().unwrap_or_else(usual)
     }
 }
 

@@ -7,6 +7,7 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::structure::variant;
 use super::tree::{Node, Path};
 use super::types::Spec;
 
@@ -53,8 +54,18 @@ fn collect_defaults(schema: &Json, node: Option<&Node>, document: &Node, path: &
         let value = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
         found.push(Defaulted { setting: path.to_string(), value, reason: reason.to_owned() });
     }
+    let schema = node.and_then(|node| variant(schema, &node.value)).unwrap_or(schema);
+    // What is optional and has no default is not there at all, nor is what is below it.
+    if node.is_none() && schema.get("default").is_none() {
+        return;
+    }
     for (key, property) in schema.get("properties").and_then(Json::as_object).into_iter().flatten() {
         let path = path.key(key);
         collect_defaults(property, document.at(&path), document, &path, found);
+    }
+    let each = schema.get("additionalProperties").filter(|each| each.is_object());
+    for (each, key) in each.into_iter().flat_map(|each| document.keys(path).into_iter().map(move |key| (each, key))) {
+        let path = path.key(key);
+        collect_defaults(each, document.at(&path), document, &path, found);
     }
 }

@@ -29,6 +29,9 @@ impl Structure {
     /// Checks `node` against `schema`. Returns the value with all that is not sound replaced by examples, so that it can be read on.
     pub(crate) fn check(&mut self, node: &Node, schema: &Json, path: &Path) -> Json {
         let kind = schema.get("type").and_then(Json::as_str);
+        if let Some(variant) = variant(schema, &node.value) {
+            return self.check(node, variant, path);
+        }
         let choices = choices(schema);
         let result = if node.value == Value::Null {
             Err(no_value(kind, path))
@@ -42,6 +45,7 @@ impl Structure {
                 (Some("integer"), Value::Integer(number)) => check_number(*number, schema),
                 (Some("boolean"), Value::Bool(flag)) => Ok(Json::from(*flag)),
                 (Some(kind), value) => Err(wrong_type(kind, value, schema)),
+                (None, value) if schema.get("anyOf").is_some() => Err(no_variant(value, schema)),
                 (None, _) => Ok(Json::Null),
             }
         };
@@ -133,6 +137,20 @@ impl Structure {
         let of = schema.get("items").unwrap_or(&Json::Null);
         items.iter().enumerate().map(|(index, item)| self.check(item, of, &path.index(index))).collect()
     }
+}
+
+/// The schema for `value` where values of several types may stand.
+pub(crate) fn variant<'a>(schema: &'a Json, value: &Value) -> Option<&'a Json> {
+    let kind = match value {
+        Value::Bool(_) => "boolean",
+        Value::Integer(_) => "integer",
+        Value::Text(_) => "string",
+        Value::List(_) => "array",
+        Value::Map(_) => "object",
+        Value::Null | Value::Float(_) => return None,
+    };
+    let variants = schema.get("anyOf").and_then(Json::as_array)?;
+    variants.iter().find(|variant| variant.get("type").and_then(Json::as_str) == Some(kind))
 }
 
 /// The known name that `name` is probably meant to be.
@@ -253,16 +271,30 @@ fn no_value(kind: Option<&str>, path: &Path) -> What {
     What::error("spec::no-value", format!("`{path}` has no value"), help)
 }
 
-fn wrong_type(kind: &str, value: &Value, schema: &Json) -> What {
-    let format = schema.get("format").and_then(Json::as_str).unwrap_or_default();
-    let needed = match (kind, format) {
+/// What a value of this type is called.
+fn needed(kind: &str, format: &str) -> &'static str {
+    match (kind, format) {
         ("object", _) => "a map of settings",
         ("array", _) => "a list",
         ("integer", _) => "a whole number",
         ("boolean", _) => "true or false",
         (_, "duration") => "a duration",
+        (_, "sip-uri") => "a SIP URI",
         _ => "a text",
-    };
+    }
+}
+
+fn no_variant(value: &Value, schema: &Json) -> What {
+    let text = |variant: &Json, key: &str| variant.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
+    let variants = schema.get("anyOf").and_then(Json::as_array).into_iter().flatten();
+    let needed: Vec<&str> = variants.map(|variant| needed(&text(variant, "type"), &text(variant, "format"))).collect();
+    let needed = needed.join(" or ");
+    What::error("spec::type", format!("{} stands where {needed} is needed", article(value)), format!("write {needed}"))
+}
+
+fn wrong_type(kind: &str, value: &Value, schema: &Json) -> What {
+    let format = schema.get("format").and_then(Json::as_str).unwrap_or_default();
+    let needed = needed(kind, format);
     let help = match (kind, value) {
         ("string", Value::Integer(number)) if format == "duration" => {
             format!("write {number}s for seconds, {number}ms for milliseconds")

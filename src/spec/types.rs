@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Duration, Target};
+use super::values::{Duration, Target, Transport};
 
 /// The format that this build reads.
 pub const VERSION: u32 = 1;
@@ -57,6 +57,10 @@ pub struct Spec {
     /// The smoke call.
     #[serde(default)]
     pub verify: Verify,
+    /// Certificates for TLS, by name. What is in them stays out of every plan: `deploy` puts them where the secrets are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("propertyNames" = {"format": "trunk-name", "pattern": "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"}))]
+    pub certificates: BTreeMap<String, Certificate>,
 }
 
 /// The AWS account and region.
@@ -79,6 +83,7 @@ pub struct Aws {
 /// A peer: where its calls come from, and where calls to it go.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = serde_json::json!({}))]
 pub struct Trunk {
     /// A carrier whose signalling ranges sipedge knows: `twilio`, `telnyx`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,17 +93,164 @@ pub struct Trunk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", extend("format" = "host-name"))]
     pub domain: Option<String>,
+    /// How calls to `domain` go: `udp`, `tcp` or `tls`. Short for `;transport=` at a target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Transport")]
+    pub transport: Option<Transport>,
     /// Source ranges, by hand; they replace the carrier's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<String>", length(min = 1), extend("items" = {"type": "string", "format": "cidr", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$", "examples": ["192.0.2.0/24"]}))]
     pub from: Option<Vec<IpNet>>,
-    /// SIP URIs that calls to this trunk go to, by hand, in place of `domain`. In this version the first is used.
+    /// Where calls to this trunk go, by hand, in place of `domain`: each a SIP URI, or a map of `uri`, `priority` and `weight`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Vec<Target>", length(min = 1))]
-    pub targets: Option<Vec<Target>>,
+    #[schemars(with = "Vec<PoolTarget>", length(min = 1))]
+    pub targets: Option<Vec<PoolTarget>>,
+    /// Which target a call takes among those of the best priority: by `weight`, by `call-id`, by turns (`round-robin`), or `all` at once.
+    #[serde(default)]
+    #[schemars(extend("x-reason" = "shares as the weights say, and every instance takes the same target for one call"))]
+    pub select: Select,
+    /// When a call in set-up goes on to the next destination.
+    #[serde(default)]
+    pub failover: Failover,
+    /// OPTIONS to each destination, to see whether it is there: `true`, `false`, or a map of figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Probe")]
+    pub probe: Option<Probe>,
+    /// Certificates for TLS to this trunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TrunkTls")]
+    pub tls: Option<TrunkTls>,
+    /// What this trunk's word is taken for. What it is not trusted for is removed from its messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<Trust>")]
+    pub trust: Option<Vec<Trust>>,
     /// Admission limits of each instance, for calls from this trunk and for calls to it.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// A place that calls to a trunk go to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(example = &"sip:pbx.example.com")]
+pub enum PoolTarget {
+    /// A SIP URI, of priority 1 and weight 1.
+    Uri(Target),
+    /// A SIP URI with its place in the pool.
+    Placed(PlacedTarget),
+}
+
+/// A target with its place in the pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlacedTarget {
+    /// `sip:HOST` or `sip:HOST:PORT`, with `;transport=udp`, `tcp` or `tls` or without.
+    pub uri: Target,
+    /// Lower ones first; the next only when none of the lower ones is left.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 100), extend("x-reason" = "one rank unless the spec has more"))]
+    pub priority: u16,
+    /// Share of the calls among targets of one priority. 0: only when the others are down.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1_000), extend("x-reason" = "equal shares"))]
+    pub weight: u16,
+}
+
+/// Which target a call takes among those of the best priority.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Select {
+    /// By weight.
+    #[default]
+    Weight,
+    /// By a hash of the Call-ID: a target that comes or goes moves its own share of the calls alone.
+    CallId,
+    /// By turns.
+    RoundRobin,
+    /// All at the same time; the first that answers gets the call (RFC 3261 §16.6).
+    All,
+}
+
+/// When a call in set-up goes on to the next destination. It always does when nothing answers or the transport fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Failover {
+    /// Response codes on which it does, 400 to 599. What the callee decides, such as 486, may not be among them.
+    #[schemars(
+        extend("items" = {"type": "integer", "minimum": 400, "maximum": 599, "examples": [503]}, "x-reason" = "503 asks for another server (RFC 3263 §4.3); other codes are an answer")
+    )]
+    pub codes: Vec<u16>,
+    /// Destinations that one call tries at most.
+    #[schemars(range(min = 1, max = 10), extend("x-reason" = "three that are silent for 5 s each are as long as a caller waits"))]
+    pub attempts: u8,
+}
+
+/// OPTIONS to each destination of a trunk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(example = true)]
+pub enum Probe {
+    /// `true`: with the usual figures; `false`: none.
+    Switch(bool),
+    /// With these figures.
+    Figures(ProbeFigures),
+}
+
+/// How destinations are probed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProbeFigures {
+    /// Time between two probes of one destination, varied by 10 % so that instances do not probe in step.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h", "x-reason" = "a destination that is gone is noticed within a minute, and one OPTIONS in 30 s per instance is no load"))]
+    pub interval: Duration,
+    /// Time for the answer.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "32s", "x-reason" = "an OPTIONS is sent four times within it (RFC 3261 §17.1.2.2)"))]
+    pub timeout: Duration,
+    /// Failures in a row that mark a destination down.
+    #[schemars(range(min = 1, max = 100), extend("x-reason" = "one lost packet is no failure"))]
+    pub down_after: u8,
+    /// Successes in a row that mark it up.
+    #[schemars(range(min = 1, max = 100), extend("x-reason" = "a server that has just started is left alone for an interval"))]
+    pub up_after: u8,
+    /// Codes that count as success. Absent: every final response but 408 and 5xx.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<u16>", length(min = 1), extend("items" = {"type": "integer", "minimum": 200, "maximum": 699, "examples": [200]}))]
+    pub codes: Option<Vec<u16>>,
+}
+
+/// Certificates for TLS to a trunk, each by its name under `certificates`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrunkTls {
+    /// The edge's client certificate, for a trunk that asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1))]
+    pub certificate: Option<String>,
+    /// Roots that the trunk's certificate has to come from, in place of the public ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1))]
+    pub roots: Option<String>,
+}
+
+/// What a trunk's word may be taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(example = &"identity")]
+pub enum Trust {
+    /// P-Asserted-Identity (RFC 3325).
+    Identity,
+    /// The `X-` headers by which an edge and its PBX tell flows apart, such as `X-Store-Domain`.
+    InternalHeaders,
+}
+
+/// A PEM file on the machine that deploys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(example = serde_json::json!({"file": "edge.pem"}))]
+pub struct Certificate {
+    /// The file, relative to this one: certificate, chain and private key, or roots alone.
+    #[schemars(length(min = 1), example = &"edge.pem")]
+    pub file: String,
 }
 
 /// Admission limits. Absent: no limit.
@@ -132,9 +284,41 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
-    /// UDP port on which requests arrive.
+    /// UDP port on which requests arrive, and TCP port unless `tcp` is false.
     #[schemars(range(min = 1, max = 65_535), extend("x-reason" = "SIP's registered port (RFC 3261 §19.1.2)"))]
     pub port: u16,
+    /// Whether SIP over TCP is taken on the same port.
+    #[schemars(extend("x-reason" = "a SIP server takes UDP and TCP (RFC 3261 §18); a large INVITE may need it"))]
+    pub tcp: bool,
+    /// Requests of more bytes than this go by TCP where the target leaves the transport open, and by UDP when TCP is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(min = 500, max = 65_535))]
+    pub tcp_above: Option<u32>,
+    /// SIP over TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TlsListen")]
+    pub tls: Option<TlsListen>,
+}
+
+/// SIP over TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsListen {
+    /// TCP port.
+    #[serde(default = "tls_port")]
+    #[schemars(range(min = 1, max = 65_535), extend("x-reason" = "the registered port of SIP over TLS (RFC 3261 §19.1.2)"))]
+    pub port: u16,
+    /// The edge's certificate, by its name under `certificates`.
+    #[schemars(length(min = 1), example = &"edge")]
+    pub certificate: String,
+    /// Roots that clients' certificates have to come from, by their name under `certificates`. Absent: none is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1))]
+    pub client_roots: Option<String>,
+    /// Whether a client without a certificate is turned away.
+    #[serde(default)]
+    #[schemars(extend("x-reason" = "carriers are known by their addresses; few show a certificate"))]
+    pub require_client: bool,
 }
 
 /// Where requests of the edge leave.
@@ -255,7 +439,58 @@ fn default_profile() -> String {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { port: 5060 }
+        Self { port: 5060, tcp: true, tcp_above: None, tls: None }
+    }
+}
+
+fn tls_port() -> u16 {
+    5061
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl PoolTarget {
+    /// It with its place in the pool.
+    pub fn placed(&self) -> PlacedTarget {
+        match self {
+            Self::Uri(uri) => PlacedTarget::new(uri.clone()),
+            Self::Placed(placed) => placed.clone(),
+        }
+    }
+
+    /// Its URI.
+    pub fn uri(&self) -> &Target {
+        match self {
+            Self::Uri(uri) => uri,
+            Self::Placed(placed) => &placed.uri,
+        }
+    }
+}
+
+impl PlacedTarget {
+    /// `uri` with the usual priority and weight.
+    pub fn new(uri: Target) -> Self {
+        Self { uri, priority: one(), weight: one() }
+    }
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self { codes: vec![503], attempts: 3 }
+    }
+}
+
+impl Default for ProbeFigures {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(4),
+            down_after: 2,
+            up_after: 2,
+            codes: None,
+        }
     }
 }
 

@@ -12,13 +12,55 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(u32);
 
-/// Where calls go: `sip:HOST`, `sip:HOST:PORT`, with `;transport=udp` or without.
+/// Where calls go: `sip:HOST`, `sip:HOST:PORT`, with `;transport=udp`, `tcp` or `tls` or without.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// Host name in lower case, or IPv4 address.
     pub host: String,
     /// Port, when the URI has one.
     pub port: Option<u16>,
+    /// Transport, when the URI has one. Without it DNS decides (RFC 3263 §4.1), and for an address it is UDP.
+    pub transport: Option<Transport>,
+}
+
+/// How a message travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+}
+
+impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+
+    /// As a URI parameter and the spec write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+
+    /// Its port where none is named (RFC 3261 §19.1.2).
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 5060,
+            Self::Tls => 5061,
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// Why a value does not have its form, and what to write.
@@ -111,7 +153,13 @@ impl FromStr for Target {
             return Err(Fault::new(format!("`{text}` is no SIP URI"), format!("write sip:{text}")));
         };
         match scheme {
-            "sips" => return Err(Fault::new("targets over TLS are not there yet", "write sip: for UDP")),
+            "sips" => {
+                let place = rest.split(';').next().unwrap_or_default();
+                return Err(Fault::new(
+                    "a sips: URI promises TLS on every hop to the callee's phone, which nobody behind the next hop has to keep",
+                    format!("write sip:{place};transport=tls for TLS to the next hop"),
+                ));
+            }
             "tel" => {
                 return Err(Fault::new(
                     "a tel: URI names a number and no place to send calls to",
@@ -121,21 +169,23 @@ impl FromStr for Target {
             _ => {}
         }
         let (place, parameters) = rest.split_once(';').unwrap_or((rest, ""));
+        let mut transport = None;
         for parameter in parameters.split(';').filter(|parameter| !parameter.is_empty()) {
-            match parameter {
-                "transport=udp" => {}
-                "transport=tls" => {
-                    return Err(Fault::new("targets over TLS are not there yet", "leave the transport out: UDP"));
-                }
-                "transport=tcp" => {
-                    return Err(Fault::new("targets over TCP are not there yet", "leave the transport out: UDP"));
-                }
-                other => {
-                    return Err(Fault::new(
-                        format!("the URI parameter `{other}` has no meaning here"),
-                        format!("write sip:{place}"),
-                    ));
-                }
+            let Some(name) = parameter.strip_prefix("transport=") else {
+                return Err(Fault::new(
+                    format!("the URI parameter `{parameter}` has no meaning here"),
+                    format!("write sip:{place}"),
+                ));
+            };
+            let known = Transport::ALL.into_iter().find(|known| known.as_str() == name);
+            let Some(known) = known else {
+                return Err(Fault::new(
+                    format!("the transport `{name}` is not there"),
+                    format!("write sip:{place};transport=tcp, or udp or tls"),
+                ));
+            };
+            if transport.replace(known).is_some() {
+                return Err(Fault::new("the URI has two transports", format!("write sip:{place};transport={name}")));
             }
         }
         if let Some((user, host)) = place.rsplit_once('@') {
@@ -163,16 +213,17 @@ impl FromStr for Target {
         if host.parse::<Ipv4Addr>().is_err() {
             host_name(host)?;
         }
-        Ok(Self { host: host.into(), port })
+        Ok(Self { host: host.into(), port, transport })
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            Some(port) => write!(f, "sip:{}:{port}", self.host),
-            None => write!(f, "sip:{}", self.host),
+        write!(f, "sip:{}", self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
         }
+        self.transport.map_or(Ok(()), |transport| write!(f, ";transport={transport}"))
     }
 }
 
@@ -180,6 +231,16 @@ impl Target {
     /// The address, when the host is one.
     pub fn address(&self) -> Option<IpAddr> {
         self.host.parse().ok()
+    }
+
+    /// The transport that calls to it take when DNS says nothing else.
+    pub fn usual_transport(&self) -> Transport {
+        self.transport.unwrap_or(Transport::Udp)
+    }
+
+    /// The port that calls to it take when DNS says nothing else.
+    pub fn usual_port(&self) -> u16 {
+        self.port.unwrap_or(self.usual_transport().default_port())
     }
 }
 
@@ -405,9 +466,13 @@ mod tests {
     }
 
     #[test]
-    fn targets_keep_host_and_port() {
-        assert_eq!("sip:a.example".parse::<Target>().unwrap(), Target { host: "a.example".into(), port: None });
-        assert_eq!("SIP:A.example:5062;transport=UDP".parse::<Target>().unwrap().to_string(), "sip:a.example:5062");
+    fn targets_keep_host_port_and_transport() {
+        let read = |text: &str| text.parse::<Target>().unwrap();
+        assert_eq!(read("sip:a.example"), Target { host: "a.example".into(), port: None, transport: None });
+        assert_eq!(read("SIP:A.example:5062;transport=UDP").to_string(), "sip:a.example:5062;transport=udp");
+        for (text, port) in [("sip:a.example", 5060), ("sip:a.example;transport=tls", 5061), ("sip:a.example:7", 7)] {
+            assert_eq!((read(text).to_string(), read(text).usual_port()), (text.to_owned(), port));
+        }
         for text in [
             "a.example",
             "sips:a.example",
@@ -415,6 +480,8 @@ mod tests {
             "sip:bob@a.example",
             "sip:a.example:0",
             "sip:a.example;lr",
+            "sip:a.example;transport=sctp",
+            "sip:a.example;transport=tcp;transport=tls",
             "sip:",
             "sip:a_b",
         ] {

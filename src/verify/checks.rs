@@ -18,6 +18,7 @@ use super::report::{CallReport, Check, LadderMessage};
 use super::sheet::{Failure, Sheet};
 use super::trace::Trace;
 use crate::plan::VerifyCall;
+use crate::spec::Transport;
 
 /// How long nothing has to come until silence is believed. The paths that are tried take single milliseconds.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -81,6 +82,8 @@ pub(super) fn conclude(sheet: &Sheet, same_carrier: bool) -> Vec<Check> {
 pub(super) struct Scene {
     pub(super) call: VerifyCall,
     pub(super) addresses: Addresses,
+    /// What the caller speaks.
+    pub(super) transport: Transport,
     pub(super) names: BTreeMap<String, IpAddr>,
     /// Whether the edge is set to refuse in silence.
     pub(super) silent: bool,
@@ -96,11 +99,15 @@ pub(super) struct Scene {
 }
 
 impl Scene {
+    fn new_invite(&self) -> Invite {
+        Invite { transport: self.transport, ..Invite::new(self.addresses.ingress, &self.call.number) }
+    }
+
     /// Has each callee that may call send the edge an INVITE which goes no further, and waits for the answers. Its flow to the edge is
     /// then older than any that the edge opens to it, as with a carrier that calls both ways. In the other order NAT gives the colliding
     /// flow another port, and an edge that sends requests from its ingress port would pass by luck.
     pub(super) async fn open_flows(&self) {
-        let invite = || Invite { max_forwards: 0, ..Invite::new(self.addresses.ingress, &self.call.number) };
+        let invite = || Invite { max_forwards: 0, ..self.new_invite() };
         let sent: Vec<_> = self.both.iter().filter_map(|agent| Dialling::start(agent, &invite()).ok()).collect();
         let deadline = Instant::now() + SILENCE;
         for mut caller in sent {
@@ -110,8 +117,7 @@ impl Scene {
     }
 
     pub(super) async fn play(self) -> CallReport {
-        let [main, second, same, cancelled, hops, stranger] =
-            std::array::from_fn(|_| Invite::new(self.addresses.ingress, &self.call.number));
+        let [main, second, same, cancelled, hops, stranger] = std::array::from_fn(|_| self.new_invite());
         let hops = Invite { max_forwards: 0, ..hops };
         let parts = [
             (MAIN_PART, main.call_id.clone()),
@@ -181,10 +187,11 @@ impl Scene {
     }
 
     fn request_uri(&self, invite: &Request) -> Result<(), Failure> {
-        let wanted = format!("sip:{}@{}", self.call.number, self.call.request_uri_host);
+        let hosts = &self.call.request_uri_hosts;
+        let wanted = format!("sip:{}@{}", self.call.number, hosts.join(" or "));
         let user = invite.uri.user().unwrap_or_default();
         let host = invite.uri.host_with_port.to_string();
-        if user == self.call.number && host.eq_ignore_ascii_case(&self.call.request_uri_host) {
+        if user == self.call.number && hosts.iter().any(|wanted| wanted.eq_ignore_ascii_case(&host)) {
             return Ok(());
         }
         let cause = match user == self.call.number {

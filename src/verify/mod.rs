@@ -10,19 +10,24 @@ mod checks;
 mod pace;
 pub mod report;
 mod sheet;
+mod tls;
 pub mod trace;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sipedge_proxy::config::{Advertise, Refuse};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use sipedge_proxy::config::{Advertise, Refuse, SecretRef};
 use tokio::task::JoinSet;
 
 use crate::plan::{Endpoint, INGRESS_ADDRESS, Plan, VerifyCall};
+use crate::spec::Transport;
 use crate::target::lab::{self, Lab, STRANGER_NAMESPACE};
-use agent::{Agent, Settings};
+use agent::{Agent, Settings, Streams};
 use checks::Scene;
 use pace::Pace;
 use sheet::{Failure, Sheet};
@@ -40,15 +45,36 @@ const PATIENCE_MIN: Duration = Duration::from_secs(2);
 /// Longest wait for what should come, so that a failing run ends within ten seconds.
 const PATIENCE_MAX: Duration = Duration::from_secs(4);
 
+/// Connections that a user agent may open: one to the edge, and others when that one is closed.
+const CONNECTIONS: usize = 4;
+
 /// Where user agents get their sockets.
 pub trait Bench {
     /// A UDP socket bound to `address` inside `namespace`.
     fn udp_socket(&self, namespace: &str, address: SocketAddr) -> std::io::Result<UdpSocket>;
+
+    /// A TCP socket bound to `address` inside `namespace`, neither listening nor connected.
+    fn tcp_socket(&self, namespace: &str, address: SocketAddr) -> std::io::Result<OwnedFd> {
+        Err(std::io::Error::other(format!("no TCP at {address} in {namespace} here")))
+    }
+
+    /// What the edge's file of this name contains: its certificate, in PEM, to compare with what it shows.
+    fn secret(&self, name: &str) -> std::io::Result<Vec<u8>> {
+        Err(std::io::Error::other(format!("no {name} here")))
+    }
 }
 
 impl Bench for Lab {
     fn udp_socket(&self, namespace: &str, address: SocketAddr) -> std::io::Result<UdpSocket> {
         Lab::udp_socket(self, namespace, address).map_err(std::io::Error::other)
+    }
+
+    fn tcp_socket(&self, namespace: &str, address: SocketAddr) -> std::io::Result<OwnedFd> {
+        Lab::tcp_socket(self, namespace, address).map_err(std::io::Error::other)
+    }
+
+    fn secret(&self, name: &str) -> std::io::Result<Vec<u8>> {
+        std::fs::read(self.folder().join("secrets").join(name))
     }
 }
 
@@ -61,15 +87,29 @@ pub struct Addresses {
     pub egress: Vec<IpAddr>,
 }
 
-/// Places the calls of `plan.verify` and returns what came of each check. `started` is the time of day as RFC 3339 has it.
+impl Addresses {
+    /// With the port at which `plan` takes calls by `transport`. None when it takes none.
+    pub fn by(&self, transport: Transport, plan: &Plan) -> Option<Self> {
+        let listen = &plan.proxy.listen;
+        let port = match transport {
+            Transport::Udp => Some(listen.ingress_port),
+            Transport::Tcp => listen.tcp.then_some(listen.ingress_port),
+            Transport::Tls => listen.tls.as_ref().map(|tls| tls.port),
+        };
+        Some(Self { ingress: SocketAddr::new(self.ingress.ip(), port?), egress: self.egress.clone() })
+    }
+}
+
+/// Places the calls of `plan.verify` and returns what came of each check. The callers speak `transport`, to the port of
+/// `addresses.ingress`; calls arrive as the targets say. `started` is the time of day as RFC 3339 has it.
 ///
 /// Takes under 1.5 s when all is well, unless the plan's limits make the calls go one after another, and about 10 s at worst. Must
 /// not be called inside a tokio runtime, since it brings its own.
-pub fn run(plan: &Plan, addresses: &Addresses, bench: &dyn Bench, started: &str) -> Report {
+pub fn run(plan: &Plan, addresses: &Addresses, transport: Transport, bench: &dyn Bench, started: &str) -> Report {
     let began = std::time::Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let calls = match runtime {
-        Ok(runtime) => runtime.block_on(place_all(plan, addresses, bench)),
+        Ok(runtime) => runtime.block_on(place_all(plan, addresses, transport, bench)),
         Err(error) => plan.verify.calls.iter().map(|call| not_tried(call, addresses, &error)).collect(),
     };
     Report {
@@ -83,10 +123,17 @@ pub fn run(plan: &Plan, addresses: &Addresses, bench: &dyn Bench, started: &str)
     }
 }
 
-async fn place_all(plan: &Plan, addresses: &Addresses, bench: &dyn Bench) -> Vec<CallReport> {
+async fn place_all(plan: &Plan, addresses: &Addresses, transport: Transport, bench: &dyn Bench) -> Vec<CallReport> {
     let pace = Arc::new(Pace::new(plan));
     let settings = Settings { patience: patience(plan), names: names(plan, addresses), ..Settings::default() };
-    let mut stage = Stage { bench, settings, trace: Trace::new(), agents: BTreeMap::new() };
+    let mut stage = Stage {
+        bench,
+        settings,
+        trace: Trace::new(),
+        agents: BTreeMap::new(),
+        transport,
+        streams: transport != Transport::Udp || arrives_by_stream(plan),
+    };
     let mut tasks = JoinSet::new();
     let mut scenes = Vec::new();
     let mut reports: BTreeMap<usize, CallReport> = BTreeMap::new();
@@ -125,6 +172,10 @@ struct Stage<'a> {
     settings: Settings,
     trace: Trace,
     agents: BTreeMap<(String, SocketAddr), Agent>,
+    /// What the callers speak.
+    transport: Transport,
+    /// Whether anybody speaks TCP.
+    streams: bool,
 }
 
 impl Stage<'_> {
@@ -138,18 +189,29 @@ impl Stage<'_> {
         if call.callee.is_empty() {
             return Err(std::io::Error::other(format!("the plan has no address where calls to {} arrive", call.to)));
         }
-        let caller = self.agent(&call.caller)?;
-        let callees = call.callee.iter().map(|endpoint| self.agent(endpoint)).collect::<Result<Vec<_>, _>>()?;
+        if call.callee.iter().any(|endpoint| endpoint.transport == Transport::Tls) {
+            let what = format!("calls to {} arrive by TLS, and the lab has no certificate of theirs", call.to);
+            return Err(std::io::Error::other(what));
+        }
+        let tls = match &plan.proxy.listen.tls {
+            Some(tls) if self.transport == Transport::Tls => Some(self.tls(plan, addresses, &tls.certificate)?),
+            _ => None,
+        };
+        let caller = self.agent(&call.caller, tls.as_ref())?;
+        let callees =
+            call.callee.iter().map(|endpoint| self.agent(endpoint, tls.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let source = plan.proxy.trunks.iter().find(|trunk| trunk.name == call.from);
         let admitted = |agent: &&Agent| {
             source.is_some_and(|trunk| trunk.from.iter().any(|range| range.contains(&agent.address().ip())))
         };
         let both = callees.iter().filter(admitted).cloned().collect();
-        let stranger = Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS };
-        let stranger = self.agent(&stranger)?;
+        let stranger =
+            Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS, transport: Transport::Udp };
+        let stranger = self.agent(&stranger, tls.as_ref())?;
         Ok(Scene {
             call: call.clone(),
             addresses: addresses.clone(),
+            transport: self.transport,
             names: self.settings.names.clone(),
             silent: plan.proxy.refuse == Refuse::Silence,
             max_setup: Duration::from_millis(plan.verify.max_setup_ms.into()),
@@ -163,19 +225,47 @@ impl Stage<'_> {
         })
     }
 
-    fn agent(&mut self, endpoint: &Endpoint) -> std::io::Result<Agent> {
+    /// How the user agents know the edge by TLS.
+    fn tls(&self, plan: &Plan, addresses: &Addresses, certificate: &SecretRef) -> std::io::Result<Tls> {
+        let SecretRef::File(name) = certificate else {
+            return Err(std::io::Error::other("the edge's certificate is not in the lab"));
+        };
+        let host = match &plan.proxy.advertise {
+            Advertise::Host(host) if host != INGRESS_ADDRESS => host.clone(),
+            _ => addresses.ingress.ip().to_string(),
+        };
+        tls::client(&self.bench.secret(name)?, &host)
+    }
+
+    fn agent(&mut self, endpoint: &Endpoint, tls: Option<&Tls>) -> std::io::Result<Agent> {
         let key = (endpoint.namespace.clone(), endpoint.address);
         if let Some(agent) = self.agents.get(&key) {
             return Ok(agent.clone());
         }
-        let Endpoint { namespace, address } = endpoint;
+        let Endpoint { namespace, address, .. } = endpoint;
         let place =
             |error| std::io::Error::other(format!("no socket on {address} in the namespace {namespace}: {error}"));
         let socket = self.bench.udp_socket(namespace, *address).map_err(place)?;
         let agent = Agent::new(socket, self.settings.clone(), &self.trace).map_err(place)?;
+        if self.streams {
+            let any = SocketAddr::new(address.ip(), 0);
+            let spare = || self.bench.tcp_socket(namespace, any);
+            let spare =
+                std::iter::repeat_with(spare).take(CONNECTIONS).collect::<Result<Vec<_>, _>>().map_err(place)?;
+            let listener = self.bench.tcp_socket(namespace, *address).map_err(place)?;
+            agent.add_streams(Streams { listener, spare, tls: tls.cloned() }).map_err(place)?;
+        }
         self.agents.insert(key, agent.clone());
         Ok(agent)
     }
+}
+
+/// The name that the edge has by TLS, and how it proves it.
+type Tls = (ServerName<'static>, Arc<ClientConfig>);
+
+/// Whether a callee of the plan is reached by a connection.
+fn arrives_by_stream(plan: &Plan) -> bool {
+    plan.verify.calls.iter().flat_map(|call| &call.callee).any(|endpoint| endpoint.transport != Transport::Udp)
 }
 
 /// How long each wait lasts: longer than the set-up delay that the plan allows.

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""Stands in for `sipedge-proxy boot`: metadata, UDP echo on both SIP ports, HTTP on the admin port.
+"""Stands in for `sipedge-proxy boot`: metadata, UDP echo on both SIP ports, TCP echo where SIP over TCP and TLS arrives, HTTP on the
+admin port.
 
-The user-data is JSON: {"ingress": port, "egress": port, "admin": port, "behave": "serve" | "fail" | "stubborn"}.
+The user-data is JSON: {"ingress": port, "egress": port, "tls": port, "admin": port, "behave": "serve" | "fail" | "stubborn"}.
 Each echo says which instance, on which port, saw which source.
 """
 import json
@@ -12,7 +13,7 @@ import sys
 import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
+from socketserver import StreamRequestHandler, TCPServer, ThreadingTCPServer
 from urllib.parse import parse_qs, urlparse
 
 METADATA = "http://169.254.169.254/latest/"
@@ -89,6 +90,24 @@ def echo():
                 key.fileobj.sendto(f"{me} {key.data} {source[0]}:{source[1]} {text.decode()}".encode(), source)
 
 
+connections = []
+
+
+class Lines(StreamRequestHandler):
+    """Echoes each line of a connection."""
+
+    def handle(self):
+        for line in self.rfile:
+            text, port = line.decode().rstrip("\n"), self.server.server_address[1]
+            state["seen"].append(text)
+            self.wfile.write(f"{me} {port} {self.client_address[0]}:{self.client_address[1]} {text}\n".encode())
+
+
+class Streams(ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         url = urlparse(self.path)
@@ -103,6 +122,12 @@ class Handler(BaseHTTPRequestHandler):
         elif url.path == "/send":
             host, port = query["to"].split(":")
             sockets[int(query["from"])].sendto(query["text"].encode(), (host, int(port)))
+        elif url.path == "/connect":
+            host, port = query["to"].split(":")
+            connection = socket.create_connection((host, int(port)), timeout=3)
+            connections.append(connection)
+            connection.sendall(query["text"].encode() + b"\n")
+            body = connection.makefile().readline().rstrip("\n")
         elif url.path == "/replied":
             with replies:
                 replies.wait_for(lambda: answered, timeout=3)
@@ -134,4 +159,7 @@ class Server(ThreadingHTTPServer):
 
 
 threading.Thread(target=echo, daemon=True).start()
+for stream_port in (data["ingress"], data["tls"]):
+    server = Streams((address, stream_port), Lines)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
 Server((address, data["admin"]), Handler).serve_forever()

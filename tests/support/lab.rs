@@ -2,13 +2,18 @@
 
 #![allow(dead_code, reason = "each test file uses its part of this module")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+use nix::sys::socket::{Backlog, SockaddrStorage, connect, listen, setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
 use sipedge::plan::{
-    Carrier, CarrierDomain, CarrierRange, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading, TargetKind,
-    Topology, VerifyPlan, Zone,
+    Carrier, CarrierDomain, CarrierRange, FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, Scaling,
+    Spreading, TargetKind, Topology, VerifyPlan, Zone,
 };
 use sipedge::target::lab::{InstanceId, Lab, LabStatus};
 use sipedge_proxy::config;
@@ -23,10 +28,13 @@ pub(crate) const INGRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(crate) const EGRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
 pub(crate) const INGRESS_PORT: u16 = 5060;
 pub(crate) const EGRESS_PORT: u16 = 5080;
+pub(crate) const TLS_PORT: u16 = 5061;
 /// The program that stands in for the appliance, and the variable that names it.
 pub(crate) const STAND_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/instance.py");
 pub(crate) const PROXY_VARIABLE: &str = "SIPEDGE_PROXY";
 const ADMIN_PORT: u16 = 8080;
+/// How long a connection may take to be set up: through the lab it takes less than a millisecond, and a SYN is sent again after 1 s.
+const SETUP_MS: i64 = 3_000;
 
 /// A lab in a folder of its own, destroyed at the end of the test.
 pub(crate) struct TestLab {
@@ -91,6 +99,40 @@ impl TestLab {
         socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
         socket
     }
+
+    /// A TCP connection from a namespace to the edge, from a port that the kernel chooses.
+    pub(crate) fn connect(&self, namespace: &str, from: Ipv4Addr, to: (Ipv4Addr, u16)) -> std::io::Result<TcpStream> {
+        let socket = self.tcp_socket(namespace, SocketAddr::new(from.into(), 0)).expect("socket");
+        // Before the connection, so that one that is refused by silence ends.
+        setsockopt(&socket, sockopt::SendTimeout, &TimeVal::milliseconds(SETUP_MS)).expect("timeout");
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::from(to)))?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
+        stream.set_write_timeout(Some(DEADLINE)).expect("timeout");
+        Ok(stream)
+    }
+
+    /// A TCP listener in a namespace.
+    pub(crate) fn listen(&self, namespace: &str, address: Ipv4Addr, port: u16) -> TcpListener {
+        let socket = self.tcp_socket(namespace, SocketAddr::new(address.into(), port)).expect("socket");
+        listen(&socket, Backlog::new(8).expect("backlog")).expect("listen");
+        TcpListener::from(socket)
+    }
+}
+
+/// Sends a line by a connection and awaits its echo; an error when the connection is gone.
+pub(crate) fn echo_line(stream: &TcpStream, text: &str) -> std::io::Result<Echo> {
+    let mut writer = stream;
+    writer.write_all(format!("{text}\n").as_bytes())?;
+    let mut line = String::new();
+    // A line at a time is in flight, so the buffer never takes the next one along.
+    if BufReader::new(stream).read_line(&mut line)? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    let words: Vec<&str> = line.trim_end().split(' ').collect();
+    assert_eq!(words[3], text, "echo of another line");
+    let (port, source) = (words[1].parse().expect("port"), words[2].parse().expect("source"));
+    Ok(Echo { instance: words[0].to_owned(), port, source, from: stream.peer_addr()? })
 }
 
 /// One echo through the edge.
@@ -178,6 +220,10 @@ pub(crate) fn plan(topology: Topology) -> Plan {
             zones: (0..zones).map(zone).collect(),
             ingress_addresses: vec![INGRESS.into()],
             egress_addresses: vec![if single { INGRESS.into() } else { EGRESS.into() }],
+            listeners: vec![
+                Listener { port: INGRESS_PORT, protocol: Protocol::TcpUdp },
+                Listener { port: TLS_PORT, protocol: Protocol::Tcp },
+            ],
             spreading: Spreading::SourceIp,
             health_check: HealthCheck {
                 port: ADMIN_PORT,
@@ -186,7 +232,7 @@ pub(crate) fn plan(topology: Topology) -> Plan {
                 healthy: 2,
                 unhealthy: 2,
             },
-            flow_timeouts: FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350 },
+            flow_timeouts: FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350, tcp_s: 350 },
         },
         scaling: Scaling { min: 1, max: 3 },
         carriers: vec![
@@ -194,6 +240,7 @@ pub(crate) fn plan(topology: Topology) -> Plan {
             carrier(DESTINATION, "198.51.100.0/30", "destination.test", Ipv4Addr::new(198, 51, 100, 3)),
         ],
         verify: VerifyPlan { calls: Vec::new(), max_setup_ms: 1000 },
+        certificates: Vec::new(),
         artefacts: Default::default(),
         defaults: Vec::new(),
         warnings: Vec::new(),
@@ -204,7 +251,7 @@ pub(crate) fn plan(topology: Topology) -> Plan {
 pub(crate) fn user_data(egress_port: u16, behave: &str) -> String {
     let advertised = sipedge::plan::INGRESS_ADDRESS;
     format!(
-        r#"{{"ingress": {INGRESS_PORT}, "egress": {egress_port}, "admin": {ADMIN_PORT}, "behave": "{behave}", "advertise": "{advertised}"}}"#
+        r#"{{"ingress": {INGRESS_PORT}, "egress": {egress_port}, "tls": {TLS_PORT}, "admin": {ADMIN_PORT}, "behave": "{behave}", "advertise": "{advertised}"}}"#
     )
 }
 

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use sipedge::plan::{
-    Endpoint, FlowTimeouts, HealthCheck, Network, Plan, Scaling, Spreading, TargetKind, Topology, VerifyCall,
-    VerifyPlan,
+    Endpoint, FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, Scaling, Spreading, TargetKind, Topology,
+    VerifyCall, VerifyPlan,
 };
+use sipedge::spec::Transport;
 use sipedge_proxy::config::{
     Admin, Advertise, Budgets, Config, Dns, Drain, Listen, Refuse, Route, SecretRef, Secrets, Streams, Target, Timers,
     Trunk,
@@ -17,7 +18,8 @@ use crate::loopback::{DOMAIN, NUMBER};
 
 /// A plan with one call from `caller` to `callee`, on the edge at `ingress`.
 pub(crate) fn one_call(ingress: SocketAddr, caller: SocketAddr, callee: SocketAddr, refuse: Refuse) -> Plan {
-    let endpoint = |namespace: &str, address| Endpoint { namespace: namespace.to_owned(), address };
+    let endpoint =
+        |namespace: &str, address| Endpoint { namespace: namespace.to_owned(), address, transport: Transport::Udp };
     Plan {
         name: "bridge".to_owned(),
         topology: Topology::LoadBalanced,
@@ -33,11 +35,12 @@ pub(crate) fn one_call(ingress: SocketAddr, caller: SocketAddr, callee: SocketAd
                 to: "destination".to_owned(),
                 caller: endpoint("source", caller),
                 callee: vec![endpoint("destination", callee)],
-                request_uri_host: DOMAIN.to_owned(),
+                request_uri_hosts: vec![DOMAIN.to_owned()],
                 number: NUMBER.to_owned(),
             }],
             max_setup_ms: 250,
         },
+        certificates: Vec::new(),
         artefacts: BTreeMap::new(),
         defaults: Vec::new(),
         warnings: Vec::new(),
@@ -79,6 +82,7 @@ fn network(ingress: SocketAddr) -> Network {
         zones: Vec::new(),
         ingress_addresses: vec![ingress.ip()],
         egress_addresses: vec![ingress.ip()],
+        listeners: vec![Listener { port: ingress.port(), protocol: Protocol::Udp }],
         spreading: Spreading::SourceIp,
         health_check: HealthCheck {
             port: 8080,
@@ -87,6 +91,6 @@ fn network(ingress: SocketAddr) -> Network {
             healthy: 2,
             unhealthy: 2,
         },
-        flow_timeouts: FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350 },
+        flow_timeouts: FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350, tcp_s: 350 },
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use sipedge::plan::{Endpoint, Plan};
+use sipedge::spec::Transport;
 use sipedge::target::lab::{InstanceId, Lab, STRANGER_NAMESPACE};
 use sipedge::verify::STRANGER_ADDRESS;
 
@@ -61,7 +62,8 @@ impl Stage {
             let socket = lab.udp_socket(&endpoint.namespace, endpoint.address).unwrap();
             Agent { socket, address: endpoint.address }
         };
-        let stranger = Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS };
+        let stranger =
+            Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address: STRANGER_ADDRESS, transport: Transport::Udp };
         let mut stage = Self {
             instance: status.instances[0].id.clone(),
             edge: (status.ingress_addresses[0], plan.proxy.listen.ingress_port).into(),

@@ -1,12 +1,17 @@
 //! The `sipedge-proxy` command: arguments in, exit code out; everything else is in the library.
 
+mod control;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use sipedge_proxy::boot::{self, BootError, Deadlines, METADATA_URL};
+use sipedge_proxy::admin::DEFAULT_SOCKET;
+use sipedge_proxy::boot::{self, BootError, Deadlines, METADATA_URL, Surroundings};
 use sipedge_proxy::observe::{LogFormat, start_logs};
+
+use control::ControlCommand;
 
 /// The SIP proxy of a sipedge instance.
 #[derive(Parser)]
@@ -48,6 +53,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    Control(ControlCommand),
 }
 
 #[derive(Args)]
@@ -55,6 +62,9 @@ struct Service {
     /// Folder of the secrets that the configuration names.
     #[arg(long, value_name = "DIR", default_value = "/etc/sipedge/secrets")]
     secrets: PathBuf,
+    /// Socket of the control endpoint, for `status`, `reload` and the like.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    control: PathBuf,
     /// How long to try the self-call, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = Deadlines::default().self_call.as_secs())]
     self_call_deadline: u64,
@@ -71,16 +81,20 @@ Examples:
   sipedge-proxy check config.yaml         says what is wrong with a configuration, or sums it up
   sipedge-proxy run --config config.yaml  runs it on this machine
   sipedge-proxy boot                      what an instance does when it starts
+  sipedge-proxy status                    how the proxy of this machine is
+  sipedge-proxy reload                    makes it take up a changed configuration
 
 Exit codes:
-  0  ended as told
+  0  ended as told, or done
   1  internal error
   2  usage
   3  configuration refused
   4  metadata not available
   5  secrets not available
   6  address or port not available
-  7  self-call failed";
+  7  self-call failed
+  8  control endpoint not reachable
+  9  refused by the proxy";
 
 const BOOT_HELP: &str = "\
 Example:
@@ -88,7 +102,7 @@ Example:
 
 const RUN_HELP: &str = "\
 Example:
-  sipedge-proxy run --config config.yaml --secrets secrets/";
+  sipedge-proxy run --config config.yaml --secrets secrets/ --control /tmp/edge.sock";
 
 const CHECK_HELP: &str = "\
 Example:
@@ -97,11 +111,13 @@ Example:
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Boot { metadata, metadata_deadline, service } => {
-            let deadlines = Deadlines { metadata: Duration::from_secs(metadata_deadline), ..service.deadlines() };
-            serve(&service, boot::boot(&metadata, &service.secrets, deadlines))
+            let mut surroundings = service.surroundings();
+            surroundings.deadlines.metadata = Duration::from_secs(metadata_deadline);
+            serve(&service, boot::boot(metadata, surroundings))
         }
-        Command::Run { config, service } => serve(&service, boot::run(config, &service.secrets, service.deadlines())),
+        Command::Run { config, service } => serve(&service, boot::run(config, service.surroundings())),
         Command::Check { file, json } => check(&file, json),
+        Command::Control(command) => return command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,8 +129,13 @@ fn main() -> ExitCode {
 }
 
 impl Service {
-    fn deadlines(&self) -> Deadlines {
-        Deadlines { self_call: Duration::from_secs(self.self_call_deadline), ..Deadlines::default() }
+    fn surroundings(&self) -> Surroundings {
+        let self_call = Duration::from_secs(self.self_call_deadline);
+        Surroundings {
+            secrets: self.secrets.clone(),
+            control: self.control.clone(),
+            deadlines: Deadlines { self_call, ..Deadlines::default() },
+        }
     }
 }
 

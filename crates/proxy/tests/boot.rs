@@ -28,8 +28,10 @@ fn state(number: u8, config: &Config) -> State {
 
 fn boot(imds: &Imds, secrets: &Path, deadline: &str) -> Process {
     let url = imds.url();
-    let secrets = secrets.to_str().unwrap();
-    Process::start(["boot", "--metadata", &url, "--secrets", secrets, "--metadata-deadline", deadline])
+    let control = secrets.join("control.sock");
+    let (secrets, control) = (secrets.to_str().unwrap(), control.to_str().unwrap());
+    let service = ["--secrets", secrets, "--control", control, "--metadata-deadline", deadline];
+    Process::start(["boot", "--metadata", &url].into_iter().chain(service))
 }
 
 /// Boots and returns the line of the failure.
@@ -91,6 +93,8 @@ fn a_service_that_refuses_is_not_asked_again() {
 fn user_data_that_cannot_be_used_is_refused_precisely() {
     let config = instance(13);
     let good = user_data(&config);
+    let routes = good.lines().position(|line| line == "routes:").unwrap() + 1;
+    let unknown = format!("user-data:{routes}:1: unknown field `rout`");
     let cases = [
         (
             None,
@@ -112,7 +116,7 @@ fn user_data_that_cannot_be_used_is_refused_precisely() {
             3,
             "user-data:1:1: is not UTF-8 text: write it as `sipedge plan` renders it, neither compressed nor encoded",
         ),
-        (Some(good.replace("routes:", "rout:").into_bytes()), 3, "user-data:25:1: unknown field `rout`"),
+        (Some(good.replace("routes:", "rout:").into_bytes()), 3, unknown.as_str()),
     ];
     for (user_data, code, message) in cases {
         let line = failure(State { user_data, ..state(13, &config) }, &config, code);
@@ -243,7 +247,9 @@ fn an_instance_that_cannot_call_itself_does_not_get_ready() {
     let folder = folder(&config);
     let imds = Imds::start(state(20, &config));
     let (url, secrets) = (imds.url(), folder.path().to_str().unwrap());
-    let mut process = Process::start(["boot", "--metadata", &url, "--secrets", secrets, "--self-call-deadline", "2"]);
+    let control = format!("{secrets}/control.sock");
+    let service = ["--secrets", secrets, "--control", &control, "--self-call-deadline", "2"];
+    let mut process = Process::start(["boot", "--metadata", &url].into_iter().chain(service));
     let body = wait_for_readyz(address(20), 503, &mut process);
     assert_eq!(body, "not ready: waiting for the name servers\n");
     let thief = steal((address(20), INGRESS).into(), 2);

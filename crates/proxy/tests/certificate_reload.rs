@@ -6,12 +6,12 @@ mod process;
 
 use std::net::SocketAddr;
 
-use process::address;
 use process::certificates::{Authority, dns};
 use process::sip::Agent;
 use process::stream::{Line, start, tcp_config};
+use process::{address, keys};
 use sipedge_proxy::config::{SecretRef, TlsListener};
-use sipedge_proxy::net::{TlsError, TlsMaterial};
+use sipedge_proxy::net::TlsMaterial;
 
 fn material(pem: String) -> TlsMaterial {
     let mut material = TlsMaterial::default();
@@ -39,7 +39,14 @@ fn a_call_goes_on_while_the_certificate_changes() {
     line.send(&line.in_dialog("ACK", 1, &ok));
     callee.expect("ACK");
 
-    proxy.reload_tls(&material(new.issue(&names))).unwrap();
+    let reload = |material: &TlsMaterial| {
+        let setup = proxy.setup();
+        proxy
+            .reload(setup.config.clone(), proxy.place(), &keys(), material)
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    reload(&material(new.issue(&names))).unwrap();
     assert!(connect(&old).is_err(), "the old certificate is shown no more");
     assert!(connect(&new).unwrap().options("new").contains("200"));
 
@@ -51,11 +58,9 @@ fn a_call_goes_on_while_the_certificate_changes() {
     let other_key = new.issue(&names);
     let mixed = new.issue(&names).split("-----BEGIN PRIVATE KEY").next().unwrap().to_owned()
         + &other_key[other_key.find("-----BEGIN PRIVATE KEY").unwrap()..];
-    let refused = proxy.reload_tls(&material(mixed)).unwrap_err();
-    assert!(matches!(refused, TlsError::KeyMismatch { .. }), "{refused}");
-    let refused = proxy.reload_tls(&material(String::new())).unwrap_err();
-    assert!(matches!(refused, TlsError::NoCertificate { .. }), "{refused}");
-    let refused = proxy.reload_tls(&TlsMaterial::default()).unwrap_err();
-    assert!(matches!(refused, TlsError::Missing { .. }), "{refused}");
+    let refused = |material: &TlsMaterial| reload(material).unwrap_err();
+    let answers = [refused(&material(mixed)), refused(&material(String::new())), refused(&TlsMaterial::default())];
+    assert!(answers.iter().all(|answer| answer.contains("edge.pem")), "{answers:#?}");
+    assert!(answers[0] != answers[1] && answers[1] != answers[2], "each says what is wrong: {answers:#?}");
     assert!(connect(&new).unwrap().options("still").contains("200"));
 }

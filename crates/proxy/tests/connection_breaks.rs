@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use process::address;
 use process::certificates::{Authority, dns};
 use process::sip::{Agent, Message};
-use process::stream::{Line, listen, start, tcp_config, wait_for};
-use sipedge_proxy::config::{Config, SecretRef, TlsListener};
+use process::stream::{Line, listen, names_to, start, tcp_config, wait_for};
+use sipedge_proxy::config::{Config, Refuse, SecretRef, TlsListener};
 use sipedge_proxy::net::TlsMaterial;
 
 /// No timer of a transaction ends a call within this test.
@@ -105,6 +105,29 @@ fn what_is_past_the_bytes_in_flight_fails_the_call() {
     assert_eq!(numbers.stream_gauges.bytes_waiting, 0);
 }
 
+/// The other side of RFC 3261 §18.2.2: the callee answers by a connection of its own, which it gets even where strangers get none.
+#[test]
+fn a_response_by_a_new_connection_of_the_callee_is_taken() {
+    let callee = listen(address(231));
+    let target = format!("sip:carrier.example:{};transport=tcp", callee.local_addr().unwrap().port());
+    let mut config = patient(tcp_config(address(229), address(230), &target));
+    config.dns.servers = vec![names_to(address(231))];
+    config.refuse = Refuse::Silence;
+    let (proxy, edge) = start(config, &TlsMaterial::default());
+    Line::connect(address(231), edge).expect_end();
+    let caller = Agent::bind(address(230), 0);
+    caller.send(&caller.request("INVITE", &format!("sip:1@{edge}"), "moved"), edge);
+    let mut line = Line::accept(&callee);
+    let invite = line.expect("INVITE");
+    line.respond(&invite, "180 Ringing");
+    caller.expect("180");
+    drop((line, callee));
+    wait_for(&proxy, "the connection is gone", |numbers| numbers.stream_gauges.connections_out == 0);
+    Line::connect(address(231), edge).respond(&invite, "200 OK");
+    assert_eq!(caller.expect("SIP/2.0 ").first_line(), "SIP/2.0 200 OK");
+    assert_eq!(proxy.numbers().streams.refused_source, 1, "the first, before the edge had called there");
+}
+
 /// Over TLS nobody knows who would have to be there.
 #[test]
 fn a_response_over_tls_takes_no_new_connection() {
@@ -139,7 +162,7 @@ fn a_response_whose_connection_is_gone_takes_a_new_one() {
     let sent_by = waiting.local_addr().unwrap();
     let mut caller = Line::connect(address(151), edge);
     let invite = caller.request("INVITE", &format!("sip:1@{edge}"), "returned");
-    let invite = invite.replace(";rport", "").replace(&format!("TCP {}", caller.local), &format!("TCP {sent_by}"));
+    let invite = invite.replace(&format!("TCP {}", caller.local), &format!("TCP {sent_by}"));
     caller.send(&invite);
     caller.expect("100");
     let invite = callee.expect("INVITE");

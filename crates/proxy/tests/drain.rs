@@ -109,12 +109,3 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(stage.process.wait().code(), Some(0), "{}", stage.process.log());
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
-
-#[test]
-fn sighup_changes_nothing_and_says_so() {
-    let mut stage = stage(60, |_| {});
-    stage.process.signal(Signal::SIGHUP);
-    stage.process.wait_for_log("SIGHUP ignored");
-    assert!(stage.process.is_running());
-    stage.ring("after-sighup");
-}

@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
+use sipedge_proxy::config::{Config, Select, Target};
 use sipedge_proxy::engine::{Arrival, Port};
 
 use bench::{Bench, CALLEE, CALLER, address, config, request, response};
@@ -43,7 +44,22 @@ static COUNTING: Counting = Counting;
 
 #[test]
 fn a_thousand_calls_allocate_nothing() {
-    let mut config = config();
+    check(config());
+}
+
+#[test]
+fn nor_does_the_choice_among_destinations() {
+    for select in [Select::Weight, Select::CallId, Select::RoundRobin] {
+        let mut config = config();
+        let target =
+            |last: u16| Target { weight: last, priority: last / 4, ..Target::new(format!("sip:198.51.100.{last}")) };
+        config.trunks[1].targets = (0..8).map(target).collect();
+        config.trunks[1].select = select;
+        check(config);
+    }
+}
+
+fn check(mut config: Config) {
     config.budgets.transactions = 10_000;
     config.budgets.message_bytes = 64 << 20;
     let mut line = Line { bench: Bench::new(config), allocations: 0 };

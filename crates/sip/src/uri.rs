@@ -157,7 +157,7 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
 }
 
 /// Bytes up to the next semicolon outside quotes.
-fn parameter_length(text: &[u8]) -> usize {
+pub(crate) fn parameter_length(text: &[u8]) -> usize {
     let (mut quoted, mut escaped) = (false, false);
     for (offset, byte) in text.iter().enumerate() {
         match byte {

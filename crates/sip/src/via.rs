@@ -1,7 +1,7 @@
 //! Via (RFC 3261 §20.42, RFC 3581).
 
 use crate::Span;
-use crate::uri::{parameter, split_host_port, trim};
+use crate::uri::{parameter, parameter_length, split_host_port, trim};
 
 /// One Via value, its parts still as they were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,11 @@ pub struct Via<'a> {
 impl<'a> Via<'a> {
     /// Takes a Via value apart; `None` when it is not `SIP/2.0/TRANSPORT host[:port][;parameters]`.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
+        Self::parse_any_version(text).and_then(|(via, version)| (version == b"2.0").then_some(via))
+    }
+
+    /// The same for a Via of any version of SIP, and the version: who speaks another one is told so by its Via (RFC 3261 §21.5.6).
+    pub fn parse_any_version(text: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (before, parameters) = text.split_at_checked(memchr::memchr(b';', text).unwrap_or(text.len()))?;
         // White space is allowed around the slashes: SIP / 2.0 / UDP (RFC 4475 §3.1.1.1).
         let name_end = memchr::memchr(b'/', before)?;
@@ -27,10 +32,10 @@ impl<'a> Via<'a> {
         let rest = trim(version.get(version_end + 1..)?);
         let transport_end = rest.iter().position(|byte| byte.is_ascii_whitespace())?;
         let (transport, sent_by) = rest.split_at_checked(transport_end)?;
-        let is_sip =
-            trim(before.get(..name_end)?).eq_ignore_ascii_case(b"SIP") && trim(version.get(..version_end)?) == b"2.0";
+        let is_sip = trim(before.get(..name_end)?).eq_ignore_ascii_case(b"SIP");
+        let version = trim(version.get(..version_end)?);
         let (host, port) = split_host_port(sent_by)?;
-        (is_sip && !transport.is_empty()).then_some(Self { transport, host, port, parameters })
+        (is_sip && !transport.is_empty()).then_some((Self { transport, host, port, parameters }, version))
     }
 
     /// The branch parameter.
@@ -53,21 +58,21 @@ impl<'a> Via<'a> {
         parameter(self.parameters, b"alias").is_some()
     }
 
-    /// Where `rport` without a value ends within `text`, the value that this Via was parsed from: the place for `=PORT`.
-    pub fn rport_end(text: &[u8]) -> Option<Span> {
+    /// Where a parameter's value stands within `text`, which this Via was parsed from, its equals sign included; behind the name when
+    /// there is none: the place for `=VALUE`. `None` without such a parameter.
+    pub fn value_span(text: &[u8], name: &[u8]) -> Option<Span> {
         let mut at = memchr::memchr(b';', text)?;
         loop {
             let rest = text.get(at + 1..)?;
-            let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
-            let one = rest.get(..end)?;
-            if trim(one).eq_ignore_ascii_case(b"rport") {
-                let span = Span::new(0, end).trimmed(rest).shifted(u32::try_from(at).ok()? + 1);
-                return Some(Span { start: span.end, end: span.end });
+            let length = parameter_length(rest);
+            let whole = Span::new(0, length).trimmed(rest);
+            let one = whole.of(rest);
+            let found = trim(one.get(..memchr::memchr(b'=', one).unwrap_or(one.len()))?);
+            if found.eq_ignore_ascii_case(name) {
+                let base = u32::try_from(at).ok()? + 1 + whole.start;
+                return Some(Span::new(found.len(), one.len()).shifted(base));
             }
-            at += 1 + end;
-            if at >= text.len() {
-                return None;
-            }
+            at += 1 + length;
         }
     }
 }
@@ -85,9 +90,14 @@ mod tests {
         assert_eq!(via.rport(), Some(b"".as_slice()));
         assert!(!via.has_alias());
         assert!(Via::parse(b"SIP/2.0/TLS a;branch=z9hG4bKalias; Alias").unwrap().has_alias());
-        let end = Via::rport_end(text).unwrap();
-        assert!(text.get(..end.start as usize).unwrap().ends_with(b"rport"));
-        assert_eq!(Via::rport_end(b"SIP/2.0/UDP a;rport=5"), None);
+        let value = Via::value_span(text, b"rport").unwrap();
+        assert!(value.is_empty() && text.get(..value.start as usize).unwrap().ends_with(b"rport"));
+        let text = b"SIP/2.0/UDP a;x=\";rport=1\"; RPORT = 5 ;received=192.0.2.1";
+        let value = |name: &[u8]| Via::value_span(text, name).map(|span| span.of(text));
+        assert_eq!(value(b"rport"), Some(b" = 5".as_slice()));
+        assert_eq!(value(b"received"), Some(b"=192.0.2.1".as_slice()));
+        assert_eq!(value(b"alias"), None);
+        assert_eq!(Via::value_span(b"SIP/2.0/UDP a;", b"rport"), None);
     }
 
     #[test]

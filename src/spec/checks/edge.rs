@@ -218,7 +218,7 @@ pub(super) fn advertise(checks: &mut Checks<'_>) {
         .trunks
         .values()
         .flat_map(|trunk| trunk.destinations())
-        .any(|target| target.host.eq_ignore_ascii_case(&name));
+        .any(|target| target.uri.host.eq_ignore_ascii_case(&name));
     if to_itself {
         let message = format!(
             "`{name}` is also where calls are sent to: they would come back to the edge until Max-Forwards is 0"

@@ -1,6 +1,8 @@
 //! What the schema cannot say: settings against each other, against SIP, the carriers and AWS.
 
 mod edge;
+mod listeners;
+mod pools;
 mod ranges;
 mod trunks;
 
@@ -18,6 +20,8 @@ pub(super) fn all(spec: &Spec, document: &Node, structure: &Structure) -> Vec<(P
     edge::version(&mut checks);
     edge::place(&mut checks);
     edge::ports(&mut checks);
+    listeners::ports(&mut checks);
+    listeners::certificates(&mut checks);
     edge::timers(&mut checks);
     edge::scaling(&mut checks);
     edge::drain(&mut checks);
@@ -28,6 +32,7 @@ pub(super) fn all(spec: &Spec, document: &Node, structure: &Structure) -> Vec<(P
     trunks::sources(&mut checks);
     trunks::destinations(&mut checks);
     trunks::targets(&mut checks);
+    pools::all(&mut checks);
     trunks::placeholders(&mut checks);
     trunks::limits(&mut checks);
     trunks::unused(&mut checks);

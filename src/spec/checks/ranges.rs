@@ -182,7 +182,7 @@ fn owner(checks: &Checks<'_>, peer: &Peer, range: &IpNet) -> Option<(String, Pat
         .targets
         .iter()
         .flatten()
-        .position(|target| target.address().is_some_and(|address| range.contains(&address)));
+        .position(|target| target.uri().address().is_some_and(|address| range.contains(&address)));
     let path = match (by_hand, by_target) {
         (Some(index), _) => trunk(name, "from").index(index),
         (None, Some(index)) if settings.carrier.is_none() => trunk(name, "targets").index(index),

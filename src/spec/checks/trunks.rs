@@ -9,7 +9,7 @@ use crate::spec::carriers;
 use crate::spec::report::What;
 use crate::spec::structure::{listed, nearest};
 use crate::spec::tree::Path;
-use crate::spec::types::Spec;
+use crate::spec::types::{PoolTarget, Spec};
 
 /// Names of the lab's namespaces that are nobody's trunk.
 const RESERVED: [&str; 4] = ["stranger", "vpc", "internet", "edge"];
@@ -186,26 +186,18 @@ pub(super) fn targets(checks: &mut Checks<'_>) {
                 ),
             );
         }
-        let list = settings.targets.iter().flatten();
-        for (index, target) in list.enumerate() {
+        for (index, target) in settings.targets.iter().flatten().map(PoolTarget::uri).enumerate() {
             let path = trunk(name, "targets").index(index);
             if let Some(address) = target.address() {
                 if let Some(what) = super::ranges::never_arrives(&IpNet::from(address)) {
                     let message = format!("{address} is {what}: the edge cannot reach it over the Internet");
                     checks.report(
-                        path.clone(),
+                        path,
                         What::error("spec::target", message, "write the peer's public address or its host name"),
                     );
                 }
             } else if !target.host.contains('.') {
-                checks.report(path.clone(), short_host(&target.host));
-            }
-            if index == 1 {
-                let message = "further targets are not tried yet: calls go to the first";
-                checks.report(
-                    path,
-                    What::warning("spec::target", message, "keep them for failover to come, or take them out"),
-                );
+                checks.report(path, short_host(&target.host));
             }
         }
         let Some(domain) = settings.domain.as_deref() else { continue };
@@ -287,18 +279,21 @@ pub(super) fn unused(checks: &mut Checks<'_>) {
                 Path::of(["trunks", name]),
                 What::warning("spec::unused", message, "add a route, or take the trunk out"),
             );
-        } else if !spec.is_destination(name) && settings.domain.is_some() {
-            let message = format!("`domain` has no effect: no route leads to the trunk `{name}`");
-            checks.report_key(
-                trunk(name, "domain"),
-                What::warning("spec::unused", message, "add a route to it, or take the domain out"),
-            );
-        } else if !spec.is_destination(name) && settings.targets.is_some() {
-            let message = format!("`targets` has no effect: no route leads to the trunk `{name}`");
-            checks.report_key(
-                trunk(name, "targets"),
-                What::warning("spec::unused", message, "add a route to it, or take the targets out"),
-            );
+        } else if !spec.is_destination(name) {
+            let without_effect = [
+                ("domain", "the domain", settings.domain.is_some()),
+                ("targets", "the targets", settings.targets.is_some()),
+                ("transport", "it", settings.transport.is_some()),
+                ("select", "it", checks.document.at(&trunk(name, "select")).is_some()),
+                ("failover", "it", checks.document.at(&trunk(name, "failover")).is_some()),
+                ("probe", "it", settings.probe.is_some()),
+                ("tls", "it", settings.tls.is_some()),
+            ];
+            for (setting, what, _) in without_effect.into_iter().filter(|(.., set)| *set) {
+                let message = format!("`{setting}` has no effect: no route leads to the trunk `{name}`");
+                let help = format!("add a route to it, or take {what} out");
+                checks.report_key(trunk(name, setting), What::warning("spec::unused", message, help));
+            }
         }
     }
 }

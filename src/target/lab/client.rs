@@ -155,6 +155,12 @@ impl Lab {
         self.ask_descriptors::<1>(&request).map(|[socket]| socket.into())
     }
 
+    /// A TCP socket bound to `address` inside `namespace`, neither listening nor connected. Port 0: the kernel chooses one.
+    pub fn tcp_socket(&self, namespace: &str, address: SocketAddr) -> Result<OwnedFd, LabError> {
+        let request = Request::TcpSocket { namespace: namespace.to_owned(), address };
+        self.ask_descriptors::<1>(&request).map(|[socket]| socket)
+    }
+
     /// `GET path` from an instance's admin port: status code and body.
     pub fn http_get(&self, id: &InstanceId, path: &str) -> Result<(u16, String), LabError> {
         match self.ask(&Request::HttpGet { id: id.clone(), path: path.to_owned() }, ANSWER_WITHIN)? {

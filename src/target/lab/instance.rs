@@ -202,6 +202,8 @@ impl Supervisor {
         command
             .args(["boot", "--secrets"])
             .arg(self.folder.join(state::SECRETS))
+            .arg("--control")
+            .arg(state::control_path(&self.folder, id))
             .env_clear()
             .envs(PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .current_dir(&self.folder)

@@ -104,7 +104,7 @@ impl Layout {
             topology: plan.topology,
             vpc: network.vpc,
             ingress,
-            port: plan.proxy.listen.ingress_port,
+            listeners: network.listeners.clone(),
             spreading: network.spreading,
             timeouts: network.flow_timeouts.clone(),
             egress: translated,
@@ -247,7 +247,7 @@ impl Network {
         up(&inner, LOOPBACK).await?;
         up(&inner, inner_index).await?;
         add_address(&inner, inner_index, address).await?;
-        for range in ranges.iter().filter(|range| range.prefix_len() < 32) {
+        for range in ranges.iter().filter(|range| **range != Ipv4Net::from(address)) {
             // A local route makes every address of the range the namespace's own, however many there are.
             let all = RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(range.network(), range.prefix_len())

@@ -2,13 +2,17 @@
 //!
 //! | chain      | hook                | does                                                                      |
 //! |------------|---------------------|---------------------------------------------------------------------------|
-//! | `timeouts` | prerouting, mangle  | gives new UDP flows AWS's idle timeouts                                   |
-//! | `ingress`  | prerouting, dstnat  | ingress addresses → chain `targets`                                       |
+//! | `timeouts` | prerouting, mangle  | gives new flows AWS's idle timeouts                                       |
+//! | `ingress`  | prerouting, dstnat  | the listeners of the ingress addresses → chain `targets`                  |
 //! | `targets`  | (jump)              | one DNAT per healthy target, by jhash; single-ec2: one DNAT to the instance |
 //! | `egress`   | postrouting, srcnat | VPC addresses → egress addresses                                          |
 //! | `forward`  | forward             | the private range is not reachable from the Internet                      |
 //! | `input`    | input               | the router's own services are for instances alone                         |
 //! | `leak`     | postrouting, late   | no private address leaves untranslated                                    |
+//!
+//! The same source address has the same target on every listener; on AWS each listener has a target group with a stickiness of its own.
+//! What arrives on a TCP connection that is no longer tracked goes to a target as if it were new, and that target's kernel resets it, as
+//! a load balancer does.
 //!
 //! One thing differs from AWS: Linux gives a flow the timeout of replied flows only once it has carried packets for two seconds; until
 //! then an answered flow idles out like an unanswered one.
@@ -20,7 +24,7 @@ use nix::libc;
 
 use super::LabError;
 use super::netlink::{Attrs, Message, Netfilter, SUBSYSTEM_NFTABLES};
-use crate::plan::{FlowTimeouts, Spreading, Topology};
+use crate::plan::{FlowTimeouts, Listener, Protocol, Spreading, Topology};
 
 /// Devices of `vpc` that lead to carriers and to the stranger begin so; those that lead to instances begin with `i-`.
 pub(super) const INTERNET_PREFIX: &str = "x-";
@@ -33,8 +37,8 @@ pub(super) struct Gateway {
     pub(super) topology: Topology,
     pub(super) vpc: Ipv4Net,
     pub(super) ingress: Vec<Ipv4Addr>,
-    /// UDP port of the NLB's listener.
-    pub(super) port: u16,
+    /// The NLB's listeners; single-ec2: what the security group lets in.
+    pub(super) listeners: Vec<Listener>,
     pub(super) spreading: Spreading,
     pub(super) timeouts: FlowTimeouts,
     /// Private ranges, each with the address that new flows from it leave with.
@@ -51,8 +55,9 @@ impl Gateway {
             Topology::SingleEc2 => self.timeouts.replied_s,
         };
         messages.extend([
-            timeout_object(OPENED_BY_INTERNET, &self.timeouts, self.timeouts.replied_s),
-            timeout_object(OPENED_BY_INSTANCE, &self.timeouts, instance_s),
+            udp_timeout(OPENED_BY_INTERNET, &self.timeouts, self.timeouts.replied_s),
+            udp_timeout(OPENED_BY_INSTANCE, &self.timeouts, instance_s),
+            tcp_timeout(CONNECTION, &self.timeouts),
             base_chain("timeouts", "filter", PREROUTING, -150),
             base_chain("ingress", "nat", PREROUTING, -100),
             base_chain("egress", "nat", POSTROUTING, 100),
@@ -81,8 +86,9 @@ impl Gateway {
 
     fn static_rules(&self) -> Vec<Rule> {
         let mut rules = vec![
-            Rule::new("timeouts").device(META_IIFNAME, INTERNET_PREFIX).protocol_udp().timeout(OPENED_BY_INTERNET),
-            Rule::new("timeouts").device(META_IIFNAME, INSTANCE_PREFIX).protocol_udp().timeout(OPENED_BY_INSTANCE),
+            Rule::new("timeouts").device(META_IIFNAME, INTERNET_PREFIX).protocol(UDP).timeout(OPENED_BY_INTERNET),
+            Rule::new("timeouts").device(META_IIFNAME, INSTANCE_PREFIX).protocol(UDP).timeout(OPENED_BY_INSTANCE),
+            Rule::new("timeouts").protocol(TCP).timeout(CONNECTION),
             Rule::new("forward").conntrack(CT_STATE, CT_STATE_INVALID, true).verdict(libc::NF_DROP, None),
             Rule::new("forward")
                 .device(META_IIFNAME, INTERNET_PREFIX)
@@ -96,12 +102,17 @@ impl Gateway {
                 .verdict(libc::NF_DROP, None),
         ];
         for ingress in &self.ingress {
-            let rule = Rule::new("ingress").address(IP_DESTINATION, *ingress);
-            let rule = match self.topology {
-                Topology::LoadBalanced => rule.protocol_udp().destination_port(self.port),
-                Topology::SingleEc2 => rule,
-            };
-            rules.push(rule.verdict(NFT_JUMP, Some("targets")));
+            for listener in &self.listeners {
+                let protocols: &[u8] = match listener.protocol {
+                    Protocol::Udp => &[UDP],
+                    Protocol::Tcp => &[TCP],
+                    Protocol::TcpUdp => &[UDP, TCP],
+                };
+                for protocol in protocols {
+                    let rule = Rule::new("ingress").address(IP_DESTINATION, *ingress).protocol(*protocol);
+                    rules.push(rule.destination_port(listener.port).verdict(NFT_JUMP, Some("targets")));
+                }
+            }
         }
         // An Elastic IP of an instance is 1:1 and keeps ports; the NAT gateway chooses a random one.
         let flags = match self.topology {
@@ -123,6 +134,8 @@ const TABLE: &str = "sipedge";
 /// Idle timeouts of UDP flows that the Internet opens, and of those that instances open.
 const OPENED_BY_INTERNET: &str = "opened-by-internet";
 const OPENED_BY_INSTANCE: &str = "opened-by-instance";
+/// Idle timeout of established TCP connections.
+const CONNECTION: &str = "connection";
 /// Seed of the NLB's hash: every rule of the chain must compute the same value, and tests want the same spreading each time.
 const HASH_SEED: u32 = 0x5e_d9_e0_01;
 
@@ -163,6 +176,9 @@ const CMP_NOT_EQUAL: u32 = 1;
 const IP_SOURCE: u32 = 12;
 const IP_DESTINATION: u32 = 16;
 const UDP: u8 = 17;
+const TCP: u8 = 6;
+/// Place of the established state among the timeouts of TCP (linux/netfilter/nfnetlink_cttimeout.h); the others keep the kernel's.
+const TCP_ESTABLISHED: u16 = 3;
 
 fn message(what: &str, kind: u16, flags: i32, attrs: Attrs) -> Message {
     Message { what: what.to_owned(), kind: SUBSYSTEM_NFTABLES << 8 | kind, flags, attrs }
@@ -178,11 +194,20 @@ fn base_chain(name: &str, kind: &str, hook: u32, priority: i32) -> Message {
     chain(name, Attrs::default().nest(4, &at).text(7, kind))
 }
 
-/// A timeout object: table, name, type, and its data: layer 3, layer 4, seconds unreplied and replied.
-fn timeout_object(name: &str, timeouts: &FlowTimeouts, replied_s: u32) -> Message {
-    let seconds = Attrs::default().number(1, timeouts.unreplied_s).number(2, replied_s);
+/// Timeouts of UDP flows: seconds unreplied and replied.
+fn udp_timeout(name: &str, timeouts: &FlowTimeouts, replied_s: u32) -> Message {
+    timeout_object(name, UDP, &Attrs::default().number(1, timeouts.unreplied_s).number(2, replied_s))
+}
+
+/// Timeouts of TCP connections.
+fn tcp_timeout(name: &str, timeouts: &FlowTimeouts) -> Message {
+    timeout_object(name, TCP, &Attrs::default().number(TCP_ESTABLISHED, timeouts.tcp_s))
+}
+
+/// A timeout object: table, name, type, and its data: layer 3, layer 4, seconds by state.
+fn timeout_object(name: &str, protocol: u8, seconds: &Attrs) -> Message {
     let ipv4 = u16::try_from(libc::AF_INET).unwrap_or_default();
-    let data = Attrs::default().bytes(1, &ipv4.to_be_bytes()).bytes(2, &[UDP]).nest(3, &seconds);
+    let data = Attrs::default().bytes(1, &ipv4.to_be_bytes()).bytes(2, &[protocol]).nest(3, seconds);
     let attrs = Attrs::default().text(1, TABLE).text(2, name).number(3, OBJECT_CT_TIMEOUT).nest(4, &data);
     message(&format!("create the flow timeout {name}"), NEW_OBJECT, libc::NLM_F_CREATE, attrs)
 }
@@ -210,8 +235,8 @@ impl Rule {
         self.meta(key).compare(CMP_EQUAL, prefix.as_bytes())
     }
 
-    fn protocol_udp(self) -> Self {
-        self.meta(META_L4PROTO).compare(CMP_EQUAL, &[UDP])
+    fn protocol(self, protocol: u8) -> Self {
+        self.meta(META_L4PROTO).compare(CMP_EQUAL, &[protocol])
     }
 
     fn address(self, offset: u32, address: Ipv4Addr) -> Self {
@@ -234,7 +259,7 @@ impl Rule {
         loaded.mask(bits.to_ne_bytes()).compare(operator, &[0; 4])
     }
 
-    /// jhash of the source address, or of addresses and UDP ports, modulo `count`, is `index`.
+    /// jhash of the source address, or of addresses and ports, modulo `count`, is `index`.
     fn hash(self, spreading: Spreading, count: u32, index: u32) -> Self {
         let (loaded, length) = match spreading {
             Spreading::SourceIp => (self.payload(REGISTER, BASE_NETWORK, IP_SOURCE, 4), 4),

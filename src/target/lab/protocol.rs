@@ -19,6 +19,7 @@ pub(super) enum Request {
     FlushFlows,
     EndFlows { id: InstanceId },
     UdpSocket { namespace: String, address: SocketAddr },
+    TcpSocket { namespace: String, address: SocketAddr },
     Namespace { name: String },
     HttpGet { id: InstanceId, path: String },
     Destroy,

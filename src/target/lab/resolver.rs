@@ -79,3 +79,35 @@ impl Zone {
 fn normal(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_proto::op::Query;
+    use hickory_proto::rr::Name;
+
+    fn answer(name: &str, record_type: RecordType) -> (ResponseCode, Vec<RData>) {
+        let zone = Zone(vec![("pstn.example".into(), vec!["203.0.113.7".parse().unwrap()])]);
+        let mut query = Message::query();
+        query.add_query(Query::query(Name::from_ascii(name).unwrap(), record_type));
+        let answer = Message::from_vec(&zone.answer(&query.to_vec().unwrap()).unwrap()).unwrap();
+        assert_eq!((answer.metadata.id, &answer.queries), (query.metadata.id, &query.queries));
+        (answer.metadata.response_code, answer.answers.into_iter().map(|record| record.data).collect())
+    }
+
+    /// The proxy asks for NAPTR, SRV and addresses in turn: whatever was not answered would hold up each boot by seconds.
+    #[test]
+    fn every_question_that_the_proxy_has_is_answered() {
+        let address = RData::A(A(Ipv4Addr::new(203, 0, 113, 7)));
+        assert_eq!(answer("PSTN.example.", RecordType::A), (ResponseCode::NoError, vec![address]));
+        for record_type in [RecordType::NAPTR, RecordType::SRV, RecordType::AAAA, RecordType::CNAME] {
+            assert_eq!(answer("pstn.example.", record_type), (ResponseCode::NoError, vec![]), "{record_type}");
+        }
+        for service in ["_sip._udp", "_sip._tcp", "_sips._tcp"] {
+            let name = format!("{service}.pstn.example.");
+            assert_eq!(answer(&name, RecordType::SRV), (ResponseCode::NXDomain, vec![]), "{service}");
+        }
+        assert_eq!(answer("elsewhere.example.", RecordType::NAPTR), (ResponseCode::NXDomain, vec![]));
+        assert_eq!(answer("elsewhere.example.", RecordType::A), (ResponseCode::NXDomain, vec![]));
+    }
+}

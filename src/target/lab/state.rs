@@ -119,6 +119,11 @@ pub(super) fn log_path(folder: &Path, id: &InstanceId) -> PathBuf {
     folder.join(LOGS).join(format!("{id}.log"))
 }
 
+/// Socket of an instance's control endpoint.
+pub(super) fn control_path(folder: &Path, id: &InstanceId) -> PathBuf {
+    folder.join(LOGS).join(format!("{id}.control"))
+}
+
 /// The last lines of a file; none when it cannot be read.
 pub(super) fn tail(path: &Path, lines: usize) -> Vec<String> {
     let read = || -> std::io::Result<Vec<u8>> {

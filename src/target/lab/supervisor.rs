@@ -251,6 +251,12 @@ impl Supervisor {
                     bound.map_err(|error| LabError::kernel(format!("bind {address} in {namespace}"), error))?;
                 return Ok((Response::Descriptors { count: 1 }, vec![socket.into()]));
             }
+            Request::TcpSocket { namespace, address } => {
+                let bound = self.inside(&namespace, || sys::tcp_socket(address))?;
+                let socket =
+                    bound.map_err(|error| LabError::kernel(format!("bind TCP {address} in {namespace}"), error))?;
+                return Ok((Response::Descriptors { count: 1 }, vec![socket]));
+            }
             Request::Namespace { name } => {
                 let failed = |error: std::io::Error| LabError::kernel(format!("open the namespace {name}"), error);
                 let network = self.inside(&name, sys::current_namespace)?.map_err(failed)?;

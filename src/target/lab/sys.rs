@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -9,7 +10,10 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, recvmsg,
+    sendmsg, setsockopt, socket, sockopt,
+};
 use nix::unistd::{Pid, getppid};
 
 /// Most descriptors in one message: a network namespace and its user namespace.
@@ -83,4 +87,14 @@ pub(super) fn receive_with_descriptors(socket: &UnixStream, buffer: &mut [u8]) -
         }
     }
     Ok((message.bytes, descriptors))
+}
+
+/// A TCP socket bound to `address` in the namespace of this thread.
+pub(super) fn tcp_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let bound = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // As servers do: a connection of an earlier one that still lingers keeps nobody from listening.
+    setsockopt(&bound, sockopt::ReuseAddr, &true)?;
+    bind(bound.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(bound)
 }

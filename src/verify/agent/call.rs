@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use super::dialog::{Dialog, offer};
 use super::message::{self, value, values};
 use super::transaction::{ClientTransaction, InviteEvent, ServerTransaction};
-use super::{Agent, AgentError, Received, Side, instead, unique, wait};
+use super::{Agent, AgentError, Hop, Received, Side, instead, unique, wait};
+use crate::spec::Transport;
 
 /// A call that is up at both ends.
 #[derive(Debug)]
@@ -109,6 +110,8 @@ impl RingingCall {
 pub struct Invite {
     /// Where it is sent; also host and port of the Request-URI.
     pub edge: SocketAddr,
+    /// How it is sent; UDP unless set.
+    pub transport: Transport,
     /// User part of the Request-URI.
     pub number: String,
     /// Call-ID; unique unless set.
@@ -120,7 +123,7 @@ pub struct Invite {
 impl Invite {
     /// An INVITE to `number` by way of `edge`.
     pub fn new(edge: SocketAddr, number: &str) -> Self {
-        Self { edge, number: number.to_owned(), call_id: unique(), max_forwards: 70 }
+        Self { edge, transport: Transport::Udp, number: number.to_owned(), call_id: unique(), max_forwards: 70 }
     }
 }
 
@@ -134,7 +137,9 @@ pub struct Dialling {
 impl Dialling {
     /// Sends the INVITE.
     pub fn start(agent: &Agent, invite: &Invite) -> Result<Self, AgentError> {
-        let uri = message::uri(&format!("sip:{}@{}", invite.number, invite.edge))?;
+        let edge = Hop { transport: invite.transport, address: invite.edge };
+        let uri = message::uri(&message::contact(&invite.number, edge))?;
+        let contact = message::contact("caller", Hop { address: agent.address(), ..edge });
         let host = agent.address().ip();
         let body = offer(agent.address());
         let headers: Vec<Header> = vec![
@@ -143,7 +148,7 @@ impl Dialling {
             Header::To(header::To::new(format!("<{uri}>"))),
             Header::CallId(header::CallId::new(invite.call_id.clone())),
             Header::CSeq(header::CSeq::new("1 INVITE")),
-            Header::Contact(header::Contact::new(format!("<sip:caller@{}>", agent.address()))),
+            Header::Contact(header::Contact::new(format!("<{contact}>"))),
             Header::UserAgent(header::UserAgent::new("sipedge-verify")),
             Header::ContentType(header::ContentType::new("application/sdp")),
             Header::ContentLength(header::ContentLength::new(body.len().to_string())),
@@ -151,7 +156,7 @@ impl Dialling {
         let request =
             Request { method: Method::Invite, uri, version: rsip::Version::V2, headers: headers.into(), body };
         let branch = format!("z9hG4bK{}", unique());
-        let transaction = ClientTransaction::start(agent, request, branch, invite.edge, Side::Caller)?;
+        let transaction = ClientTransaction::start(agent, request, branch, edge, Side::Caller)?;
         Ok(Self { transaction, seen: Vec::new() })
     }
 
@@ -379,7 +384,8 @@ impl Ringing {
         let routes = values(&self.invite().message.headers, "Record-Route");
         let mut headers: Vec<Header> =
             routes.into_iter().map(|route| Header::RecordRoute(header::RecordRoute::new(route))).collect();
-        headers.push(Header::Contact(header::Contact::new(format!("<sip:callee@{}>", self.agent().address()))));
+        let hop = Hop { transport: self.invite().transport, address: self.agent().address() };
+        headers.push(Header::Contact(header::Contact::new(format!("<{}>", message::contact("callee", hop)))));
         headers
     }
 }

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 
 use super::message::{self, uri_text, value, values};
 use super::transaction::{ClientTransaction, ServerTransaction};
-use super::{Agent, AgentError, DialogEntry, Received, Side, instead, unique, wait};
+use super::{Agent, AgentError, DialogEntry, Hop, Received, Side, instead, unique, wait};
+use crate::spec::Transport;
 
 /// Subject of requests with a falsified route set, so that they are known as such in ladders, captures and logs.
 pub(crate) const FORGED_SUBJECT: &str = "forged route";
@@ -20,6 +21,8 @@ pub(crate) const FORGED_SUBJECT: &str = "forged route";
 pub struct Dialog {
     agent: Agent,
     side: Side,
+    /// How its first INVITE travelled at this end, and so what its Contact says.
+    transport: Transport,
     call_id: String,
     /// From of our requests.
     local: String,
@@ -56,8 +59,17 @@ impl Dialog {
         routes.reverse();
         let (number, _) = message::cseq(&request.headers)?;
         let (local, remote) = (value(&request.headers, "From")?, value(&answer.headers, "To")?);
-        let dialog =
-            Self::register(&transaction.agent, Side::Caller, &answer.headers, local, remote, routes, number, None)?;
+        let dialog = Self::register(
+            &transaction.agent,
+            Side::Caller,
+            transaction.to.transport,
+            &answer.headers,
+            local,
+            remote,
+            routes,
+            number,
+            None,
+        )?;
         dialog.acknowledge(transaction, number)?;
         Ok(dialog)
     }
@@ -69,8 +81,17 @@ impl Dialog {
         let remote = value(headers, "From")?;
         let (remote_number, _) = message::cseq(headers)?;
         let routes = values(headers, "Record-Route");
-        let mut dialog =
-            Self::register(&invite.agent, Side::Callee, headers, local, remote, routes, 0, Some(remote_number))?;
+        let mut dialog = Self::register(
+            &invite.agent,
+            Side::Callee,
+            invite.received.transport,
+            headers,
+            local,
+            remote,
+            routes,
+            0,
+            Some(remote_number),
+        )?;
         dialog.unconfirmed = Some(invite);
         Ok(dialog)
     }
@@ -136,7 +157,7 @@ impl Dialog {
         let received = invite.received.clone();
         self.remote_target = uri_text(&value(&received.message.headers, "Contact")?).to_owned();
         let headers = vec![
-            Header::Contact(header::Contact::new(format!("<sip:user@{}>", self.agent.address()))),
+            Header::Contact(header::Contact::new(self.contact())),
             Header::ContentType(header::ContentType::new("application/sdp")),
         ];
         invite.respond(200, "", headers, offer(self.agent.address()))?;
@@ -174,6 +195,7 @@ impl Dialog {
     fn register(
         agent: &Agent,
         side: Side,
+        transport: Transport,
         peer: &rsip::Headers,
         local: String,
         remote: String,
@@ -195,6 +217,7 @@ impl Dialog {
         Ok(Self {
             agent: agent.clone(),
             side,
+            transport,
             call_id,
             local,
             remote,
@@ -226,20 +249,26 @@ impl Dialog {
         }
     }
 
-    fn start(&self, request: Request, to: SocketAddr) -> Result<ClientTransaction, AgentError> {
+    fn start(&self, request: Request, to: Hop) -> Result<ClientTransaction, AgentError> {
         ClientTransaction::start(&self.agent, request, format!("z9hG4bK{}", unique()), to, self.side)
     }
 
     /// Sends the ACK of a 2xx: a request of its own on a branch of its own (§13.2.2.4).
     fn acknowledge(&self, invite: &ClientTransaction, number: u32) -> Result<(), AgentError> {
         let (mut ack, to) = self.compose(Method::Ack, number, &self.routes, Vec::new())?;
-        super::transaction::push_via(&self.agent, &mut ack, &format!("z9hG4bK{}", unique()));
+        super::transaction::push_via(&self.agent, &mut ack, &format!("z9hG4bK{}", unique()), to.transport);
         let raw = ack.to_string();
         invite.acknowledge(raw.clone(), to);
         self.agent.transmit(&raw, to, self.side)
     }
 
-    fn build(&mut self, method: Method, routes: &[String], body: Vec<u8>) -> Result<(Request, SocketAddr), AgentError> {
+    /// What its Contact says.
+    fn contact(&self) -> String {
+        let hop = Hop { transport: self.transport, address: self.agent.address() };
+        format!("<{}>", message::contact("user", hop))
+    }
+
+    fn build(&mut self, method: Method, routes: &[String], body: Vec<u8>) -> Result<(Request, Hop), AgentError> {
         self.number += 1;
         self.compose(method, self.number, routes, body)
     }
@@ -251,7 +280,7 @@ impl Dialog {
         number: u32,
         routes: &[String],
         body: Vec<u8>,
-    ) -> Result<(Request, SocketAddr), AgentError> {
+    ) -> Result<(Request, Hop), AgentError> {
         let target = message::uri(&self.remote_target)?;
         let mut carried = routes.to_vec();
         let (uri, next_hop) = match routes.first() {
@@ -279,7 +308,7 @@ impl Dialog {
             Header::CSeq(header::CSeq::new(format!("{number} {method}"))),
         ]);
         if method == Method::Invite {
-            headers.push(Header::Contact(header::Contact::new(format!("<sip:user@{}>", self.agent.address()))));
+            headers.push(Header::Contact(header::Contact::new(self.contact())));
             headers.push(Header::ContentType(header::ContentType::new("application/sdp")));
         }
         headers.push(Header::ContentLength(header::ContentLength::new(body.len().to_string())));
@@ -344,7 +373,11 @@ fn altered(route: &str) -> Option<String> {
 /// `route` as host, port and `lr` alone.
 fn stripped(route: &str) -> Option<String> {
     let uri = message::uri(uri_text(route)).ok()?;
-    let bare = format!("<sip:{};lr>", uri.host_with_port);
+    // It goes where it came from all the same.
+    let bare = match message::transport(&uri) {
+        Transport::Udp => format!("<sip:{};lr>", uri.host_with_port),
+        other => format!("<sip:{};transport={other};lr>", uri.host_with_port),
+    };
     (bare != route).then_some(bare)
 }
 

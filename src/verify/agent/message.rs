@@ -8,10 +8,11 @@ use rsip::headers::{ToTypedHeader, UntypedHeader};
 use rsip::param::{OtherParam, OtherParamValue};
 use rsip::{Headers, Method, Param, StatusCode, Uri};
 
-use super::AgentError;
+use super::{AgentError, Hop};
+use crate::spec::Transport;
 
-/// Port of SIP over UDP when a URI or Via has none (RFC 3261 §18.1.1, §19.1.2).
-const SIP_PORT: u16 = 5060;
+/// Port of SIP over UDP and TCP when a URI or Via has none (RFC 3261 §18.1.1, §19.1.2).
+const SIP_PORT: u16 = Transport::Udp.default_port();
 
 /// The values of every header called `name`, in order, comma-separated lists split (RFC 3261 §7.3.1).
 pub(crate) fn values(headers: &Headers, name: &str) -> Vec<String> {
@@ -100,12 +101,13 @@ impl Via {
         }
     }
 
-    /// Where a response goes that answers a request from `source` (RFC 3261 §18.2.2, RFC 3581 §4): to source address and port when
-    /// rport was asked for; else to the source address and the port of sent-by, whatever port the request came from.
-    pub(crate) fn reply_address(&self, source: SocketAddr) -> SocketAddr {
-        match self.rport {
+    /// Where a response goes that answers a request from `source` (RFC 3261 §18.2.2, RFC 3581 §4): by the connection that it came on;
+    /// over UDP to source address and port when rport was asked for; else to the source address and the port of sent-by, whatever
+    /// port the request came from.
+    pub(crate) fn reply_hop(&self, source: Hop) -> Hop {
+        match self.rport || source.transport != Transport::Udp {
             true => source,
-            false => SocketAddr::new(source.ip(), self.port.unwrap_or(SIP_PORT)),
+            false => Hop::udp(SocketAddr::new(source.address.ip(), self.port.unwrap_or(SIP_PORT))),
         }
     }
 }
@@ -137,13 +139,30 @@ pub(crate) fn uri(text: &str) -> Result<Uri, AgentError> {
     Uri::try_from(text).map_err(|_| AgentError::Malformed { what: "URI", text: text.to_owned() })
 }
 
-/// Host and port of a URI; the port defaults to 5060.
+/// The transport of a URI: its parameter, else UDP.
+pub(crate) fn transport(uri: &Uri) -> Transport {
+    let named = uri.params.iter().find_map(|parameter| match parameter {
+        Param::Transport(transport) => Some(transport.to_string().to_ascii_lowercase()),
+        _ => None,
+    });
+    Transport::ALL.into_iter().find(|known| Some(known.as_str()) == named.as_deref()).unwrap_or(Transport::Udp)
+}
+
+/// A URI of this user at this place.
+pub(crate) fn contact(user: &str, hop: Hop) -> String {
+    match hop.transport {
+        Transport::Udp => format!("sip:{user}@{}", hop.address),
+        other => format!("sip:{user}@{};transport={other}", hop.address),
+    }
+}
+
+/// Host and port of a URI; the port defaults to that of its transport.
 pub(crate) fn host_port(uri: &Uri) -> (String, u16) {
     let host = match uri.host() {
         Host::IpAddr(address) => address.to_string(),
         Host::Domain(domain) => domain.to_string(),
     };
-    (host, uri.port().map_or(SIP_PORT, |port| *port.value()))
+    (host, uri.port().map_or(transport(uri).default_port(), |port| *port.value()))
 }
 
 /// The host of a Route or Record-Route value.
@@ -237,14 +256,18 @@ mod tests {
     fn a_reply_without_rport_goes_to_the_port_of_sent_by() {
         let message = request("Via: SIP/2.0/UDP 198.51.100.1:5070;branch=z9hG4bK1");
         let via = Via::top(headers(&message)).unwrap();
-        assert_eq!(via.reply_address("203.0.113.9:1234".parse().unwrap()), "203.0.113.9:5070".parse().unwrap());
+        let source = Hop::udp("203.0.113.9:1234".parse().unwrap());
+        assert_eq!(via.reply_hop(source), Hop::udp("203.0.113.9:5070".parse().unwrap()));
+        let connection = Hop { transport: Transport::Tcp, ..source };
+        assert_eq!(via.reply_hop(connection), connection, "by the connection that it came on");
     }
 
     #[test]
     fn a_reply_with_rport_goes_where_the_request_came_from_and_says_so() {
         let message = request("Via: SIP/2.0/UDP 198.51.100.1;rport;branch=z9hG4bK1");
         let source = "203.0.113.9:1234".parse().unwrap();
-        assert_eq!(Via::top(headers(&message)).unwrap().reply_address(source), source);
+        let hop = Hop::udp(source);
+        assert_eq!(Via::top(headers(&message)).unwrap().reply_hop(hop), hop);
         let vias = vias_for_response(headers(&message), source).unwrap();
         assert!(vias[0].contains(";received=203.0.113.9") && vias[0].contains(";rport=1234"), "{vias:?}");
     }
@@ -255,5 +278,13 @@ mod tests {
         assert_eq!(uri_text("\"x\" <sip:a@b;lr>;q=1"), "sip:a@b;lr");
         assert!(is_loose(&uri("sip:192.0.2.1:5060;lr;t=ab-12").unwrap()));
         assert!(!is_loose(&uri("sip:192.0.2.1:5060").unwrap()));
+        for (text, expected, port) in [
+            ("sip:192.0.2.1", Transport::Udp, 5060),
+            ("sip:192.0.2.1;transport=TCP;lr", Transport::Tcp, 5060),
+            ("sip:a.example;lr;transport=tls", Transport::Tls, 5061),
+        ] {
+            let uri = uri(text).unwrap();
+            assert_eq!((transport(&uri), host_port(&uri).1), (expected, port), "{text}");
+        }
     }
 }

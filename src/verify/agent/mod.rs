@@ -1,4 +1,4 @@
-//! Strict SIP user agents over UDP, built on rsip: an implementation of RFC 3261 that shares no code with the edge that it checks.
+//! Strict SIP user agents over UDP, TCP and TLS, built on rsip: an implementation of RFC 3261 that shares no code with the edge that it checks.
 //!
 //! Strict means: a request follows its route set and nothing else (§12.2.1.1), a response goes where Via says (§18.2.2, RFC 3581), the
 //! remote target is the peer's Contact, requests with an unknown tag or an old CSeq are refused (§12.2.2), and what gets no answer is sent
@@ -19,6 +19,7 @@
 mod call;
 mod dialog;
 mod message;
+mod streams;
 mod transaction;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -35,15 +36,34 @@ pub use call::{Call, Dialling, End, Expected, Invite, Ringing, RingingCall};
 pub(crate) use dialog::FORGED_SUBJECT;
 pub use dialog::{Dialog, RouteForgery};
 pub(crate) use message::{Via, route_host, start_line, value, values};
+pub use streams::Streams;
 
 use super::trace::{Side, Trace, TracedMessage};
+use crate::spec::Transport;
 use message::{cseq, tag};
+use streams::Links;
 use transaction::{ClientEntry, InviteEvent, ServerEntry, ServerKey, ServerTransaction};
 
 /// Largest UDP payload.
 const DATAGRAM_BYTES: usize = 65_535;
 
-/// A user agent on one UDP socket. Clones are the same user agent; it ends with the last of them and of its dialogs.
+/// The next hop of a message, or the one that it came from: how, and which address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Hop {
+    /// How.
+    pub transport: Transport,
+    /// Address and port.
+    pub address: SocketAddr,
+}
+
+impl Hop {
+    /// By UDP.
+    pub fn udp(address: SocketAddr) -> Self {
+        Self { transport: Transport::Udp, address }
+    }
+}
+
+/// A user agent on one UDP socket, and on TCP at the same address if it is [given it](Agent::add_streams). Clones are the same user agent; it ends with the last of them and of its dialogs.
 #[derive(Debug, Clone)]
 pub struct Agent {
     inner: Arc<Inner>,
@@ -81,6 +101,8 @@ pub struct Received<M> {
     pub message: M,
     /// Its source address.
     pub source: SocketAddr,
+    /// How it came.
+    pub transport: Transport,
     /// When it was read from the socket.
     pub at: Instant,
 }
@@ -154,12 +176,20 @@ impl Agent {
             trace: trace.clone(),
             state: Mutex::default(),
             reader: OnceLock::new(),
+            links: OnceLock::new(),
             started: Instant::now(),
         };
         let agent = Self { inner: Arc::new(inner) };
         let reader = tokio::spawn(read(receiver, Arc::downgrade(&agent.inner)));
         let _ = agent.inner.reader.set(reader.abort_handle());
         Ok(agent)
+    }
+
+    /// Lets it speak TCP and TLS too. To be called inside a tokio runtime, once.
+    pub fn add_streams(&self, streams: Streams) -> std::io::Result<()> {
+        let links = Links::new(streams, self.downgrade())?;
+        let _ = self.inner.links.set(links);
+        Ok(())
     }
 
     /// The socket's address.
@@ -172,12 +202,12 @@ impl Agent {
         &self.inner.settings
     }
 
-    /// The address of a URI: an IP literal, or a name of [`Settings::names`].
-    fn resolve(&self, uri: &rsip::Uri) -> Result<SocketAddr, AgentError> {
+    /// Where a URI leads: its host is an IP literal, or a name of [`Settings::names`].
+    fn resolve(&self, uri: &rsip::Uri) -> Result<Hop, AgentError> {
         let (host, port) = message::host_port(uri);
         let address = host.parse().ok().or_else(|| self.inner.settings.names.get(&host.to_ascii_lowercase()).copied());
         match address {
-            Some(address) => Ok(SocketAddr::new(address, port)),
+            Some(address) => Ok(Hop { transport: message::transport(uri), address: SocketAddr::new(address, port) }),
             None => Err(AgentError::Unresolved { host, uri: uri.to_string() }),
         }
     }
@@ -191,12 +221,17 @@ impl Agent {
     }
 
     /// Sends `raw`, and writes it down whether or not that worked.
-    fn transmit(&self, raw: &str, to: SocketAddr, side: Side) -> Result<(), AgentError> {
+    fn transmit(&self, raw: &str, to: Hop, side: Side) -> Result<(), AgentError> {
         let (at, start_line) = (self.inner.trace.now(), start_line(raw));
         let call_id = call_id_of(raw);
-        let sent = self.inner.socket.send_to(raw.as_bytes(), to);
+        let sent = match (to.transport, self.inner.links.get()) {
+            (Transport::Udp, _) => self.inner.socket.send_to(raw.as_bytes(), to.address).map(|_| ()),
+            (_, Some(links)) => links.send(self.downgrade(), to, raw.as_bytes().to_vec()),
+            (_, None) => Err(std::io::Error::other("the user agent speaks UDP alone")),
+        };
+        let to = to.address;
         let noted = match &sent {
-            Ok(_) => start_line.clone(),
+            Ok(()) => start_line.clone(),
             Err(error) => format!("{start_line} (not sent: {error})"),
         };
         let from = self.inner.address;
@@ -212,20 +247,40 @@ impl Agent {
             start_line: noted,
             raw,
         });
-        sent.map(|_| ()).map_err(|error| AgentError::Send { what: start_line, to, error })
+        sent.map_err(|error| AgentError::Send { what: start_line, to, error })
     }
 
-    fn handle(&self, source: SocketAddr, datagram: &[u8]) {
+    /// Writes down what happened to a connection.
+    fn note(&self, hop: Hop, what: &str) {
+        self.inner.trace.push(TracedMessage {
+            at: self.inner.trace.now(),
+            from: hop.address,
+            to: self.inner.address,
+            agent: self.inner.address,
+            sent: false,
+            side: Side::Caller,
+            call_id: String::new(),
+            start_line: what.to_owned(),
+            raw: String::new(),
+        });
+    }
+
+    fn handle(&self, from: Hop, datagram: &[u8]) {
+        let Hop { transport, address: source } = from;
         let at = Instant::now();
         let traced_at = self.inner.trace.now();
         let raw = String::from_utf8_lossy(datagram).into_owned();
         let parsed = SipMessage::try_from(datagram);
         let (side, note) = match parsed {
-            Ok(SipMessage::Response(response)) => self.handle_response(Received { message: response, source, at }),
-            Ok(SipMessage::Request(request)) => match self.handle_request(Received { message: request, source, at }) {
-                Ok(side) => (side, None),
-                Err(error) => (Side::Callee, Some(format!("refused: {error}"))),
-            },
+            Ok(SipMessage::Response(response)) => {
+                self.handle_response(Received { message: response, source, transport, at })
+            }
+            Ok(SipMessage::Request(request)) => {
+                match self.handle_request(Received { message: request, source, transport, at }) {
+                    Ok(side) => (side, None),
+                    Err(error) => (Side::Callee, Some(format!("refused: {error}"))),
+                }
+            }
             Err(error) => (Side::Callee, Some(format!("cannot be read: {error}"))),
         };
         let mut first_line = start_line(&raw);
@@ -379,6 +434,7 @@ struct Inner {
     trace: Trace,
     state: Mutex<State>,
     reader: OnceLock<AbortHandle>,
+    links: OnceLock<Links>,
     started: Instant,
 }
 
@@ -419,7 +475,7 @@ async fn read(socket: tokio::net::UdpSocket, inner: Weak<Inner>) {
         match socket.recv_from(&mut buffer).await {
             Ok((length, source)) => {
                 let Some(inner) = inner.upgrade() else { return };
-                Agent { inner }.handle(source, buffer.get(..length).unwrap_or_default());
+                Agent { inner }.handle(Hop::udp(source), buffer.get(..length).unwrap_or_default());
             }
             // An ICMP error of an earlier datagram; the socket goes on. Yield, so that an error that stays cannot starve the others.
             Err(_) => tokio::task::yield_now().await,

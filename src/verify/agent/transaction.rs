@@ -1,6 +1,5 @@
 //! Client and server transactions (RFC 3261 §17): retransmission, absorption, the ACK of a non-2xx.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,29 +10,30 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::message::{self, Via, value, values};
-use super::{Agent, AgentError, Received, Side, unique, wait};
+use super::{Agent, AgentError, Hop, Received, Side, unique, wait};
+use crate::spec::Transport;
 
 /// A client transaction in progress.
 #[derive(Debug)]
 pub(super) struct ClientTransaction {
     pub(super) agent: Agent,
     pub(super) request: Request,
-    pub(super) to: SocketAddr,
+    pub(super) to: Hop,
     pub(super) sent: Instant,
     key: (String, String),
     responses: mpsc::UnboundedReceiver<Received<Response>>,
 }
 
 impl ClientTransaction {
-    /// Puts a Via with `branch` on top of `request`, sends it, and goes on sending it until a response comes (timers A and E).
+    /// Puts a Via with `branch` on top of `request`, sends it, and over UDP goes on sending it until a response comes (timers A and E).
     pub(super) fn start(
         agent: &Agent,
         mut request: Request,
         branch: String,
-        to: SocketAddr,
+        to: Hop,
         side: Side,
     ) -> Result<Self, AgentError> {
-        push_via(agent, &mut request, &branch);
+        push_via(agent, &mut request, &branch, to.transport);
         let key = (branch, request.method.to_string());
         let (sender, responses) = mpsc::unbounded_channel();
         let raw = request.to_string();
@@ -43,6 +43,9 @@ impl ClientTransaction {
                 (agent.downgrade(), agent.settings().clone(), raw.clone(), proceeding.clone());
             let invite = request.method == Method::Invite;
             async move {
+                if to.transport != Transport::Udp {
+                    return;
+                }
                 let mut interval = settings.t1;
                 loop {
                     tokio::time::sleep(interval).await;
@@ -91,7 +94,7 @@ impl ClientTransaction {
     }
 
     /// Remembers the ACK of a 2xx, which answers each retransmission of it (§13.2.2.4).
-    pub(super) fn acknowledge(&self, ack: String, to: SocketAddr) {
+    pub(super) fn acknowledge(&self, ack: String, to: Hop) {
         if let Some(entry) = self.agent.state().clients.get_mut(&self.key) {
             entry.ack = Some((ack, to));
         }
@@ -117,11 +120,11 @@ impl Drop for ClientTransaction {
 pub(super) struct ClientEntry {
     side: Side,
     request: Request,
-    to: SocketAddr,
+    to: Hop,
     responses: mpsc::UnboundedSender<Received<Response>>,
     retransmission: AbortHandle,
     proceeding: Arc<AtomicBool>,
-    ack: Option<(String, SocketAddr)>,
+    ack: Option<(String, Hop)>,
 }
 
 impl ClientEntry {
@@ -148,7 +151,7 @@ impl ClientEntry {
     }
 
     /// Takes a response; returns the ACK that answers it, if it is one that the transaction answers itself.
-    pub(super) fn handle(&mut self, received: Received<Response>) -> Option<(String, SocketAddr)> {
+    pub(super) fn handle(&mut self, received: Received<Response>) -> Option<(String, Hop)> {
         let (code, invite) = (received.message.status_code.code(), self.request.method == Method::Invite);
         self.proceeding.store(true, Ordering::Relaxed);
         if code >= 200 || invite {
@@ -215,7 +218,7 @@ pub(super) enum InviteEvent {
 pub(super) struct ServerEntry {
     pub(super) side: Side,
     /// The response that answers a retransmission.
-    pub(super) last: Option<(String, SocketAddr)>,
+    pub(super) last: Option<(String, Hop)>,
     /// Status code of the final response, 0 before it.
     pub(super) final_code: u16,
     events: Option<mpsc::UnboundedSender<InviteEvent>>,
@@ -244,7 +247,7 @@ pub(super) struct ServerTransaction {
     pub(super) received: Received<Request>,
     side: Side,
     key: ServerKey,
-    to: SocketAddr,
+    to: Hop,
 }
 
 impl ServerTransaction {
@@ -261,7 +264,7 @@ impl ServerTransaction {
             let entry = ServerEntry { side, last: None, final_code: 0, events, retransmission: None };
             agent.state().servers.insert(key.clone(), entry);
         }
-        let to = via.reply_address(received.source);
+        let to = via.reply_hop(Hop { transport: received.transport, address: received.source });
         Ok(Self { agent: agent.clone(), received, side, key, to })
     }
 
@@ -298,7 +301,9 @@ impl ServerTransaction {
                 if code >= 200 {
                     entry.final_code = code;
                 }
-                if code >= 200 && request.method == Method::Invite {
+                // A 2xx is sent again over any transport, since hops behind may be UDP; another response is not.
+                let again = (200..300).contains(&code) || code >= 300 && self.to.transport == Transport::Udp;
+                if again && request.method == Method::Invite {
                     entry.retransmission = Some(self.repeat(raw.clone()));
                 }
             }
@@ -334,8 +339,9 @@ impl ServerTransaction {
 }
 
 /// Puts the agent's Via on top.
-pub(super) fn push_via(agent: &Agent, request: &mut Request, branch: &str) {
-    let via = format!("SIP/2.0/UDP {};branch={branch};rport", agent.address());
+pub(super) fn push_via(agent: &Agent, request: &mut Request, branch: &str, transport: Transport) {
+    let name = transport.as_str().to_ascii_uppercase();
+    let via = format!("SIP/2.0/{name} {};branch={branch};rport", agent.address());
     let mut headers: Vec<Header> = vec![Header::Via(header::Via::new(via))];
     headers.extend(request.headers.iter().cloned());
     request.headers = headers.into();

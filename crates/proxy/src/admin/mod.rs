@@ -1,43 +1,60 @@
-//! `/healthz`, `/readyz` and `/metrics` over HTTP on the private address. Read only; nothing here can change the proxy.
+//! What an instance shows and takes besides SIP: `/healthz`, `/readyz` and `/metrics` over HTTP on the private address, read only; and
+//! the control endpoint on a Unix socket.
 
+pub mod client;
+mod control;
+pub mod report;
+mod serving;
+pub mod show;
+mod socket;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::config::Config;
 use crate::net::Proxy;
-use crate::observe;
+use crate::observe::{self, Process};
+use report::{Configuration, Destination, Reload, Reloads};
+use serving::Bounds;
 
-/// Connections at a time. Health checks and scrapers need a handful; more wait in the listen queue.
-const MAX_CONNECTIONS: usize = 64;
+pub use control::serve_control;
+pub use socket::{ControlSocket, DEFAULT_SOCKET, SocketError};
 
-/// Time for a connection, which carries one request. The NLB's health check gives up after 10 s at most.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Health checks and scrapers need a handful of connections. The NLB's health check gives up after 10 s at most.
+const BOUNDS: Bounds = Bounds { name: "admin", connections: 64, time: Duration::from_secs(5) };
 
-/// Time for the request's head to arrive.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How old the list of destinations may be that a metrics page shows: whoever asks more often costs the shards nothing.
+const DESTINATIONS_AGE: Duration = Duration::from_secs(1);
 
-/// Bytes of a request's head; hyper's smallest buffer. No client here sends more than a few hundred.
-const MAX_HEAD: usize = 8 << 10;
+/// Reloads that may wait for the one that is under way: more than the control endpoint has connections.
+const WAITING_RELOADS: usize = 32;
 
-/// Headers of a request.
-const MAX_HEADERS: usize = 32;
-
-/// What the pages show.
+/// What the pages and the control endpoint show, and where they leave what they are asked for.
 #[derive(Debug)]
 pub struct Admin {
     proxy: Arc<Proxy>,
+    /// Folder of the secrets.
+    secrets: String,
     readiness: Mutex<Readiness>,
+    history: Mutex<History>,
+    reloads: mpsc::Sender<ReloadRequest>,
+    leave: Notify,
+    has_control: AtomicBool,
+    destinations: tokio::sync::Mutex<Option<(Instant, Vec<Destination>)>>,
 }
+
+/// Somebody wants a reload and waits for what it comes to.
+pub type ReloadRequest = oneshot::Sender<Reload>;
 
 /// Whether a load balancer should send calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,10 +67,29 @@ pub enum Readiness {
     Draining,
 }
 
+#[derive(Debug, Clone)]
+struct History {
+    in_force: Configuration,
+    reloads: Reloads,
+}
+
 impl Admin {
-    /// Pages of a proxy that has just started.
-    pub fn new(proxy: Arc<Proxy>) -> Self {
-        Self { proxy, readiness: Mutex::new(Readiness::Waiting("starting")) }
+    /// Of a proxy that has just started with the configuration from `origin`; and where the control endpoint's wishes for a reload
+    /// arrive. `secrets`: the folder of its secrets.
+    pub fn new(proxy: Arc<Proxy>, origin: String, secrets: String) -> (Self, mpsc::Receiver<ReloadRequest>) {
+        let (reloads, requests) = mpsc::channel(WAITING_RELOADS);
+        let in_force = Configuration { origin, hash: hash(&proxy.setup().config), since: unix_now() };
+        let admin = Self {
+            proxy,
+            secrets,
+            readiness: Mutex::new(Readiness::Waiting("starting")),
+            history: Mutex::new(History { in_force, reloads: Reloads::default() }),
+            reloads,
+            leave: Notify::new(),
+            has_control: AtomicBool::new(false),
+            destinations: tokio::sync::Mutex::default(),
+        };
+        (admin, requests)
     }
 
     /// Changes what `/readyz` says.
@@ -61,45 +97,72 @@ impl Admin {
         *self.readiness.lock().unwrap_or_else(PoisonError::into_inner) = readiness;
     }
 
+    /// Keeps what a reload came to, and returns it whole: what is in force after it.
+    pub fn reloaded(&self, trigger: &str, result: Result<(Vec<String>, Vec<String>), Vec<report::Reason>>) -> Reload {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = unix_now();
+        let (changed, consequences, reasons) = match result {
+            Ok((changed, consequences)) => {
+                history.reloads.done += 1;
+                history.in_force.hash = hash(&self.proxy.setup().config);
+                history.in_force.since = at;
+                (changed, consequences, Vec::new())
+            }
+            Err(reasons) => {
+                history.reloads.refused += 1;
+                (Vec::new(), Vec::new(), reasons)
+            }
+        };
+        let configuration = history.in_force.clone();
+        let reload = Reload { at, trigger: trigger.to_owned(), reasons, changed, consequences, configuration };
+        history.reloads.last = Some(reload.clone());
+        reload
+    }
+
+    /// Returns when the control endpoint wants this instance to leave.
+    pub async fn told_to_leave(&self) {
+        self.leave.notified().await;
+    }
+
     fn readiness(&self) -> Readiness {
         *self.readiness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn history(&self) -> History {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The destinations as they are now. `None`: the first shard has not answered within a second.
+    async fn destinations(&self) -> Option<Vec<Destination>> {
+        let statuses = self.proxy.destinations().await?;
+        let now = self.proxy.now();
+        // Two targets of a trunk may lead to the same server.
+        let distinct: BTreeSet<Destination> = statuses.iter().map(|status| Destination::new(status, now)).collect();
+        Some(distinct.into_iter().collect())
+    }
+
+    /// The destinations as they were within the last second; none when the first shard does not answer.
+    async fn recent_destinations(&self) -> Vec<Destination> {
+        let mut kept = self.destinations.lock().await;
+        if let Some((at, destinations)) = &*kept
+            && at.elapsed() < DESTINATIONS_AGE
+        {
+            return destinations.clone();
+        }
+        let destinations = self.destinations().await.unwrap_or_default();
+        *kept = Some((Instant::now(), destinations.clone()));
+        destinations
     }
 }
 
 /// Answers until it is dropped.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    let router = Router::new()
+    let pages = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(admin);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, most likely: trying again at once would only burn the processor.
-                tracing::warn!("admin: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(MAX_HEAD)
-                .max_headers(MAX_HEADERS)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            // Whatever went wrong concerns that client alone.
-            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
-            drop(place);
-        });
-    }
+    serving::answer(&listener, BOUNDS, |_| pages.clone()).await;
 }
 
 async fn healthz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
@@ -121,12 +184,29 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let text = observe::metrics(
-        &admin.proxy.numbers(),
-        admin.proxy.started_at_secs(),
-        admin.readiness() == Readiness::Ready,
-        admin.readiness() == Readiness::Draining,
-    );
+    let history = admin.history();
+    let process = Process {
+        started_at: admin.proxy.started_at_secs(),
+        ready: admin.readiness() == Readiness::Ready,
+        draining: admin.readiness() == Readiness::Draining,
+        control: admin.has_control.load(Ordering::Relaxed),
+        in_force: history.in_force,
+        reloads: history.reloads.done,
+        reloads_refused: history.reloads.refused,
+    };
+    let text = observe::metrics(&process, &admin.proxy.numbers(), &admin.recent_destinations().await);
     // The content type of Prometheus's text format.
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// What tells two configurations apart: the first 16 hex digits of BLAKE3 over all settings.
+fn hash(config: &Config) -> String {
+    // A configuration that was read from text can be written as text.
+    let settings = serde_json::to_vec(config).unwrap_or_default();
+    blake3::hash(&settings).to_hex().chars().take(16).collect()
+}
+
+/// Seconds since the Unix epoch.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

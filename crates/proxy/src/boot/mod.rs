@@ -1,15 +1,17 @@
 //! From instance metadata, or a file, to a running and tried proxy; and its life until it ends.
 //!
 //! ```text
-//! metadata → configuration → checks → sockets → admin → names → self-call → open, ready → SIGTERM → drain → end
+//! metadata → configuration → checks → sockets → admin → names → self-call → open, ready ⟲ reload → SIGTERM → drain → end
 //! ```
 //!
 //! Nothing answers SIP before the self-call has succeeded.
 
 mod document;
 mod metadata;
+mod reload;
 mod self_call;
 mod signals;
+mod source;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,12 +20,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
-use crate::admin::{self, Admin, Readiness};
-use crate::config::{Advertise, Config};
-use crate::engine::{Control, Place, TokenKeys};
-use crate::net::{Drained, Proxy, StartError, TlsMaterial};
+use crate::admin::{self, Admin, ControlSocket, Readiness};
+use crate::config::Config;
+use crate::engine::{Control, Place};
+use crate::net::{Drained, Proxy, StartError};
+use reload::Reloader;
 use signals::Signals;
+use source::{Document, Loaded, Source};
 
 pub use document::{
     DocumentError, Instance, Position, Reason, SecretsError, USER_DATA_MARKER, check, check_report, parse,
@@ -122,51 +127,35 @@ impl BootError {
     }
 }
 
+/// What surrounds the proxy on its machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Folder of the secrets that the configuration names.
+    pub secrets: PathBuf,
+    /// Socket of the control endpoint.
+    pub control: PathBuf,
+    /// How long what is waited for.
+    pub deadlines: Deadlines,
+}
+
 /// Boots an EC2 instance, or one of the lab, from its metadata; returns when it has ended as it was told to.
-pub async fn boot(metadata: &str, secrets: &Path, deadlines: Deadlines) -> Result<(), BootError> {
+pub async fn boot(metadata: String, surroundings: Surroundings) -> Result<(), BootError> {
     let mut signals = Signals::new()?;
-    let prepared = async {
-        let mut metadata = Metadata::new(metadata, deadlines.metadata)?;
-        let private = metadata.private_address().await?;
-        let user_data = metadata.user_data().await?.ok_or(BootError::NoUserData)?;
-        let config = parse_user_data(&user_data)?;
-        check(&config, "user-data")?;
-        let keys = read_keys(&config.secrets.token_keys, secrets)?;
-        let tls = read_tls(&config, secrets)?;
-        let public = match config.advertise {
-            Advertise::Metadata => metadata.awaited_public_address().await?,
-            _ => metadata.public_address().await?,
-        };
-        tracing::info!(%private, public = %public.map_or("none".into(), |ip| ip.to_string()), "instance metadata read");
-        let place = place(&config, &Instance { private, public }).ok_or(BootError::NoPublicAddress)?;
-        Ok::<_, BootError>((config, place, keys, tls))
-    };
-    let (config, place, keys, tls) = tokio::select! {
-        prepared = prepared => prepared?,
+    let document = Document::UserData { metadata, deadline: surroundings.deadlines.metadata };
+    let source = Source { document, secrets: surroundings.secrets.clone() };
+    let loaded = tokio::select! {
+        loaded = source.load() => loaded?,
         () = signals.terminated() => return ended_early(),
     };
-    live(config, place, keys, tls, deadlines, signals).await
+    live(source, loaded, surroundings, signals).await
 }
 
 /// Runs a configuration file; returns when the proxy has ended as it was told to.
-pub async fn run(file: PathBuf, secrets: &Path, deadlines: Deadlines) -> Result<(), BootError> {
+pub async fn run(file: PathBuf, surroundings: Surroundings) -> Result<(), BootError> {
     let signals = Signals::new()?;
-    let config = read(&file)?;
-    let origin = file.display().to_string();
-    check(&config, &origin)?;
-    let private = config.listen.address.ok_or_else(|| {
-        BootError::Refused(format!(
-            "{origin}: listen.address: missing: `run` has no metadata to take it from; write the address"
-        ))
-    })?;
-    let place = place(&config, &Instance { private, public: None }).ok_or_else(|| {
-        BootError::Refused(format!(
-            "{origin}: advertise: metadata: `run` reads no instance metadata; write `advertise: listen` or `advertise: !host …`"
-        ))
-    })?;
-    let keys = read_keys(&config.secrets.token_keys, secrets)?;
-    let tls = read_tls(&config, secrets)?;
-    live(config, place, keys, tls, deadlines, signals).await
+    let source = Source { document: Document::File(file), secrets: surroundings.secrets.clone() };
+    let loaded = source.load().await?;
+    live(source, loaded, surroundings, signals).await
 }
 
 /// Reads a configuration file.
@@ -176,24 +165,35 @@ pub fn read(file: &Path) -> Result<Config, BootError> {
     Ok(parse(&text, &origin)?)
 }
 
-/// From the checked configuration to the end.
+/// From the configuration to the end.
 async fn live(
-    config: Config,
-    place: Place,
-    keys: TokenKeys,
-    tls: TlsMaterial,
-    deadlines: Deadlines,
+    source: Source,
+    loaded: Loaded,
+    surroundings: Surroundings,
     mut signals: Signals,
 ) -> Result<(), BootError> {
     let began = Instant::now();
+    let (config, place, keys, tls) = loaded.whole()?;
+    let deadlines = surroundings.deadlines;
     let edge = config.edge.clone();
     allow_descriptors(&config);
     let address = SocketAddr::new(place.ingress.ip(), config.admin.port);
     let listener = TcpListener::bind(address).await.map_err(|source| BootError::Admin { address, source })?;
     let proxy = Arc::new(Proxy::start(config, place, &keys, &tls)?);
     drop((keys, tls));
-    let admin = Arc::new(Admin::new(Arc::clone(&proxy)));
-    let serving = tokio::spawn(admin::serve(listener, Arc::clone(&admin)));
+    let (admin, requests) = Admin::new(Arc::clone(&proxy), source.origin(), source.secrets.display().to_string());
+    let admin = Arc::new(admin);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(admin::serve(listener, Arc::clone(&admin)));
+    match ControlSocket::bind(&surroundings.control) {
+        Ok(socket) => drop(tasks.spawn(admin::serve_control(socket, Arc::clone(&admin)))),
+        // Calls matter more than the door for whoever looks after them.
+        Err(error) => tracing::warn!("no control endpoint: {error}"),
+    }
+    if let Some(hang_up) = signals.take_hang_up() {
+        let reloader = Reloader::new(source, Arc::clone(&proxy), Arc::clone(&admin));
+        tasks.spawn(reloader.run(hang_up, requests));
+    }
     let ended = tokio::select! {
         ready = get_ready(&proxy, &admin, deadlines) => match ready {
             Ok(self_call) => {
@@ -207,8 +207,10 @@ async fn live(
             Err(error) => Err(error),
         },
         () = signals.terminated() => ended_early(),
+        () = admin.told_to_leave() => ended_early(),
     };
-    serving.abort();
+    // The socket's file goes with its task.
+    tasks.shutdown().await;
     ended
 }
 
@@ -248,22 +250,31 @@ async fn get_ready(proxy: &Proxy, admin: &Admin, deadlines: Deadlines) -> Result
 }
 
 async fn serve_until_told(proxy: &Proxy, admin: &Admin, signals: &mut Signals) -> Result<(), BootError> {
-    tokio::select! {
-        () = signals.terminated() => {}
+    let by_signal = tokio::select! {
+        () = signals.terminated() => true,
+        () = admin.told_to_leave() => false,
         error = shard_ended(proxy) => return Err(error),
-    }
+    };
     admin.set(Readiness::Draining);
     proxy.drain();
     tracing::info!(
         transactions = proxy.numbers().gauges.pending_transactions,
         "draining; a second signal ends at once"
     );
+    let told_again = async {
+        if !by_signal {
+            // Whoever drains by the control endpoint and then stops the service has not asked for haste.
+            signals.terminated().await;
+            tracing::info!("draining already; a second signal ends at once");
+        }
+        signals.terminated().await;
+    };
     tokio::select! {
         drained = drained(proxy) => match drained {
             Drained::Finished => tracing::info!("drained: nothing is in progress"),
             Drained::GraceOver(transactions) => tracing::warn!(transactions, "grace period over with transactions in progress"),
         },
-        () = signals.terminated() => tracing::warn!("second signal: ending at once"),
+        () = told_again => tracing::warn!("second signal: ending at once"),
         error = shard_ended(proxy) => return Err(error),
     }
     Ok(())

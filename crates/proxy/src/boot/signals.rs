@@ -7,7 +7,7 @@ use super::BootError;
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
@@ -17,18 +17,20 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
-            hang_up: listen(SignalKind::hangup())?,
+            hang_up: Some(listen(SignalKind::hangup())?),
         })
     }
 
     /// Returns at the next SIGTERM or SIGINT.
     pub(super) async fn terminated(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => tracing::warn!("SIGHUP ignored: a new configuration takes a new instance or a restart"),
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
+    }
+
+    /// SIGHUP, from the beginning on; only the first caller gets it.
+    pub(super) fn take_hang_up(&mut self) -> Option<Signal> {
+        self.hang_up.take()
     }
 }

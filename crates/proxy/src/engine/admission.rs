@@ -1,18 +1,22 @@
 //! Who may send what, how much of it, and what the others get (RFC 3261 §16.3, limits and budgets).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use sipedge_sip::Time;
-use sipedge_sip::message::{HeaderName, Message, Method};
+use sipedge_sip::message::{HeaderName, Layout, Malformed, Message, Method};
+use sipedge_sip::via::Via;
 
 use super::flow::Arrival;
+use super::head::Head;
 use super::incoming::Incoming;
 use super::pool::Pool;
 use super::relay::ADDED;
+use super::setup::Lookup;
+use super::strangers::Verdict;
 use super::token::{Direction, Token};
-use super::write::{self, Answer, ExtraHeader};
-use super::{Engine, Gate, Shared, loops};
+use super::write::{self, Answer, ExtraHeader, ViaStamp};
+use super::{Engine, Gate, Shared, loops, strangers};
 use crate::config::Refuse;
 
 /// Who sent a request from outside a dialog.
@@ -37,6 +41,8 @@ impl Engine {
         let message = &request.message;
         // ACK and CANCEL take the way of their INVITE, and carry no Proxy-Require (RFC 3261 §8.2.2.3).
         let is_companion = matches!(head.method(), Method::Ack | Method::Cancel);
+        // RFC 3261 §16.3 step 3: OPTIONS may be answered where Max-Forwards ends it. From outside a dialog it goes no further anyway.
+        let ends_here = head.method() == Method::Options && head.to_tag.is_empty();
         let (hops, breadth) = (message.max_forwards(), loops::breadth(message));
         let refusal = if head.request.parsed_uri().is_none() {
             if is_sip(head.request.uri.text) { BAD_URI } else { UNSUPPORTED_SCHEME }
@@ -44,7 +50,7 @@ impl Engine {
             BAD_MAX_FORWARDS
         } else if breadth.is_none() {
             BAD_MAX_BREADTH
-        } else if hops == Some(Some(0)) {
+        } else if hops == Some(Some(0)) && !ends_here {
             TOO_MANY_HOPS
         } else if !is_companion && loops::is_loop(request, &self.setup) {
             self.counters.loops += 1;
@@ -181,15 +187,36 @@ impl Engine {
     }
 
     /// Refuses a request; a stranger gets what the configuration says, and that is counted.
-    pub(super) fn refuse(&mut self, request: &Incoming<'_>, sender: &Sender, answer: Answer) {
-        let is_stranger = matches!(sender, Sender::Stranger);
-        if is_stranger {
-            self.counters.refused_source += 1;
+    pub(super) fn refuse(&mut self, now: Time, request: &Incoming<'_>, sender: &Sender, answer: Answer) {
+        let is_ack = request.head.method() == Method::Ack;
+        if !matches!(sender, Sender::Stranger) {
+            if !is_ack {
+                self.answer(request, answer);
+            }
+            return;
         }
-        let is_silent = is_stranger && self.setup.config.refuse == Refuse::Silence;
-        if !is_silent && request.head.method() != Method::Ack {
-            self.answer(request, if is_stranger { FORBIDDEN } else { answer });
+        self.counters.refused_source += 1;
+        if strangers::is_scanner(&request.message) {
+            self.counters.dropped_scanner += 1;
+            return;
         }
+        if is_ack || self.setup.config.refuse == Refuse::Silence {
+            return;
+        }
+        match self.strangers.refuse(now, request.source.ip()) {
+            Verdict::Answer => self.answer(request, FORBIDDEN),
+            Verdict::Offender => self.counters.dropped_offender += 1,
+            Verdict::TooMany => self.counters.dropped_strangers += 1,
+        }
+    }
+
+    /// Whether calls go to this address: its word within a dialog is a peer's, though it may open no call.
+    pub(super) fn is_destination(&self, ip: IpAddr) -> bool {
+        let mut targets = self.setup.trunks.iter().flat_map(|trunk| &trunk.targets);
+        targets.any(|target| match &target.lookup {
+            Lookup::Address(server) => server.address.ip() == ip,
+            Lookup::Name(query) => self.names.known(query).iter().any(|server| server.address.ip() == ip),
+        })
     }
 
     /// Refuses a request that there is no room for now; its retransmissions are refused alike.
@@ -207,15 +234,39 @@ impl Engine {
         });
     }
 
-    /// 400 to a trunk whose request lacks what every request has; nothing to anybody else, and nothing without a Via to answer by.
-    pub(super) fn answer_malformed(&mut self, arrival: &Arrival, message: &Message<'_>) {
+    /// A message whose frame cannot be read: a trunk's request is answered as far as that can be told, nobody else hears of it.
+    pub(super) fn refuse_malformed(&mut self, arrival: &Arrival, bytes: &[u8], error: Malformed, layout: &mut Layout) {
+        let is_known = self.setup.trunk_of(arrival.source.ip()).is_some();
+        let request = Message::read_refused(bytes, layout).filter(|_| is_known);
+        // Without a request line it takes more than a Via to make a request.
+        let request = request.filter(|request| error != Malformed::StartLine || Head::is_there(request));
+        match (error, request) {
+            (Malformed::StartLine, None) => self.counters.not_sip += 1,
+            _ => self.counters.malformed += 1,
+        }
+        if let Some(request) = request {
+            let answer = if error == Malformed::Version { VERSION_NOT_SUPPORTED } else { BAD_REQUEST };
+            self.answer_malformed(arrival, &request, answer);
+        }
+    }
+
+    /// Answers a trunk whose request lacks what every request has; nothing to anybody else, and nothing without a Via to answer by.
+    pub(super) fn answer_malformed(&mut self, arrival: &Arrival, message: &Message<'_>, answer: Answer) {
         let source = arrival.source;
-        let is_ack = message.request().is_none_or(|request| request.method == Method::Ack);
+        let of_start_line = message.request().map(|request| request.method);
+        let of_cseq = message.cseq().map(|cseq| cseq.method);
+        let is_ack = [of_start_line, of_cseq].contains(&Some(Method::Ack));
         let is_known = self.setup.trunk_of(source.ip()).is_some();
-        if let Some((via, _)) = message.top_via().filter(|_| is_known && !is_ack) {
+        let top = message.elements(HeaderName::Via).next().filter(|_| is_known && !is_ack);
+        let top = top.and_then(|element| Some((Via::parse_any_version(element.text)?.0, element)));
+        if let Some((via, element)) = top {
             let respond_to = write::response_address(&via, arrival);
-            self.outbox
-                .transmit(&arrival.back(respond_to), None, |out| write::answer_malformed(message, BAD_REQUEST, out));
+            let stamp = ViaStamp::new(&via, &element, source);
+            // A copy of the request gets the same tag.
+            let tag = self.setup.branch_key.hash([element.text, message.call_id().unwrap_or_default()]);
+            self.outbox.transmit(&arrival.back(respond_to), None, |out| {
+                write::answer_malformed(message, &stamp, answer, tag, out);
+            });
         }
     }
 
@@ -244,7 +295,12 @@ pub(super) const NO_SUCH_DIALOG: Answer = Answer::new(404, "No Such Dialog Here"
 pub(super) const METHOD_NOT_ALLOWED: Answer = Answer::new(405, "Method Not Allowed").with(ExtraHeader::Allow);
 pub(super) const TIMEOUT: Answer = Answer::new(408, "Request Timeout");
 pub(super) const UNSUPPORTED_SCHEME: Answer = Answer::new(416, "Unsupported URI Scheme");
-pub(super) const BAD_EXTENSION: Answer = Answer::new(420, "Bad Extension").with(ExtraHeader::Unsupported);
+/// RFC 3261 §16.3 step 5.
+const BAD_EXTENSION: Answer =
+    Answer::new(420, "Bad Extension").with(ExtraHeader::Unsupported(HeaderName::ProxyRequire));
+/// RFC 3261 §8.2.2.3: of a request that ends here.
+pub(super) const NOT_SUPPORTED: Answer =
+    Answer::new(420, "Bad Extension").with(ExtraHeader::Unsupported(HeaderName::Require));
 /// RFC 5393 §5.3.3: not even one branch is left to it.
 const TOO_BROAD: Answer = Answer::new(440, "Max-Breadth Exceeded");
 const LOOP: Answer = Answer::new(482, "Loop Detected");
@@ -256,6 +312,8 @@ pub(super) const SERVER_ERROR: Answer = Answer::new(500, "Server Internal Error"
 /// RFC 3263 §4.3.
 pub(super) const UNRESOLVED: Answer = Answer::new(503, "Destination Not Resolved");
 const UNAVAILABLE: Answer = Answer::new(503, "Service Unavailable");
+/// RFC 3261 §21.5.6.
+const VERSION_NOT_SUPPORTED: Answer = Answer::new(505, "Version Not Supported");
 /// RFC 3261 §21.5.7. Sent on, it would fit no datagram, and the caller would take the silence for the destination's.
 const TOO_LARGE: Answer = Answer::new(513, "Message Too Large");
 

@@ -24,10 +24,17 @@ pub(super) struct Calls {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     key: u128,
-    pub(super) from: usize,
-    pub(super) to: usize,
-    /// INVITEs that have not ended.
+    from: Option<u32>,
+    to: Option<u32>,
+    /// INVITEs that have not ended. 0: the entry is free.
     pub(super) legs: u32,
+}
+
+impl Call {
+    /// The trunks that it may be counted for: from where it came, and where it went.
+    pub(super) fn trunks(&self) -> impl Iterator<Item = usize> {
+        [self.from, self.to].into_iter().flatten().map(|trunk| trunk as usize)
+    }
 }
 
 impl Calls {
@@ -38,6 +45,7 @@ impl Calls {
     /// Counts one INVITE of the call `key`.
     pub(super) fn add_leg(&mut self, key: u128, from: usize, to: usize, until: Time) {
         self.legs += 1;
+        let (from, to) = (u32::try_from(from).ok(), u32::try_from(to).ok());
         let known = self.index.get(&key).and_then(|slot| self.entries.get_mut(*slot as usize));
         if let Some(call) = known.filter(|call| (call.from, call.to) == (from, to)) {
             call.legs += 1;
@@ -71,11 +79,21 @@ impl Calls {
     /// The next call whose time is over, with all its legs.
     pub(super) fn poll(&mut self, now: Time) -> Option<Call> {
         let slot = self.timers.poll(now)?;
-        let call = *self.entries.get(slot as usize)?;
-        self.index.remove(&call.key);
-        self.free.push(slot);
-        self.legs -= call.legs as usize;
-        Some(call)
+        self.remove(slot)
+    }
+
+    /// The trunks of a new configuration have other indices: `counted` says which, `None` for those that no limit counts any more. A
+    /// call that no trunk counts any more leaves.
+    pub(super) fn renumber(&mut self, counted: impl Fn(usize) -> Option<usize>) {
+        let moved = |trunk: Option<u32>| counted(trunk? as usize).and_then(|trunk| u32::try_from(trunk).ok());
+        for slot in 0..self.entries.len() as u32 {
+            let Some(call) = self.entries.get_mut(slot as usize).filter(|call| call.legs > 0) else { continue };
+            (call.from, call.to) = (moved(call.from), moved(call.to));
+            if call.trunks().next().is_none() {
+                self.timers.cancel(slot);
+                self.remove(slot);
+            }
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
@@ -84,5 +102,54 @@ impl Calls {
 
     pub(super) fn len(&self) -> usize {
         self.legs
+    }
+
+    fn remove(&mut self, slot: u32) -> Option<Call> {
+        let entry = self.entries.get_mut(slot as usize)?;
+        let call = *entry;
+        entry.legs = 0;
+        // INVITEs of the same key may have gone to another trunk since: then the key is that call's.
+        if self.index.get(&call.key) == Some(&slot) {
+            self.index.remove(&call.key);
+        }
+        self.free.push(slot);
+        self.legs -= call.legs as usize;
+        Some(call)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_keep_the_trunks_that_count_them_and_leave_when_none_does() {
+        let at = |seconds: u64| Time::from_micros(1_000_000 * seconds);
+        let mut calls = Calls::new(at(0));
+        for (key, from, to) in [(1, 0, 1), (2, 1, 2), (3, 0, 2), (3, 0, 2)] {
+            calls.add_leg(key, from, to, at(10));
+        }
+        // Trunk 0 is at 4 now, 1 is at 0, 2 is gone or has no limit.
+        calls.renumber(|trunk| [Some(4), Some(0), None].get(trunk).copied().flatten());
+        let trunks = |call: Call| call.trunks().collect::<Vec<_>>();
+        assert_eq!(calls.end_leg(1).map(trunks), Some(vec![4, 0]));
+        assert_eq!(calls.end_leg(2).map(trunks), Some(vec![0]));
+        calls.renumber(|_| None);
+        assert_eq!((calls.len(), calls.poll_timeout()), (0, None));
+        assert!(calls.end_leg(3).is_none() && calls.poll(at(20)).is_none());
+
+        calls.add_leg(5, 0, 1, at(30));
+        assert_eq!(calls.end_leg(5).map(trunks), Some(vec![0, 1]), "a slot is used again");
+    }
+
+    #[test]
+    fn the_time_of_an_older_call_does_not_end_the_newer_one_of_its_key() {
+        let at = |seconds: u64| Time::from_micros(1_000_000 * seconds);
+        let mut calls = Calls::new(at(0));
+        calls.add_leg(1, 0, 1, at(10));
+        calls.add_leg(1, 0, 2, at(20));
+        assert_eq!(calls.poll(at(11)).map(|call| call.trunks().collect::<Vec<_>>()), Some(vec![0, 1]));
+        assert_eq!(calls.end_leg(1).map(|call| call.trunks().collect::<Vec<_>>()), Some(vec![0, 2]));
+        assert_eq!(calls.len(), 0);
     }
 }

@@ -149,9 +149,7 @@ impl Engine {
     /// callee has decided holds (RFC 3261 §16.7 steps 4 and 5).
     pub(super) fn refuse_late(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
         let Some(server) = self.transactions.server_of(client) else { return };
-        let waits = |transaction: &Transaction| {
-            matches!(&transaction.machine, Machine::InviteServer(machine) if machine.is_proceeding())
-        };
+        let waits = |transaction: &Transaction| matches!(&transaction.machine, Machine::InviteServer(machine) if machine.is_proceeding());
         if !self.transactions.get(server).is_some_and(waits) {
             return;
         }
@@ -408,6 +406,7 @@ impl Engine {
             // §16.7 step 6: our upstream must not take the edge for overloaded.
             edits.replace(status, |out| out.extend_from_slice(b"500 Server Internal Error"));
         }
+        write::note_length(edits, message, hop.transport);
         let edits = &self.edits;
         self.counters.responses_forwarded += 1;
         self.outbox.transmit(&hop, receipt, |out| edits.write(message, out));

@@ -137,6 +137,15 @@ pub struct Query {
     pub secure: bool,
 }
 
+impl Query {
+    /// What finds the servers that a response may go to when its connection or its source does not take it: by the sent-by of its top
+    /// Via (RFC 3263 §5). `None`: the host is no text. An address is not asked for.
+    pub fn of_sent_by(host: &[u8], port: Option<u16>, transport: Transport) -> Option<Self> {
+        let host = std::str::from_utf8(host).ok()?.to_ascii_lowercase();
+        Some(Self { host, port, transport: Some(transport), secure: transport == Transport::Tls })
+    }
+}
+
 /// One server of a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Server {
@@ -162,5 +171,42 @@ impl Receipt {
     /// Whether the message is a request: then its sender waits for an answer by the same connection.
     pub fn is_request(&self) -> bool {
         !self.is_response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sipedge_sip::uri::Uri;
+
+    use super::*;
+    use crate::engine::setup::Lookup;
+
+    fn query(port: Option<u16>, transport: Option<Transport>, secure: bool) -> Query {
+        Query { host: "pbx.example".into(), port, transport, secure }
+    }
+
+    #[test]
+    fn a_sent_by_is_looked_up_by_the_transport_of_its_via() {
+        let of = |port, transport| Query::of_sent_by(b"PBX.example", port, transport);
+        assert_eq!(of(None, Transport::Udp), Some(query(None, Some(Transport::Udp), false)));
+        assert_eq!(of(Some(5070), Transport::Tcp), Some(query(Some(5070), Some(Transport::Tcp), false)));
+        assert_eq!(of(None, Transport::Tls), Some(query(None, Some(Transport::Tls), true)));
+        assert_eq!(Query::of_sent_by(b"\xff", None, Transport::Udp), None);
+    }
+
+    #[test]
+    fn a_uri_that_names_no_transport_leaves_it_to_naptr_secure_or_not() {
+        let of = |uri: &str| match Lookup::of(&Uri::parse(uri.as_bytes()).unwrap()) {
+            Some(Lookup::Name(query)) => query,
+            other => panic!("{uri}: {other:?}"),
+        };
+        assert_eq!(of("sip:PBX.example"), query(None, None, false));
+        assert_eq!(of("sips:pbx.example"), query(None, None, true));
+        assert_eq!(of("sips:pbx.example;transport=tcp"), query(None, Some(Transport::Tls), true));
+        assert_eq!(of("sip:pbx.example;transport=TLS"), query(None, Some(Transport::Tls), true));
+        assert_eq!(of("sip:pbx.example:5070;transport=udp"), query(Some(5070), Some(Transport::Udp), false));
+        let address = Lookup::of(&Uri::parse(b"sips:192.0.2.1").unwrap());
+        let Some(Lookup::Address(server)) = address else { panic!("{address:?}") };
+        assert_eq!((server.transport, server.address), (Transport::Tls, "192.0.2.1:5061".parse().unwrap()));
     }
 }

@@ -29,6 +29,11 @@ impl<'a> Head<'a> {
         }
         let request = message.request()?;
         let (via, via_element) = message.top_via()?;
+        // What follows in its line is read when the response comes back (RFC 4475 §3.1.2.1); the lines below are other hops' business.
+        let top = message.header(HeaderName::Via)?;
+        if top.elements().any(|element| Via::parse(element.text).is_none()) {
+            return None;
+        }
         let cseq = message.cseq()?;
         let tag = |value: NameAddr<'a>| value.tag().unwrap_or_default();
         let head = Self {
@@ -41,6 +46,12 @@ impl<'a> Head<'a> {
             to_tag: message.to().map(tag)?,
         };
         (cseq.method == request.method).then_some(head)
+    }
+
+    /// Whether there is everything that the answer to a request is made of (RFC 3261 §8.2.6.2), broken or not.
+    pub(super) fn is_there(message: &Message<'_>) -> bool {
+        let needed = [HeaderName::Via, HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq];
+        needed.into_iter().all(|name| message.header(name).is_some())
     }
 
     pub(super) fn method(&self) -> Method<'a> {

@@ -32,7 +32,7 @@ impl<'a> Incoming<'a> {
         Self {
             message,
             head,
-            stamp: ViaStamp::new(&head, source),
+            stamp: ViaStamp::new(&head.via, &head.via_element, source),
             branch: branch::of_request(&setup.branch_key, &head),
             arrival: *arrival,
             source,

@@ -26,10 +26,12 @@ mod pool;
 mod reach;
 mod refusals;
 mod relay;
+mod reload;
 mod request;
 mod response;
 mod routes;
 mod setup;
+mod strangers;
 mod timeout;
 mod token;
 mod transactions;
@@ -57,6 +59,7 @@ use calls::Calls;
 use destinations::{Candidate, Destinations};
 use names::{Change, Names};
 use refusals::Refusals;
+use strangers::Strangers;
 use transactions::Transactions;
 use waiting::Waiting;
 
@@ -71,6 +74,7 @@ pub struct Engine {
     names: Names,
     destinations: Destinations,
     refusals: Refusals,
+    strangers: Strangers,
     waiting: Waiting,
     outbox: Outbox,
     counters: Counters,
@@ -104,6 +108,7 @@ impl Engine {
             names,
             destinations: Destinations::default(),
             refusals: Refusals::default(),
+            strangers: Strangers::default(),
             waiting: Waiting::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
@@ -130,36 +135,25 @@ impl Engine {
         let mut layout = std::mem::take(&mut self.layout);
         match Message::read(bytes, &mut layout) {
             Ok(message) => match message.status() {
-                Some(code) => {
-                    self.take_probe_answer(now, &message, code);
-                    self.handle_response(now, &message, code);
-                }
+                Some(code) => self.handle_response(now, &message, code),
                 None => self.handle_request(now, arrival, &message),
             },
-            Err(Malformed::StartLine) => self.handle_other(arrival, bytes),
-            Err(error) => {
-                self.counters.malformed += 1;
-                // RFC 3261 §18.3: a request whose body did not arrive whole is answered 400.
-                if let (Malformed::Truncated { .. }, Ok(message)) =
-                    (error, Message::read_without_body(bytes, &mut layout))
-                {
-                    self.answer_malformed(arrival, &message);
-                }
-            }
+            Err(Malformed::StartLine) if self.answer_stun(arrival, bytes) => {}
+            Err(error) => self.refuse_malformed(arrival, bytes, error, &mut layout),
         }
         self.layout = layout;
     }
 
-    /// What is no SIP: STUN of a known source is answered (RFC 5626 §8), where keep-alives are datagrams.
-    fn handle_other(&mut self, arrival: &Arrival, bytes: &[u8]) {
+    /// STUN of a known source is answered (RFC 5626 §8), where keep-alives are datagrams. Whether it was that.
+    fn answer_stun(&mut self, arrival: &Arrival, bytes: &[u8]) -> bool {
         let may_ask = arrival.transport == Transport::Udp && self.setup.trunk_of(arrival.source.ip()).is_some();
         let mut answer = Vec::new();
-        if may_ask && binding_response(bytes, arrival.source, &mut answer) {
+        let is_stun = may_ask && binding_response(bytes, arrival.source, &mut answer);
+        if is_stun {
             self.counters.stun_answered += 1;
             self.outbox.transmit(&arrival.back(arrival.source), None, |out| out.extend_from_slice(&answer));
-        } else {
-            self.counters.not_sip += 1;
         }
+        is_stun
     }
 
     /// The answer to a [`Query`]: its servers; empty when the name servers gave none or did not answer.
@@ -179,11 +173,7 @@ impl Engine {
     /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
     pub fn handle_failure(&mut self, now: Time, receipt: Receipt) {
         let now = self.not_back(now);
-        if self.destinations.is_probe(receipt.key) {
-            self.probe_timed_out(now, receipt.key);
-        } else {
-            self.transport_failed(now, receipt);
-        }
+        self.transport_failed(now, receipt);
     }
 
     /// Another shard has found something out.
@@ -199,6 +189,8 @@ impl Engine {
         for query in setup.queries() {
             self.names.add_destination(query, now);
         }
+        let renumbering = limits::Renumbering::new(&self.setup, &setup);
+        self.calls.renumber(|trunk| renumbering.counted(trunk));
         self.setup = setup;
         self.shared = shared;
         self.destinations.refresh(now, &self.setup, &self.names);
@@ -314,7 +306,7 @@ impl Engine {
     }
 
     fn give_call(&self, call: calls::Call) {
-        for trunk in [call.from, call.to] {
+        for trunk in call.trunks() {
             self.shared.give_calls(trunk, call.legs);
         }
     }

@@ -39,6 +39,14 @@ numbers! {
         dropped_closed,
         /// Requests refused because of their source address.
         refused_source,
+        /// Requests of strangers dropped because their User-Agent is that of a known scanner.
+        dropped_scanner,
+        /// Requests of strangers not answered because their source had too many refused.
+        dropped_offender,
+        /// Requests of strangers not answered because strangers have had all the answers that they get in a second.
+        dropped_strangers,
+        /// Requests in a dialog from sources that are nobody's dropped because there were too many in a second.
+        dropped_in_dialog,
         /// Requests in a dialog refused because their route does not carry a token of this edge and of this call.
         refused_token,
         /// Calls refused because a trunk's calls per second are used up.

@@ -24,6 +24,6 @@ impl Engine {
             Gate::SelfCall { caller, callee } => ip == caller.ip() || ip == callee.ip(),
             _ => false,
         };
-        !is_inside || is_peer() || is_self_call()
+        !is_inside || is_peer() || self.shared.was_peer(ip) || is_self_call()
     }
 }

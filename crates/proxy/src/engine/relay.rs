@@ -467,12 +467,13 @@ struct Step<'t> {
     breadth: u32,
 }
 
-/// Whether a request of this method, from outside a dialog, may open one: then the edge stays in its path.
+/// Whether a request of this method, from outside a dialog, may open one: then the edge stays in its path. One that is not known may
+/// (RFC 3261 §16.6 step 4).
 pub(super) fn opens_dialog(method: Method<'_>) -> bool {
     match method {
         Method::Invite => true,
-        // RFC 6665 §4.3; RFC 3515 §2.4.4.
-        Method::Other(name) => matches!(name, b"SUBSCRIBE" | b"REFER" | b"NOTIFY"),
+        // RFC 3428 §4, RFC 3903 §4, RFC 3262, RFC 3311, RFC 6086: they open none.
+        Method::Other(name) => !matches!(name, b"MESSAGE" | b"PUBLISH" | b"PRACK" | b"UPDATE" | b"INFO"),
         _ => false,
     }
 }

@@ -5,8 +5,8 @@ use sipedge_sip::message::{HeaderName, Message, Method};
 use sipedge_sip::transaction::ServerReaction;
 
 use super::admission::{
-    BAD_EXTENSION, BAD_ROUTE, FORBIDDEN, FORBIDDEN_TARGET, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND, OK,
-    Sender, UNRESOLVED, UNSUPPORTED_SCHEME,
+    BAD_REQUEST, BAD_ROUTE, FORBIDDEN, FORBIDDEN_TARGET, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND,
+    NOT_SUPPORTED, OK, Sender, UNRESOLVED, UNSUPPORTED_SCHEME,
 };
 use super::cancel::CancelReason;
 use super::flow::{Arrival, Hop, Transport};
@@ -24,7 +24,7 @@ impl Engine {
     pub(super) fn handle_request(&mut self, now: Time, arrival: &Arrival, message: &Message<'_>) {
         let Some(head) = Head::of(message) else {
             self.counters.malformed += 1;
-            self.answer_malformed(arrival, message);
+            self.answer_malformed(arrival, message, BAD_REQUEST);
             return;
         };
         let request = Incoming::new(*message, head, arrival, &self.setup);
@@ -106,11 +106,11 @@ impl Engine {
         let head = &request.head;
         let path = match Path::of(&request.message, head, &self.setup, now.as_secs()) {
             Ok(path) => path,
-            Err(NoPath::Broken) => return self.refuse(request, sender, BAD_ROUTE),
+            Err(NoPath::Broken) => return self.refuse(now, request, sender, BAD_ROUTE),
             Err(NoPath::Scheme) => return self.reject(request, UNSUPPORTED_SCHEME),
             Err(NoPath::Forged) => {
                 self.counters.refused_token += 1;
-                return self.refuse(request, sender, FORBIDDEN);
+                return self.refuse(now, request, sender, FORBIDDEN);
             }
             Err(NoPath::NoDialog) if head.method() == Method::Ack => {
                 self.counters.stray_acks += 1;
@@ -118,9 +118,16 @@ impl Engine {
             }
             Err(NoPath::NoDialog) => {
                 self.counters.refused_token += 1;
-                return self.refuse(request, sender, NO_SUCH_DIALOG);
+                return self.refuse(now, request, sender, NO_SUCH_DIALOG);
             }
         };
+        if matches!(sender, Sender::Stranger)
+            && !self.is_destination(request.source.ip())
+            && !self.strangers.admit_in_dialog(now)
+        {
+            self.counters.dropped_in_dialog += 1;
+            return;
+        }
         if !self.may_forward(request) {
             return;
         }
@@ -172,7 +179,7 @@ impl Engine {
                 self.counters.stray_acks += 1;
                 return;
             }
-            (Sender::Stranger, _) => return self.refuse(request, &Sender::Stranger, FORBIDDEN),
+            (Sender::Stranger, _) => return self.refuse(now, request, &Sender::Stranger, FORBIDDEN),
             (Sender::SelfCall { callee }, _) => {
                 let token = Token { from: 0, to: 0, issued: now.as_secs() as u32 };
                 let hop =
@@ -247,9 +254,9 @@ impl Engine {
         self.answer(
             request,
             match (required, is_leaving) {
-                (true, _) => BAD_EXTENSION,
+                (true, _) => NOT_SUPPORTED,
                 (false, true) => self.unavailable(),
-                (false, false) => OK.with(ExtraHeader::Allow),
+                (false, false) => OK.with(ExtraHeader::Capabilities),
             },
         );
     }

@@ -15,6 +15,10 @@ impl Engine {
             self.counters.stray_responses += 1;
             return;
         };
+        let probe = self.transactions.key(client).filter(|key| self.destinations.is_probe(*key));
+        if let Some(key) = probe {
+            self.probe_answered(now, key, code, message.retry_after());
+        }
         let timers = &self.setup.timers;
         let Some(transaction) = self.transactions.get_mut(client) else { return };
         let has_server = transaction.as_branch().is_some_and(|branch| branch.server.is_some());
@@ -30,7 +34,7 @@ impl Engine {
             Machine::NonInviteClient(machine) => (machine.handle_response(now, code, timers), false),
             Machine::InviteServer(_) | Machine::NonInviteServer(_) => return,
         };
-        if was_pending && code >= 200 {
+        if was_pending && probe.is_none() {
             let (transport, address) = (transaction.hop.transport, transaction.hop.to);
             let retry_after = message.retry_after();
             self.destinations.note_answer(now, transport, address, code, retry_after, &mut self.outbox);

@@ -44,7 +44,7 @@ impl<'a> Path<'a> {
         let mut path = Draft { removals: [Span::default(); MOST_OWN_ROUTES], count: 0 };
         let mut token = None;
         let mut request_uri = head.request.uri.text;
-        let mut taken = None;
+        let (mut taken, mut before_taken) = (None, None);
         // A strict router before us has put our own route into the Request-URI, and the remote target behind all routes (§16.4).
         let from_strict = head.request.parsed_uri().filter(|uri| setup.is_ours(uri)).and_then(|uri| verify(&uri));
         if let Some(found) = from_strict {
@@ -53,7 +53,13 @@ impl<'a> Path<'a> {
             path.push(removal_of_last(before, last)).ok_or(NoPath::Broken)?;
             token = Some(found);
             taken = Some(last.span);
+            before_taken = before.map(|before| before.span);
         }
+        // With the last value gone, the one before it may be the only one left in its line.
+        let removal = |element: &Element<'_>| match Some(element.span) == before_taken {
+            true => element.line(),
+            false => element.removal(),
+        };
         let mut next = None;
         let mut after = 0;
         for element in message.elements(HeaderName::Route).filter(|element| Some(element.span) != taken) {
@@ -67,7 +73,7 @@ impl<'a> Path<'a> {
                 continue;
             }
             token = Some(verify(&uri).ok_or(NoPath::Forged)?);
-            path.push(element.removal()).ok_or(NoPath::Broken)?;
+            path.push(removal(&element)).ok_or(NoPath::Broken)?;
         }
         let (token, direction) = token.ok_or(NoPath::NoDialog)?;
         let mut appended = None;
@@ -75,7 +81,7 @@ impl<'a> Path<'a> {
             Some((_, _, uri)) if uri.is_loose() => uri,
             Some((element, text, uri)) => {
                 // The next hop is a strict router (§16.6 step 6).
-                path.push(element.removal()).ok_or(NoPath::Broken)?;
+                path.push(removal(&element)).ok_or(NoPath::Broken)?;
                 appended = Some((after, request_uri));
                 request_uri = text;
                 uri

@@ -132,12 +132,13 @@ impl Lookup {
             None => None,
         };
         let secure = uri.secure || named == Some(Transport::Tls);
-        let transport = if secure { Some(Transport::Tls) } else { named };
+        // A `sips:` URI leaves the transport open as far as the lookup goes (RFC 3263 §4.1): NAPTR may name the service.
+        let transport = named.map(|named| if secure { Transport::Tls } else { named });
         // RFC 3263 §4: maddr takes the host's place.
         let host = uri.maddr().unwrap_or(uri.host);
         Some(match sipedge_sip::uri::parse_ip(host) {
             Some(ip) => {
-                let transport = transport.unwrap_or(Transport::Udp);
+                let transport = transport.unwrap_or(if secure { Transport::Tls } else { Transport::Udp });
                 let address = SocketAddr::new(ip, uri.port.unwrap_or(transport.default_port()));
                 Self::Address(Server { priority: 0, weight: 1, transport, address })
             }

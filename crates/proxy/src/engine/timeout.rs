@@ -61,6 +61,10 @@ impl Engine {
         if receipt.is_response {
             return;
         }
+        if self.destinations.is_probe(receipt.key) {
+            self.probe_timed_out(now, receipt.key);
+            return;
+        }
         let Some(client) = self.transactions.client(receipt.key) else { return };
         let Some(transaction) = self.transactions.get_mut(client) else { return };
         let has_failed = match &mut transaction.machine {
@@ -80,6 +84,10 @@ impl Engine {
     fn time_out(&mut self, now: Time, client: Id) {
         let Some(transaction) = self.transactions.get(client) else { return };
         let (transport, address) = (transaction.hop.transport, transaction.hop.to);
+        if let Some(key) = self.transactions.key(client).filter(|key| self.destinations.is_probe(*key)) {
+            self.probe_timed_out(now, key);
+            return;
+        }
         self.destinations.note_silence(now, transport, address, &mut self.outbox);
         self.close_branch(now, client, Outcome::Silence);
     }

@@ -1,9 +1,10 @@
 //! The messages that the edge writes itself: responses, CANCEL and ACK, and what it adds to those that it sends on.
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use sipedge_sip::message::{Edits, HeaderName, Message, Method};
+use sipedge_sip::Span;
+use sipedge_sip::message::{Edits, Element, HeaderName, Message, Method};
 use sipedge_sip::via::Via;
 
 use super::flow::{Arrival, Transport};
@@ -24,10 +25,12 @@ pub(super) struct Answer {
 pub(super) enum ExtraHeader {
     /// Retry-After, in seconds.
     RetryAfter(u32),
-    /// Allow, of a 405 and of a 200 to OPTIONS.
+    /// Allow, of a 405.
     Allow,
-    /// Unsupported, of a 420: what Proxy-Require asked for.
-    Unsupported,
+    /// What a 200 to OPTIONS says of the edge (RFC 3261 §11.2).
+    Capabilities,
+    /// Unsupported, of a 420: what this header of the request has asked for.
+    Unsupported(HeaderName),
 }
 
 impl Answer {
@@ -40,51 +43,68 @@ impl Answer {
     }
 }
 
-/// What the topmost Via of an incoming request lacks (RFC 3261 §18.2.1, RFC 3581 §4).
+/// What the topmost Via of an incoming request lacks, and what its sender has no right to say (RFC 3261 §18.2.1, RFC 3581 §4).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ViaStamp {
     source: SocketAddr,
-    /// Offset in the message where `=PORT` goes, when `rport` waits for its value.
-    rport_at: Option<u32>,
-    /// Offset where `;received=…` goes, when it is wanted.
-    received_at: Option<u32>,
+    /// The header line that it stands in.
+    line: Span,
+    /// Places in the message, in their order, and what goes there.
+    parts: [Option<(Span, Part)>; 2],
+}
+
+/// One parameter of a [`ViaStamp`].
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// The value of `rport`.
+    Port,
+    /// The value of `received`.
+    Address,
+    /// `received` and its value.
+    Received,
 }
 
 impl ViaStamp {
-    pub(super) fn new(head: &Head<'_>, source: SocketAddr) -> Self {
-        let element = head.via_element;
-        let rport_at = Via::rport_end(element.text).map(|end| element.span.start + end.start);
-        let is_source = std::str::from_utf8(head.via.host).ok().and_then(|host| host.parse().ok()) == Some(source.ip());
-        let wants_received = rport_at.is_some() || !is_source;
-        Self { source, rport_at, received_at: wants_received.then_some(element.span.end) }
+    pub(super) fn new(via: &Via<'_>, element: &Element<'_>, source: SocketAddr) -> Self {
+        let place = |name: &[u8]| Via::value_span(element.text, name).map(|span| span.shifted(element.span.start));
+        let rport = place(b"rport").map(|span| (span, Part::Port));
+        let is_source = std::str::from_utf8(via.host).ok().and_then(|host| host.parse().ok()) == Some(source.ip());
+        let received = match place(b"received") {
+            // Whatever the sender has written there: it is the receiver's to say.
+            Some(span) => Some((span, Part::Address)),
+            None if rport.is_some() || !is_source => {
+                Some((Span { start: element.span.end, end: element.span.end }, Part::Received))
+            }
+            None => None,
+        };
+        let mut parts = [rport, received];
+        parts.sort_by_key(|part| part.map(|(span, _)| span.start));
+        Self { source, line: element.line(), parts }
     }
 
     fn apply(&self, edits: &mut Edits) {
-        if let Some(at) = self.rport_at {
-            edits.insert(at, |out| write_number("=", self.source.port(), out));
-        }
-        if let Some(at) = self.received_at {
-            edits.insert(at, |out| write_received(self.source.ip(), out));
+        for (span, part) in self.parts.into_iter().flatten() {
+            edits.replace(span, |out| self.write(part, out));
         }
     }
 
     /// Appends the header line that holds the Via, with what it lacks.
-    fn write_line(&self, message: &Message<'_>, line: sipedge_sip::Span, out: &mut Vec<u8>) {
-        let mut at = line.start;
-        let copy = |from: u32, to: u32, out: &mut Vec<u8>| {
-            out.extend_from_slice(sipedge_sip::Span { start: from, end: to }.of(message.bytes()));
-        };
-        if let Some(rport) = self.rport_at {
-            copy(at, rport, out);
-            write_number("=", self.source.port(), out);
-            at = rport;
+    fn write_line(&self, message: &Message<'_>, out: &mut Vec<u8>) {
+        let mut at = self.line.start;
+        for (span, part) in self.parts.into_iter().flatten() {
+            out.extend_from_slice(Span { start: at, end: span.start }.of(message.bytes()));
+            self.write(part, out);
+            at = span.end;
         }
-        if let Some(received) = self.received_at {
-            copy(at, received, out);
-            write_received(self.source.ip(), out);
-            at = received;
+        out.extend_from_slice(Span { start: at, end: self.line.end }.of(message.bytes()));
+    }
+
+    fn write(&self, part: Part, out: &mut Vec<u8>) {
+        match part {
+            Part::Port => write_number("=", self.source.port(), out),
+            Part::Address => write_number("=", self.source.ip(), out),
+            Part::Received => write_number(";received=", self.source.ip(), out),
         }
-        copy(at, line.end, out);
     }
 }
 
@@ -119,6 +139,7 @@ pub(super) fn edit_forwarded(
         out.extend_from_slice(b"\r\n");
     });
     stamp.apply(edits);
+    note_length(edits, message, transport);
     match message.header(HeaderName::MaxForwards) {
         Some(header) => {
             let left = message.max_forwards().flatten().unwrap_or_default().saturating_sub(1);
@@ -126,6 +147,17 @@ pub(super) fn edit_forwarded(
         }
         // RFC 3261 §16.6 step 3.
         None => edits.insert(first, |out| out.extend_from_slice(b"Max-Forwards: 70\r\n")),
+    }
+}
+
+/// Notes Content-Length where a message that goes by a stream has none (RFC 3261 §16.6 step 9, §18.3).
+pub(super) fn note_length(edits: &mut Edits, message: &Message<'_>, transport: Transport) {
+    if transport.is_reliable() && message.header(HeaderName::ContentLength).is_none() {
+        let body = message.body();
+        edits.insert(message.first_header(), |out| {
+            write_number("Content-Length: ", body.end.saturating_sub(body.start), out);
+            out.extend_from_slice(b"\r\n");
+        });
     }
 }
 
@@ -139,13 +171,7 @@ pub(super) fn answer(
     out: &mut Vec<u8>,
 ) {
     write_status(answer, out);
-    for header in message.headers(HeaderName::Via) {
-        if header.line == head.via_element.line() {
-            stamp.write_line(message, header.line, out);
-        } else {
-            out.extend_from_slice(header.line.of(message.bytes()));
-        }
-    }
+    write_vias(message, stamp, out);
     write_dialog(message, answer.code, head.to_tag.is_empty().then_some(tag), out);
     if let Some(header) = answer.header {
         write_extra(header, message, out);
@@ -154,12 +180,12 @@ pub(super) fn answer(
 }
 
 /// Appends our answer to a request that lacks something: what there is of Via, From, To, Call-ID and CSeq goes back as it came.
-pub(super) fn answer_malformed(message: &Message<'_>, answer: Answer, out: &mut Vec<u8>) {
+pub(super) fn answer_malformed(message: &Message<'_>, stamp: &ViaStamp, answer: Answer, tag: u128, out: &mut Vec<u8>) {
     write_status(answer, out);
-    for header in message.headers(HeaderName::Via) {
-        out.extend_from_slice(header.line.of(message.bytes()));
-    }
-    write_dialog(message, answer.code, None, out);
+    write_vias(message, stamp, out);
+    // Behind a To that cannot be read a tag would be part of whatever is broken.
+    let wants_tag = message.to().is_some_and(|to| to.tag().is_none());
+    write_dialog(message, answer.code, wants_tag.then_some(tag), out);
     out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
 }
 
@@ -221,6 +247,17 @@ pub(super) fn write_number(prefix: &str, number: impl std::fmt::Display, out: &m
     let _ = write!(out, "{prefix}{number}");
 }
 
+/// The Via lines of a request as its response has them.
+fn write_vias(message: &Message<'_>, stamp: &ViaStamp, out: &mut Vec<u8>) {
+    for header in message.headers(HeaderName::Via) {
+        if header.line == stamp.line {
+            stamp.write_line(message, out);
+        } else {
+            out.extend_from_slice(header.line.of(message.bytes()));
+        }
+    }
+}
+
 fn write_status(answer: Answer, out: &mut Vec<u8>) {
     write_number("SIP/2.0 ", answer.code, out);
     out.push(b' ');
@@ -235,7 +272,7 @@ fn write_dialog(message: &Message<'_>, code: u16, tag: Option<u128>, out: &mut V
         let Some(header) = message.header(name) else { continue };
         match tag {
             Some(tag) if name == HeaderName::To && code != 100 => {
-                out.extend_from_slice(sipedge_sip::Span { start: header.line.start, end: header.span.end }.of(bytes));
+                out.extend_from_slice(Span { start: header.line.start, end: header.span.end }.of(bytes));
                 write_number(";tag=", format_args!("{:016x}", tag as u64), out);
                 out.extend_from_slice(b"\r\n");
             }
@@ -256,11 +293,15 @@ fn write_extra(header: ExtraHeader, message: &Message<'_>, out: &mut Vec<u8>) {
             write_number("Retry-After: ", seconds, out);
             out.extend_from_slice(b"\r\n");
         }
-        ExtraHeader::Allow => {
-            out.extend_from_slice(b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS\r\n");
+        ExtraHeader::Allow => out.extend_from_slice(ALLOW),
+        ExtraHeader::Capabilities => {
+            out.extend_from_slice(ALLOW);
+            out.extend_from_slice(
+                b"Accept: application/sdp\r\nAccept-Encoding: identity\r\nAccept-Language: en\r\nSupported:\r\n",
+            );
         }
-        ExtraHeader::Unsupported => {
-            for asked in message.headers(HeaderName::ProxyRequire) {
+        ExtraHeader::Unsupported(name) => {
+            for asked in message.headers(name) {
                 out.extend_from_slice(b"Unsupported: ");
                 out.extend_from_slice(asked.text);
                 out.extend_from_slice(b"\r\n");
@@ -269,6 +310,5 @@ fn write_extra(header: ExtraHeader, message: &Message<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn write_received(ip: IpAddr, out: &mut Vec<u8>) {
-    write_number(";received=", ip, out);
-}
+/// What the edge takes from outside a dialog, or answers itself.
+const ALLOW: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS\r\n";

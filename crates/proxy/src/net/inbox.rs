@@ -3,8 +3,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::UnboundedSender;
 
-use crate::engine::{Arrival, Bulletin, Control, Query, Receipt, Server, Setup, Shared};
+use crate::engine::{Arrival, Bulletin, Control, DestinationStatus, Query, Receipt, Server, Setup, Shared};
 
 /// Datagrams that may wait for one shard. At 10,000 messages per second a shard may be held up for 400 ms.
 const MAX_DATAGRAMS: usize = 4_096;
@@ -45,6 +46,10 @@ pub(super) enum Order {
     Failed(Receipt),
     /// A new configuration.
     Setup(Arc<Setup>, Arc<Shared>),
+    /// Says when everything that was ordered before is done.
+    Confirm(UnboundedSender<()>),
+    /// Asks what is known of the destinations.
+    Destinations(UnboundedSender<Vec<DestinationStatus>>),
 }
 
 /// Datagrams in one buffer, which keeps its capacity.

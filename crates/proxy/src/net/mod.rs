@@ -8,6 +8,7 @@ mod clock;
 mod inbox;
 mod numbers;
 mod outgoing;
+mod reload;
 mod resolver;
 mod shard;
 mod streams;
@@ -24,16 +25,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::{Config, Drain, Listen};
+use crate::config::{Config, Listen};
 use crate::engine::{Control, Engine, Place, Setup, SetupError, Shared, TokenKeys, Transport};
 use clock::Clock;
 use inbox::{Inbox, Order};
-use resolver::Desk;
+use reload::Current;
+use resolver::{Desk, Report};
 use shard::{Published, Shard, Surroundings};
 use streams::{Listeners, Rules, Streams, Tls};
 use sys::Udp;
 
 pub use numbers::{NetCounters, Numbers, StreamCounters, StreamGauges};
+pub use reload::{ReloadError, Reloaded};
 pub use streams::{TlsError, TlsMaterial, tls_references};
 
 /// A shard that has not turned its loop for this long is stuck. It turns at least once a second.
@@ -44,7 +47,7 @@ const STUCK: Duration = Duration::from_secs(5);
 pub struct Proxy {
     place: Place,
     clock: Clock,
-    drain: Drain,
+    current: Mutex<Current>,
     draining_since: Mutex<Option<Instant>>,
     inboxes: Arc<[Inbox]>,
     published: Arc<[Published]>,
@@ -52,6 +55,8 @@ pub struct Proxy {
     shards: Vec<JoinHandle<nix::Result<()>>>,
     streams: Streams,
     desk: Option<JoinHandle<()>>,
+    /// To the control thread. It ends with the last shard, so this must not keep it.
+    reports: mpsc::WeakUnboundedSender<Report>,
 }
 
 /// Why a proxy did not start.
@@ -94,8 +99,8 @@ impl Proxy {
     /// Binds all sockets, starts `place.shards` threads and returns. The engines answer nobody until [`Control::Open`].
     pub fn start(config: Config, place: Place, keys: &TokenKeys, tls: &TlsMaterial) -> Result<Self, StartError> {
         let count = place.shards.max(1);
-        let drain = config.drain.clone();
         let servers = config.dns.servers.clone();
+        let transports = spoken(&config.listen);
         let setup = Arc::new(Setup::new(config, &place, keys)?);
         let shared = Arc::new(Shared::new(&setup));
         let tls = Tls::new(&setup.config, tls)?;
@@ -118,7 +123,7 @@ impl Proxy {
         let mut proxy = Self {
             place,
             clock,
-            drain,
+            current: Mutex::new(Current { setup: Arc::clone(&setup), shared: Arc::clone(&shared) }),
             draining_since: Mutex::new(None),
             inboxes: Arc::clone(&inboxes),
             published: Arc::clone(&published),
@@ -126,6 +131,7 @@ impl Proxy {
             shards: Vec::with_capacity(count),
             streams,
             desk: None,
+            reports: reports.downgrade(),
         };
         // From here on an error drops `proxy`, which ends the threads that run already.
         for (index, ingress) in ingress.by_ref().enumerate() {
@@ -145,7 +151,8 @@ impl Proxy {
             let thread = thread::Builder::new().name(format!("sip-{index}"));
             proxy.shards.push(thread.spawn(move || shard.run())?);
         }
-        let desk = Desk { servers, ipv4: proxy.place.ingress.is_ipv4(), inboxes, reports: reported, unanswered };
+        let ipv4 = proxy.place.ingress.is_ipv4();
+        let desk = Desk { servers, ipv4, transports, inboxes, reports: reported, unanswered };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         proxy.desk = Some(thread::Builder::new().name("control".into()).spawn(move || runtime.block_on(desk.run()))?);
         Ok(proxy)
@@ -189,14 +196,6 @@ impl Proxy {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// New certificates, keys and roots: handshakes from now on use them, connections that stand go on. An error changes nothing.
-    pub fn reload_tls(&self, material: &TlsMaterial) -> Result<(), TlsError> {
-        let setup = self.streams.setup();
-        let tls = Tls::new(&setup.config, material)?;
-        self.streams.reload(Rules { setup, tls });
-        Ok(())
-    }
-
     /// `Err`: a thread has ended, or a shard has not turned its loop for 5 seconds; the text says which.
     pub fn health(&self) -> Result<(), String> {
         if let Some(index) = self.dead_shard() {
@@ -231,15 +230,27 @@ impl Proxy {
         }
     }
 
+    /// Whether it has begun to leave.
+    pub fn is_draining(&self) -> bool {
+        self.draining_for().is_some()
+    }
+
+    /// How long it has been leaving. `None`: it has not begun to.
+    pub fn draining_for(&self) -> Option<Duration> {
+        let since = *self.draining_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed())
+    }
+
     /// `Some` once the drain is over: `drain.accept_ms` has passed and nothing is in progress, or `drain.grace_ms` has passed.
     pub fn drained(&self) -> Option<Drained> {
         let since = (*self.draining_since.lock().unwrap_or_else(PoisonError::into_inner))?;
         let elapsed = since.elapsed();
+        let drain = &self.setup().config.drain;
         let in_progress = self.numbers().gauges.pending_transactions;
-        if elapsed >= Duration::from_millis(self.drain.accept_ms.into()) && in_progress == 0 {
+        if elapsed >= Duration::from_millis(drain.accept_ms.into()) && in_progress == 0 {
             return Some(Drained::Finished);
         }
-        (elapsed >= Duration::from_millis(self.drain.grace_ms.into())).then_some(Drained::GraceOver(in_progress))
+        (elapsed >= Duration::from_millis(drain.grace_ms.into())).then_some(Drained::GraceOver(in_progress))
     }
 
     /// Ends all threads and waits for them.
@@ -278,6 +289,13 @@ pub fn shards(listen: &Listen) -> usize {
         0 => thread::available_parallelism().map_or(1, NonZero::get),
         shards => usize::from(shards),
     }
+}
+
+/// The transports that the edge speaks both ways: a peer that it reaches by one has to be able to answer by it.
+fn spoken(listen: &Listen) -> Vec<Transport> {
+    let streams = [(listen.tcp, Transport::Tcp), (listen.tls.is_some(), Transport::Tls)];
+    let streams = streams.into_iter().filter(|(is_spoken, _)| *is_spoken);
+    std::iter::once(Transport::Udp).chain(streams.map(|(_, transport)| transport)).collect()
 }
 
 /// Sockets for the stream transports of `listen`.

@@ -224,6 +224,9 @@ impl Shard {
                 Order::Bulletin(bulletin) => self.engine.handle_bulletin(now, &bulletin),
                 Order::Failed(receipt) => self.engine.handle_failure(now, receipt),
                 Order::Setup(setup, shared) => self.engine.handle_setup(now, setup, shared),
+                // Neither waits; whoever asked may have gone.
+                Order::Confirm(reply) => drop(reply.send(())),
+                Order::Destinations(reply) => drop(reply.send(self.engine.destinations())),
             }
         }
         for (index, (arrival, bytes)) in handed.iter().enumerate() {

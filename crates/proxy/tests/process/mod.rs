@@ -3,13 +3,17 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this module")]
 
 pub mod certificates;
+pub mod control;
+pub mod dns;
 pub mod imds;
+pub mod named;
 pub mod sip;
 pub mod stream;
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -109,10 +113,22 @@ impl Process {
     /// `sipedge-proxy run` on `config`. The folder has to outlive the process.
     pub fn run(config: &Config) -> (Self, TempDir) {
         let folder = folder(config);
-        let file: PathBuf = folder.path().join("config.yaml");
-        let arguments =
-            ["run".into(), "--config".into(), file.into_os_string(), "--secrets".into(), folder.path().into()];
-        (Self::start(arguments), folder)
+        (Self::run_in(folder.path()), folder)
+    }
+
+    /// `sipedge-proxy run` on the configuration, the keys and the control endpoint of a folder.
+    pub fn run_in(folder: &Path) -> Self {
+        let [config, control] = ["config.yaml", control::SOCKET].map(|name| folder.join(name).into_os_string());
+        let (secrets, option) = (folder.into(), OsString::from);
+        Self::start([
+            option("run"),
+            option("--config"),
+            config,
+            option("--secrets"),
+            secrets,
+            option("--control"),
+            control,
+        ])
     }
 
     pub fn log(&self) -> String {
@@ -125,6 +141,10 @@ impl Process {
         let (log, waited) =
             condition.wait_timeout_while(log.lock().unwrap(), DEADLINE, |log| !log.contains(text)).unwrap();
         assert!(!waited.timed_out(), "no {text:?} in the log within {DEADLINE:?}:\n{log}");
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: Signal) {

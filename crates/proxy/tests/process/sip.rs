@@ -62,16 +62,26 @@ impl Agent {
 
     /// The ACK to `ok`, a 200 to an INVITE: by the Route set, sent to `edge`.
     pub fn acknowledge(&self, ok: &Message, edge: SocketAddr) {
+        self.send(&self.in_dialog("ACK", 1, ok), edge);
+    }
+
+    /// The BYE of the caller whose INVITE was answered `ok`.
+    pub fn hang_up(&self, ok: &Message, edge: SocketAddr) {
+        self.send(&self.in_dialog("BYE", 2, ok), edge);
+    }
+
+    /// A request of the caller whose INVITE was answered `ok`.
+    pub fn in_dialog(&self, method: &str, cseq: u32, ok: &Message) -> String {
         let target = ok.header("Contact").trim_matches(['<', '>']).to_owned();
         let routes: String =
             ok.headers("Record-Route").iter().rev().map(|route| format!("Route: {route}\r\n")).collect();
         let (call_id, from, to) = (ok.header("Call-ID"), ok.header("From"), ok.header("To"));
         let address = self.address;
-        let ack = format!(
-            "ACK {target} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bK{call_id}ack;rport\r\n{routes}Max-Forwards: 70\r\n\
-             From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n"
-        );
-        self.send(&ack, edge);
+        format!(
+            "{method} {target} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bK{call_id}{method}{cseq};rport\r\n{routes}\
+             Max-Forwards: 70\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n\
+             Content-Length: 0\r\n\r\n"
+        )
     }
 
     /// A response to `request`, sent where it came from.

@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::rows::Flaw;
-
 /// Where the messages are.
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture")
@@ -186,10 +184,10 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// Takes back what a proxy must change in a request (RFC 3261 §16.6) and nothing else: its own Via, Max-Forwards, the stamp on the
-    /// topmost Via, and, in a request from outside a dialog, its Record-Route and the Request-URI's host. What is left has to be
+    /// Takes back what a proxy must change in a request (RFC 3261 §16.6) and nothing else: its own Via, Max-Forwards, Max-Breadth where
+    /// there was none, the stamp on the topmost Via, and, in a request from outside a dialog, its Record-Route and the Request-URI's host. What is left has to be
     /// [`Sample::as_forwarded`].
-    pub(crate) fn undo(&self, arrived: &[u8], sent: &[u8], scope: Scope, flaw: Flaw) -> Result<Vec<u8>, String> {
+    pub(crate) fn undo(&self, arrived: &[u8], sent: &[u8], scope: Scope) -> Result<Vec<u8>, String> {
         let (message, before) = (Parts::of(arrived), Parts::of(sent));
         let mut edits: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
 
@@ -218,9 +216,10 @@ impl Places {
             .all("record-route")
             .filter(|route| text(&arrived[route.value.clone()]).ends_with(&recorded))
             .collect();
-        match (scope, &own_routes[..]) {
-            (Scope::New, [route]) => edits.push((route.line.clone(), Vec::new())),
-            (Scope::InDialog, []) => {}
+        let opens_dialog = scope == Scope::New && !sent.starts_with(b"MESSAGE ");
+        match (opens_dialog, &own_routes[..]) {
+            (true, [route]) => edits.push((route.line.clone(), Vec::new())),
+            (false, []) => {}
             _ => return Err(format!("the edge's Record-Route is there {} times", own_routes.len())),
         }
 
@@ -241,9 +240,20 @@ impl Places {
             return Err(format!("Max-Forwards is {got} instead of {wanted}"));
         }
 
+        // RFC 5393 §5.3.3: one that is missing is added, and one branch gets what came.
+        match (message.one("max-breadth"), before.one("max-breadth")) {
+            (Some(added), None) if &arrived[added.value.clone()] == b"60" => {
+                edits.push((added.line.clone(), Vec::new()))
+            }
+            (Some(_), Some(_)) => {}
+            (added, _) => {
+                return Err(format!("Max-Breadth: {:?}", added.map(|added| text(&arrived[added.value.clone()]))));
+            }
+        }
+
         let via = vias.next().ok_or("the sender's Via is gone")?;
         let sent_via = before.one("via").ok_or("there was no Via")?;
-        let line = self.without_stamp(&arrived[via.line.clone()], &sent[sent_via.line.clone()], flaw)?;
+        let line = self.without_stamp(&arrived[via.line.clone()], &sent[sent_via.line.clone()])?;
         edits.push((via.line.clone(), line));
 
         edits.sort_by_key(|(place, _)| std::cmp::Reverse(place.start));
@@ -255,10 +265,7 @@ impl Places {
     }
 
     /// The topmost Via as it was before `received` and `rport` (RFC 3261 §18.2.1, RFC 3581 §4): this source differs from every sent-by.
-    pub(crate) fn without_stamp(&self, stamped: &[u8], sent: &[u8], flaw: Flaw) -> Result<Vec<u8>, String> {
-        if flaw == Flaw::Bare {
-            return Ok(stamped.to_vec());
-        }
+    pub(crate) fn without_stamp(&self, stamped: &[u8], sent: &[u8]) -> Result<Vec<u8>, String> {
         let mut line = stamped.to_vec();
         let received = format!(";received={}", self.source.ip());
         let [at] = find_all(stamped, received.as_bytes())[..] else {
@@ -266,9 +273,7 @@ impl Places {
         };
         line.drain(at..at + received.len());
         let first = text(sent).split(',').next().unwrap_or_default().to_owned();
-        if let Some((_, theirs)) = first.split_once(";received=")
-            && flaw != Flaw::Twice
-        {
+        if let Some((_, theirs)) = first.split_once(";received=") {
             let theirs = theirs.split([';', '\r']).next().unwrap_or_default();
             line.splice(at..at, format!(";received={theirs}").bytes());
         }
@@ -304,6 +309,13 @@ pub(crate) fn in_dialog(sample: &Sample, uri: &str, headers: &str) -> Sample {
     }
     let body = message.headers.last().unwrap().line.end;
     bytes.extend_from_slice(&sample.bytes[body..sample.framed]);
+    // The same message from outside a dialog may have been here before: this one is no copy of it.
+    let cookie = b"branch=z9hG4bK";
+    if let Some(at) = find_all(&bytes, cookie).first().map(|at| at + cookie.len())
+        && !matches!(bytes[at], b';' | b',' | b'\r')
+    {
+        bytes.insert(at, b'd');
+    }
     Sample { framed: bytes.len(), bytes }
 }
 

@@ -36,7 +36,7 @@ impl Layout {
     pub(super) fn read(&mut self, bytes: &[u8], body: Body) -> Result<(), Malformed> {
         self.headers.clear();
         let (line_end, next) = line_at(bytes, 0).ok_or(Malformed::StartLine)?;
-        self.start = StartLine::parse(bytes, line_end).ok_or(Malformed::StartLine)?;
+        self.start = StartLine::parse(bytes, line_end)?;
         self.first_header = Span::new(next, next).start;
         // A fold of the start line is none (§7.3.1): a header put after the start line would swallow it.
         if matches!(bytes.get(next), Some(b' ' | b'\t')) {
@@ -65,6 +65,25 @@ impl Layout {
         let body = Span::new(at, at + length);
         (self.body, self.end) = (body.start, body.end);
         Ok(())
+    }
+
+    /// See [`super::Message::read_refused`].
+    pub(super) fn read_refused(&mut self, bytes: &[u8]) -> Option<()> {
+        self.headers.clear();
+        let (line_end, mut at) = line_at(bytes, 0)?;
+        self.start = StartLine::of_refused(bytes, line_end)?;
+        while matches!(bytes.get(at), Some(b' ' | b'\t')) {
+            (_, at) = line_at(bytes, at)?;
+        }
+        self.first_header = Span::new(at, at).start;
+        while self.headers.len() < MAX_HEADERS
+            && let Ok(Some(line)) = Line::read(bytes, &mut at)
+        {
+            self.headers.push(line);
+        }
+        let body = Span::new(at, at);
+        (self.body, self.end) = (body.start, body.end);
+        Some(())
     }
 }
 
@@ -113,6 +132,9 @@ pub enum Malformed {
     /// The first line is neither a request line nor a status line.
     #[error("the first line is neither a request line nor a status line of SIP/2.0")]
     StartLine,
+    /// A request line of another version than 2.0 (RFC 3261 §7.1).
+    #[error("the request line has another version than SIP/2.0")]
+    Version,
     /// The empty line after the headers is missing.
     #[error("the headers have no end")]
     NoEndOfHeaders,
@@ -139,15 +161,27 @@ pub(super) enum StartLine {
 }
 
 impl StartLine {
-    fn parse(bytes: &[u8], end: usize) -> Option<Self> {
-        let line = bytes.get(..end)?;
-        if let Some(rest) = strip_version(line) {
-            let code = rest.strip_prefix(b" ")?.get(..3)?;
-            let code: u16 = digits(code)?;
-            let after = rest.get(4);
-            let is_code = (100..700).contains(&code) && matches!(after, None | Some(b' '));
-            return is_code.then_some(Self::Status { code, text: Span::new(VERSION.len() + 1, end) });
+    fn parse(bytes: &[u8], end: usize) -> Result<Self, Malformed> {
+        let line = bytes.get(..end).unwrap_or_default();
+        match strip_version(line) {
+            Some(rest) => Self::status(rest, end).ok_or(Malformed::StartLine),
+            None => match Self::request(line).ok_or(Malformed::StartLine)? {
+                (request, version) if version.eq_ignore_ascii_case(VERSION) => Ok(request),
+                (_, version) if is_version(version) => Err(Malformed::Version),
+                _ => Err(Malformed::StartLine),
+            },
         }
+    }
+
+    /// `rest` is what stands behind the version.
+    fn status(rest: &[u8], end: usize) -> Option<Self> {
+        let code: u16 = digits(rest.strip_prefix(b" ")?.get(..3)?)?;
+        let is_code = (100..700).contains(&code) && matches!(rest.get(4), None | Some(b' '));
+        is_code.then_some(Self::Status { code, text: Span::new(VERSION.len() + 1, end) })
+    }
+
+    /// Method and Request-URI, and what stands where the version should.
+    fn request(line: &[u8]) -> Option<(Self, &[u8])> {
         let method_end = memchr(b' ', line)?;
         let uri_end = memchr::memrchr(b' ', line)?;
         let method = line.get(..method_end)?;
@@ -156,9 +190,19 @@ impl StartLine {
         let is_request = !method.is_empty()
             && method.iter().all(|byte| is_token(*byte))
             && !uri.is_empty()
-            && !uri.iter().any(|byte| is_white(*byte))
-            && version.eq_ignore_ascii_case(VERSION);
-        is_request.then(|| Self::Request { method: Span::new(0, method_end), uri: Span::new(method_end + 1, uri_end) })
+            && !uri.iter().any(|byte| is_white(*byte));
+        let request = Self::Request { method: Span::new(0, method_end), uri: Span::new(method_end + 1, uri_end) };
+        is_request.then_some((request, version))
+    }
+
+    /// The method is the first word, if it can be one; all the rest is the Request-URI.
+    fn of_refused(bytes: &[u8], end: usize) -> Option<Self> {
+        let line = bytes.get(..end)?;
+        let method_end = line.iter().position(|byte| is_white(*byte))?;
+        let method = line.get(..method_end)?;
+        let is_method = !method.is_empty() && method.iter().all(|byte| is_token(*byte));
+        let uri = Span::new(method_end, end).trimmed(bytes);
+        is_method.then(|| Self::Request { method: Span::new(0, method_end), uri })
     }
 }
 
@@ -212,6 +256,14 @@ fn line_at(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
 fn strip_version(line: &[u8]) -> Option<&[u8]> {
     let (version, rest) = line.split_at_checked(VERSION.len())?;
     version.eq_ignore_ascii_case(VERSION).then_some(rest)
+}
+
+/// `SIP-Version` of RFC 3261 §25.1.
+fn is_version(text: &[u8]) -> bool {
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let Some((name, numbers)) = text.split_at_checked(4) else { return false };
+    let mut numbers = numbers.splitn(2, |byte| *byte == b'.');
+    name.eq_ignore_ascii_case(b"SIP/") && numbers.next().is_some_and(is_number) && numbers.next().is_some_and(is_number)
 }
 
 /// `token` of RFC 3261 §25.1.

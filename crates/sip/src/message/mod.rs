@@ -41,6 +41,13 @@ impl<'a> Message<'a> {
         Ok(Self { bytes, layout })
     }
 
+    /// What there is of a request that [`Message::read`] has refused, so that it can be answered: its method, and the headers that can
+    /// be told apart. Its Request-URI may be anything; it has no body. `None` for what begins like a response or like nothing of SIP.
+    pub fn read_refused(bytes: &'a [u8], layout: &'a mut Layout) -> Option<Self> {
+        layout.read_refused(bytes)?;
+        Some(Self { bytes, layout })
+    }
+
     /// The message's bytes, without what follows the body.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes.get(..self.layout.end as usize).unwrap_or_default()

@@ -178,7 +178,7 @@ impl Destinations {
             }
         }
         self.watch(now, setup);
-        self.count();
+        self.recount();
     }
 
     /// Another shard has found something out.
@@ -209,14 +209,14 @@ impl Destinations {
         if let Health::AvoidUntil(_) = bulletin.health {
             self.probe_at_once(now, address);
         }
-        self.count();
+        self.recount();
     }
 
     /// The operator's word. Whether there is such a destination.
     pub(super) fn mark(&mut self, transport: Transport, address: SocketAddr, mark: Mark) -> bool {
         let Some(state) = self.states.get_mut(&(transport, address)) else { return false };
         state.mark = mark;
-        self.count();
+        self.recount();
         true
     }
 
@@ -269,11 +269,11 @@ impl Destinations {
             }
         }
         if has_changed {
-            self.count();
+            self.recount();
         }
     }
 
-    fn count(&mut self) {
+    fn recount(&mut self) {
         self.tally = Tally::default();
         for state in self.states.values().filter(|state| state.is_listed) {
             match (state.mark, state.health()) {

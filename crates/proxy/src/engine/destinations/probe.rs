@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sipedge_sip::Time;
-use sipedge_sip::message::{Message, Method};
+use sipedge_sip::message::Method;
 use sipedge_sip::transaction::NonInviteClient;
 
 use super::super::flow::{Hop, TlsPeer};
@@ -202,7 +202,7 @@ impl Destinations {
             self.prober.put(address, watch, next.max(now));
         }
         if reason.is_some() {
-            self.count();
+            self.recount();
         }
         Some((address, verdict != Verdict::Answered))
     }
@@ -249,18 +249,8 @@ impl Engine {
         }
     }
 
-    /// A response has come: if it is to a probe, it is taken note of. Its transaction takes it like any other.
-    pub(in crate::engine) fn take_probe_answer(&mut self, now: Time, message: &Message<'_>, code: u16) {
-        if self.destinations.prober.outstanding.is_empty() {
-            return;
-        }
-        let branch = message.top_via().and_then(|(via, _)| branch::of_response(&via));
-        if let Some((branch, cseq)) = branch.zip(message.cseq()) {
-            self.probe_answered(now, Key::new(branch, cseq.method), code, message.retry_after());
-        }
-    }
-
-    fn probe_answered(&mut self, now: Time, key: Key, code: u16, retry_after: Option<u32>) {
+    /// A response has come to a probe. Its transaction takes it like any other.
+    pub(in crate::engine) fn probe_answered(&mut self, now: Time, key: Key, code: u16, retry_after: Option<u32>) {
         if code < 200 {
             return;
         }
@@ -290,8 +280,7 @@ impl Engine {
         let (transport, to) = address;
         let time = now.as_micros().to_be_bytes();
         let place = format!("{transport}:{to}");
-        let branch =
-            setup.branch_key.hash([b"probe".as_slice(), place.as_bytes(), &time, setup.sent_by(transport).as_bytes()]);
+        let branch = setup.branch_key.hash([b"probe".as_slice(), place.as_bytes(), &time, setup.advertised.as_bytes()]);
         let key = Key::new(branch, Method::Options);
         let target = self.destinations.states.get(&address).and_then(|state| target_of(&setup, state));
         if !self.destinations.probe_sent(now, address, key, &setup) {
@@ -318,15 +307,17 @@ impl Engine {
 
 fn write_options(setup: &Setup, target: &Target, hop: &Hop, branch: u128, shard: (usize, usize), out: &mut Vec<u8>) {
     let text = |out: &mut Vec<u8>, text: &str| out.extend_from_slice(text.as_bytes());
+    let sent_by = setup.sent_by(hop.transport);
     text(out, "OPTIONS sip:");
     text(out, &target.host_port);
     text(out, " SIP/2.0\r\nVia: SIP/2.0/");
     text(out, hop.transport.via());
     text(out, " ");
-    text(out, setup.sent_by(hop.transport));
+    text(out, sent_by);
     text(out, ";rport;branch=");
+    // It has not been routed: there is nothing that a loop could be told by.
     branch::write(branch, 0, out);
-    write_number("\r\nMax-Forwards: 70\r\nFrom: <sip:probe@", setup.sent_by(hop.transport), out);
+    write_number("\r\nMax-Forwards: 70\r\nFrom: <sip:probe@", sent_by, out);
     write_number(">;tag=", format_args!("{:016x}", branch as u64), out);
     write_number("\r\nTo: <sip:", &target.host_port, out);
     write_number(">\r\nCall-ID: ", call_id(setup, branch, shard), out);

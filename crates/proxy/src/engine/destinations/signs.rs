@@ -68,7 +68,7 @@ impl Destinations {
         retry_after: Option<u32>,
         outbox: &mut Outbox,
     ) {
-        let address = (transport, address);
+        let address = self.known_as(transport, address);
         let Some(state) = self.states.get_mut(&address) else { return };
         state.silences = 0;
         if let (503, Some(seconds)) = (code, retry_after) {
@@ -77,7 +77,7 @@ impl Destinations {
             state.avoided = None;
             state.change(now, Reason::Answers);
             state.announce(address, Some(Reason::Answers), outbox);
-            self.count();
+            self.recount();
         }
     }
 
@@ -89,7 +89,7 @@ impl Destinations {
         address: SocketAddr,
         outbox: &mut Outbox,
     ) {
-        let address = (transport, address);
+        let address = self.known_as(transport, address);
         let Some(state) = self.states.get_mut(&address) else { return };
         state.silences = state.silences.saturating_add(1);
         let silences = state.silences;
@@ -120,6 +120,13 @@ impl Destinations {
         }
     }
 
+    /// What it is known by: a request that is too large for UDP goes to the same server by TCP (RFC 3261 §18.1.1). That TCP is refused there
+    /// says nothing of UDP, but whether anybody answers does.
+    fn known_as(&self, transport: Transport, address: SocketAddr) -> Address {
+        let is_other = transport == Transport::Tcp && !self.states.contains_key(&(transport, address));
+        (if is_other { Transport::Udp } else { transport }, address)
+    }
+
     fn avoid(&mut self, now: Time, address: Address, avoided: Avoided, reason: Reason, outbox: &mut Outbox) {
         let Some(state) = self.states.get_mut(&address).filter(|state| !state.is_down) else { return };
         let before = state.avoided.map(|before| before.until).filter(|until| *until > now);
@@ -132,7 +139,7 @@ impl Destinations {
         state.announce(address, before.is_none().then_some(reason), outbox);
         self.expiries.insert((avoided.until, address));
         self.probe_at_once(now, address);
-        self.count();
+        self.recount();
     }
 }
 

@@ -9,7 +9,7 @@ mod timers;
 use super::*;
 use crate::config::*;
 
-const CALLER: &str = "192.0.2.1:5060";
+pub(super) const CALLER: &str = "192.0.2.1:5060";
 const CALLEE: &str = "198.51.100.1:5060";
 const EDGE: &str = "203.0.113.10:5060";
 
@@ -151,7 +151,7 @@ impl Bench {
     }
 }
 
-fn request(method: &str, uri: &str, branch: &str, to_tag: &str, extra: &str) -> String {
+pub(super) fn request(method: &str, uri: &str, branch: &str, to_tag: &str, extra: &str) -> String {
     format!(
         "{method} {uri} SIP/2.0\nVia: SIP/2.0/UDP 192.0.2.1:5060;rport;branch={branch}\n{extra}Max-Forwards: 70\nFrom: <sip:a@b>;tag=caller\n\
          To: <sip:+1555@edge>{to_tag}\nCall-ID: call@1\nCSeq: 1 {method}\nContact: <sip:a@192.0.2.1>\nX-Odd: \u{fffd} kept\nContent-Length: 4\n\nbody"

@@ -1,8 +1,8 @@
 //! The centre of the thread: which connections stand, who may have one, and which one a message takes.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -36,6 +36,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Peers whose last failure is remembered, so that each is logged once.
 const MAX_TROUBLES: usize = 1_000;
 
+/// Addresses that connections were opened to and that are remembered; then it begins anew. Far more than an edge has destinations.
+const MAX_REACHED: usize = 10_000;
+
 /// The state of the thread. It is never borrowed across an await.
 #[derive(Debug)]
 pub(super) struct Hub {
@@ -52,6 +55,9 @@ pub(super) struct Hub {
     routes: RefCell<HashMap<Route, Connection>>,
     /// Connections that peers let be used for requests to this address.
     aliases: RefCell<HashMap<SocketAddr, Connection>>,
+    /// Where connections of the edge have led: whoever calls from there is no stranger, and may have a response whose connection broke
+    /// (RFC 3261 §18.2.2).
+    reached: RefCell<HashSet<IpAddr>>,
     /// Why no connection could be opened, for those that are in trouble.
     troubles: RefCell<HashMap<Route, String>>,
 }
@@ -79,6 +85,7 @@ impl Hub {
             links: RefCell::default(),
             routes: RefCell::default(),
             aliases: RefCell::default(),
+            reached: RefCell::default(),
             troubles: RefCell::default(),
         }
     }
@@ -129,7 +136,7 @@ impl Hub {
     /// Lets a peer in, or closes its connection at once.
     fn accept(self: &Rc<Self>, transport: Transport, stream: TcpStream, source: SocketAddr) {
         let rules = self.rules();
-        let is_known = rules.setup.knows(source.ip()) || self.has_opened_to(source.ip());
+        let is_known = self.knows(&rules, source.ip());
         if !is_known && rules.setup.config.refuse == Refuse::Silence {
             Tally::count(&self.tally.refused_source);
             return;
@@ -178,7 +185,7 @@ impl Hub {
     fn dispatch(self: &Rc<Self>, sending: Sending) {
         let Sending { hop, parcel } = sending;
         let of_request = hop.connection.and_then(|id| self.link(id));
-        let link = of_request.or_else(|| self.standing_to(&hop)).or_else(|| self.open(&hop));
+        let link = of_request.or_else(|| self.standing_to(&hop)).or_else(|| self.open(&hop, parcel.is_response()));
         let left = match link {
             Some(link) => link.push(parcel).inspect_err(|_| Tally::count(&self.tally.no_room)).err(),
             None => Some(parcel),
@@ -206,9 +213,9 @@ impl Hub {
     }
 
     /// A link to a connection that is going to be opened; `None`: there must be none, or there is no place.
-    fn open(self: &Rc<Self>, hop: &Hop) -> Option<Rc<Link>> {
+    fn open(self: &Rc<Self>, hop: &Hop, is_response: bool) -> Option<Rc<Link>> {
         let rules = self.rules();
-        let may_be_opened = hop.peer.is_some() || rules.setup.knows(hop.to.ip());
+        let may_be_opened = !is_response || self.knows(&rules, hop.to.ip());
         let Some(route) = Route::of(hop).filter(|_| may_be_opened) else {
             // The response to a stranger that did not wait for it, or to nobody whom TLS could prove.
             Tally::count(&self.tally.not_returned);
@@ -234,6 +241,7 @@ impl Hub {
         match established {
             Ok(stream) => {
                 Tally::count(&self.tally.opened);
+                self.note_reached(route.to.ip());
                 if self.troubles.borrow_mut().remove(&route).is_some() {
                     tracing::info!(to = %route.to, transport = %route.transport, "connected again");
                 }
@@ -278,9 +286,16 @@ impl Hub {
         troubles.insert(route, reason);
     }
 
-    /// Whether a connection of the edge leads to this address: then whoever is there is no stranger.
-    fn has_opened_to(&self, ip: IpAddr) -> bool {
-        self.routes.borrow().keys().any(|route| route.to.ip() == ip)
+    fn knows(&self, rules: &Rules, ip: IpAddr) -> bool {
+        rules.setup.knows(ip) || self.reached.borrow().contains(&ip)
+    }
+
+    fn note_reached(&self, ip: IpAddr) {
+        let mut reached = self.reached.borrow_mut();
+        if reached.len() >= MAX_REACHED && !reached.contains(&ip) {
+            reached.clear();
+        }
+        reached.insert(ip);
     }
 
     fn stand(self: &Rc<Self>, peer: SocketAddr, place: Place, route: Option<Route>) -> Standing {

@@ -96,11 +96,6 @@ impl Streams {
         self.rules.store(Arc::new(rules));
     }
 
-    /// The setup in force.
-    pub(super) fn setup(&self) -> Arc<Setup> {
-        Arc::clone(&self.rules.load().setup)
-    }
-
     /// Whether the thread has ended, which it never does by itself.
     pub(super) fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)

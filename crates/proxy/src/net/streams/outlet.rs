@@ -12,6 +12,9 @@ use crate::engine::{Hop, Receipt, Transmit};
 /// Bytes that a waiting message is counted with on top of its own: what its bookkeeping takes. It bounds the number of messages too.
 const OVERHEAD: u64 = 256;
 
+/// What every response begins with, and no request (RFC 3261 §7.2).
+const RESPONSE: &[u8] = b"SIP/2.0 ";
+
 /// Where a shard puts messages for streams.
 #[derive(Debug, Clone)]
 pub(in crate::net) struct Outlet {
@@ -77,6 +80,11 @@ impl Parcel {
     /// A few bytes of the connection's own.
     pub(super) fn own(bytes: &[u8]) -> Self {
         Self { bytes: bytes.into(), ticket: None, _charge: None }
+    }
+
+    /// Whether it is a response, by its start line.
+    pub(super) fn is_response(&self) -> bool {
+        self.bytes.get(..RESPONSE.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESPONSE))
     }
 }
 
@@ -146,6 +154,14 @@ impl Drop for Charge {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn responses_are_told_from_requests() {
+        assert!(Parcel::own(b"SIP/2.0 200 OK\r\n").is_response());
+        for other in [&b"OPTIONS sip:a.example SIP/2.0\r\n"[..], b"\r\n", b"SIP/2", b""] {
+            assert!(!Parcel::own(other).is_response());
+        }
+    }
 
     #[test]
     fn the_budget_holds_what_it_may_and_gets_back_what_was_taken() {

@@ -18,9 +18,7 @@ fn targets_get_calls_by_weight() {
 #[test]
 fn the_call_id_alone_spreads_evenly() {
     let shares = Lot::new(Select::CallId, &THREE).shares();
-    for last in 1..=3 {
-        assert!(is_share(shares[last], 10_000, 1.0 / 3.0), "{last} got {}", shares[last]);
-    }
+    assert!(shares[1..=3].iter().all(|share| is_share(*share, 10_000, 1.0 / 3.0)), "{:?}", &shares[..4]);
 }
 
 #[test]
@@ -149,26 +147,44 @@ fn a_call_forks_to_the_best_server_of_each_target_of_the_best_priority() {
     let mut lot = Lot::new(Select::All, &targets);
     lot.resolve("carrier.example", &[(10, 1, 1), (20, 1, 2)]);
     let mut set = vec![Candidate { target: 77, server: server(77) }];
-    let fork = |lot: &mut Lot, set: &mut Vec<Candidate>| -> Vec<u8> {
-        lot.destinations.set(lot.now, &lot.setup, &lot.names, 1, call_hash(b"call"), set);
+    let mut fork = |lot: &mut Lot, call: &str| -> Vec<u8> {
+        let call = call_hash(call.as_bytes());
+        lot.destinations.set(lot.now, &lot.setup, &lot.names, 1, call, &mut set);
         set.iter().map(last_of).collect()
     };
-    let forked = fork(&mut lot, &mut set);
-    let order: Vec<u8> = lot.tries("call").into_iter().filter(|last| [1, 8, 9].contains(last)).collect();
-    assert_eq!(forked, order, "as `choose` would take them");
+    for call in calls().take(100) {
+        let order: Vec<u8> = lot.tries(&call).into_iter().filter(|last| [1, 8, 9].contains(last)).collect();
+        assert_eq!(fork(&mut lot, &call), order, "as `choose` would take them");
+    }
+    let mut fork = |lot: &mut Lot| -> Vec<u8> {
+        let mut forked = fork(lot, "call");
+        forked.sort_unstable();
+        forked
+    };
     lot.told(1, Health::Down);
     lot.told(8, Health::AvoidUntil(NOW + secs(5)));
-    let mut forked = fork(&mut lot, &mut set);
-    forked.sort_unstable();
-    assert_eq!(forked, [2, 9]);
+    assert_eq!(fork(&mut lot), [2, 9]);
     for last in [2, 9] {
         lot.mark(last, Mark::Down);
     }
-    assert_eq!(fork(&mut lot, &mut set), [7], "weight 0 when the others are gone, before the next priority");
+    assert_eq!(fork(&mut lot), [7], "weight 0 when the others are gone, before the next priority");
     lot.mark(7, Mark::Down);
-    assert_eq!(fork(&mut lot, &mut set), [6]);
+    assert_eq!(fork(&mut lot), [6]);
     lot.mark(6, Mark::Down);
-    assert_eq!(fork(&mut lot, &mut set), [8], "an avoided one when there is no other");
+    assert_eq!(fork(&mut lot), [8], "an avoided one when there is no other");
     lot.mark(8, Mark::Down);
-    assert!(fork(&mut lot, &mut set).is_empty());
+    assert!(fork(&mut lot).is_empty());
+    assert!(!lot.destinations.has_any(lot.now, &lot.setup, &lot.names, 1));
+}
+
+#[test]
+fn whether_there_is_any_takes_no_turn() {
+    let mut lot = Lot::new(Select::RoundRobin, &THREE);
+    let firsts: Vec<u8> = (0..3)
+        .map(|_| {
+            assert!(lot.destinations.has_any(lot.now, &lot.setup, &lot.names, 1));
+            lot.first("the same call")
+        })
+        .collect();
+    assert_eq!(firsts, [1, 2, 3]);
 }

@@ -1,5 +1,6 @@
 //! Choice, signs and marks by hand; probes with an engine on virtual time.
 
+mod calls;
 mod checks;
 mod choice;
 mod probes;

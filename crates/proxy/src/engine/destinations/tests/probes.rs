@@ -104,7 +104,7 @@ impl Line {
     }
 }
 
-fn response(request: &str, status: &str) -> String {
+pub(super) fn response(request: &str, status: &str) -> String {
     let kept = request
         .lines()
         .filter(|line| ["Via:", "From:", "To:", "Call-ID:", "CSeq:"].iter().any(|name| line.starts_with(name)));
@@ -193,7 +193,8 @@ fn codes_that_count_as_success() {
         let health = if is_success { Health::Up } else { Health::Down };
         assert_eq!(line.health(1), health, "{codes:?} {status}");
         if !is_success && !status.starts_with('1') {
-            let reason = format!("2 probes in a row failed, the last with {}", &status[..3]);
+            let code = status.split(' ').next().unwrap();
+            let reason = format!("2 probes in a row failed, the last with {code}");
             assert_eq!(line.events[0], (1, Health::Down, reason));
         }
     }
