@@ -78,7 +78,9 @@ impl World {
             for (plan, record) in self.plans.iter().zip(&self.records) {
                 plan.is_met(record, profile, PATIENCE.0)?;
             }
-            if let Some(ghost) = self.agents.iter().find_map(|agent| agent.ghosts()) {
+            // A CANCEL that went by another instance leaves those ringing who were tried after it, until Timer C.
+            let ghost = self.agents.iter().find_map(|agent| agent.ghosts());
+            if let Some(ghost) = ghost.filter(|_| profile.faults == 0 || profile.callees.len() == 1) {
                 return Err(ghost);
             }
         }

@@ -16,6 +16,7 @@ mod network;
 mod plan;
 mod profile;
 mod rng;
+mod schedule;
 mod stranger;
 mod streams;
 mod wire;

@@ -70,8 +70,7 @@ impl World {
         let who = if index == 0 { "edge 0" } else { "edge 1" };
         if transport == Transport::Udp {
             let flow = self.flows.get(&self.flow_key(to)).is_some_and(|(instance, _)| *instance == index);
-            let from =
-                if port == Port::Ingress && flow { edge(transport) } else { self.translate(index, port, to) };
+            let from = if port == Port::Ingress && flow { edge(transport) } else { self.translate(index, port, to) };
             return self.transmit(who, Datagram { from, to, bytes });
         }
         let peer = Peer::Instance(index, self.instances[index].life);

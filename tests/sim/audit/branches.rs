@@ -71,7 +71,12 @@ type Output<'a> = (&'a Sent, Msg, bool);
 
 impl Audit {
     /// What has come, and what has to go out at once because of it.
-    pub(super) fn note_input(&mut self, step: &Step<'_>, input: Option<&Msg>, out: &[Output<'_>]) -> Result<(), String> {
+    pub(super) fn note_input(
+        &mut self,
+        step: &Step<'_>,
+        input: Option<&Msg>,
+        out: &[Output<'_>],
+    ) -> Result<(), String> {
         let Some(input) = input else { return Ok(()) };
         let is_cancel = |branch: &str| {
             out.iter().any(|(_, msg, _)| msg.is_request() && msg.method() == "CANCEL" && msg.branch() == branch)
@@ -171,7 +176,7 @@ impl Audit {
                 invite.decided.get_or_insert_with(|| why.to_owned());
             }
         }
-        if (200..300).contains(&code) || code >= 600 {
+        if was_alive && ((200..300).contains(&code) || code >= 600) {
             let others: Vec<String> = invite.branches.iter().filter(|other| **other != name).cloned().collect();
             for other in others {
                 let Some(it) = self.branches.get(&(step.life, other.clone())) else { continue };
@@ -218,7 +223,8 @@ impl Audit {
         }
         let upstream = msg.list("Via").get(1).map(|via| name(via)).unwrap_or_default();
         let invite = self.invites.get_mut(&(step.life, upstream.clone())).ok_or("a branch without an INVITE")?;
-        let is_answer_to_it = matches!(step.cause, Cause::Message(_, bytes) if Msg::parse(bytes).is_ok_and(|msg| msg.is_request()));
+        let is_answer_to_it =
+            matches!(step.cause, Cause::Message(_, bytes) if Msg::parse(bytes).is_ok_and(|msg| msg.is_request()));
         if let Some(why) = &invite.decided {
             return Err(format!("a branch to {} was opened after {why}", sent.to));
         }
@@ -233,8 +239,11 @@ impl Audit {
         if invite.branches.len() >= most {
             return Err(format!("a branch more than {most} was opened, to {}", sent.to));
         }
-        let tried: Vec<SocketAddr> =
-            invite.branches.iter().filter_map(|branch| Some(self.branches.get(&(step.life, branch.clone()))?.to)).collect();
+        let tried: Vec<SocketAddr> = invite
+            .branches
+            .iter()
+            .filter_map(|branch| Some(self.branches.get(&(step.life, branch.clone()))?.to))
+            .collect();
         if tried.contains(&sent.to) {
             return Err(format!("{} was tried twice", sent.to));
         }
@@ -290,9 +299,8 @@ impl Audit {
                 return Err(format!("{} instead of 487 for a call that was cancelled", msg.start));
             }
             let waits = invite.branches.iter().filter_map(|branch| self.branches.get(&(step.life, branch.clone())));
-            let rings = waits.into_iter().find(|it| {
-                (100..200).contains(&it.code) && !it.cancelled && it.is_alive(step.now)
-            });
+            let rings =
+                waits.into_iter().find(|it| (100..200).contains(&it.code) && !it.cancelled && it.is_alive(step.now));
             if let Some(rings) = rings.filter(|_| invite.finals.is_empty()) {
                 return Err(format!("{} while {} rings", msg.start, rings.to));
             }
