@@ -176,7 +176,13 @@ impl Engine {
     /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
     pub fn handle_failure(&mut self, now: Time, receipt: Receipt) {
         let now = self.not_back(now);
-        self.transport_failed(now, receipt);
+        self.transport_failed(now, receipt, false);
+    }
+
+    /// The message of this receipt was not sent: this instance has no room for it, or for its connection.
+    pub fn handle_no_room(&mut self, now: Time, receipt: Receipt) {
+        let now = self.not_back(now);
+        self.transport_failed(now, receipt, true);
     }
 
     /// Another shard has found something out.

@@ -119,7 +119,10 @@ impl Engine {
             let hop = Hop { transport: Transport::Udp, port: engine.egress(), to, connection: None, peer: None };
             let setup = engine.setup.clone();
             let target = match onward.way {
-                Way::Pool(trunk) => setup.trunks.get(trunk).and_then(|trunk| trunk.target_at(to)),
+                Way::Pool(trunk) => setup
+                    .trunks
+                    .get(trunk)
+                    .and_then(|trunk| trunk.targets.iter().find(|target| engine.leads_to(target, to))),
                 _ => None,
             };
             // What the branch had is free again; beside others the least is safe (RFC 5393 §5.3.3).
@@ -129,6 +132,14 @@ impl Engine {
             true
         });
         opened == Some(true)
+    }
+
+    /// Whether a target has a server at this address.
+    fn leads_to(&self, target: &Target, address: SocketAddr) -> bool {
+        match &target.lookup {
+            Lookup::Address(server) => server.address == address,
+            Lookup::Name(query) => self.names.known(query).iter().any(|server| server.address == address),
+        }
     }
 
     /// The same way on as before, for a request that is kept.

@@ -143,6 +143,10 @@ impl Engine {
         let Some(lookup) = Lookup::of(&path.next) else {
             return self.reject(request, UNSUPPORTED_SCHEME);
         };
+        if head.request.parsed_uri().is_some_and(|uri| uri.secure) && !lookup.is_secure() {
+            // RFC 5630 §3.1.3: over TLS at every hop, or not at all.
+            return self.reject(request, UNSUPPORTED_SCHEME);
+        }
         let may_reach = match &lookup {
             Lookup::Address(server) => self.may_reach(server.address.ip()),
             Lookup::Name(query) => match self.name(now, query) {
@@ -150,7 +154,11 @@ impl Engine {
                     let known = self.names.known(query);
                     known.iter().any(|server| self.may_reach(server.address.ip()))
                 }
-                Known::Asked if head.method() == Method::Ack || self.waiting.is_full() => {
+                Known::Asked if head.method() != Method::Ack && self.waiting.is_full() => {
+                    self.counters.unresolved_destination += 1;
+                    return self.refuse_for_now(now, request, self.unavailable());
+                }
+                Known::Asked if head.method() == Method::Ack => {
                     // The 2xx comes again, and the answer will be there.
                     self.counters.unresolved_destination += 1;
                     return;

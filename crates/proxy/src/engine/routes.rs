@@ -130,7 +130,11 @@ impl Draft {
 
 /// The URI of a Route element without headers (RFC 3261 §19.1.1 allows none there), as text and taken apart.
 fn route_uri(element: Element<'_>) -> Option<(&[u8], Uri<'_>)> {
+    // A fold within a URI would end the start line that it may be put into.
     let text = NameAddr::parse(element.text)?.uri;
+    if text.iter().any(u8::is_ascii_whitespace) {
+        return None;
+    }
     let uri = Uri::parse(text)?;
     let host_on = memchr::memchr(b'@', text).unwrap_or_default();
     let headers = memchr::memchr(b'?', text.get(host_on..)?).map_or(text.len(), |at| host_on + at);

@@ -237,6 +237,7 @@ impl Shard {
                 Order::Resolved { query, servers, ttl } => self.engine.handle_resolved(now, &query, &servers, ttl),
                 Order::Bulletin(bulletin) => self.engine.handle_bulletin(now, &bulletin),
                 Order::Failed(receipt) => self.engine.handle_failure(now, receipt),
+                Order::NoRoom(receipt) => self.engine.handle_no_room(now, receipt),
                 Order::Setup(setup, shared) => self.engine.handle_setup(now, setup, shared),
                 // Neither waits; whoever asked may have gone.
                 Order::Confirm(reply) => drop(reply.send(())),
