@@ -15,6 +15,7 @@ use super::flow::{Arrival, Hop, Query, Receipt, Server, TlsPeer, Transport};
 use super::head::Head;
 use super::incoming::Incoming;
 use super::limits::with_reserve;
+use super::pool::Pool;
 use super::routes::Path;
 use super::setup::{Lookup, Target};
 use super::token::Token;
@@ -179,6 +180,11 @@ impl Engine {
         let mut steps: [Option<Step<'_>>; MOST_BRANCHES as usize] = Default::default();
         let mut count = 0;
         while count < most {
+            // A branch that cannot be kept could be neither acknowledged nor cancelled. Of the first one admission has made sure.
+            let taken = u64::from(count + 1) * Pool::cost(request.message.bytes().len() + ADDED);
+            if (count > 0 || !is_first) && !self.transactions.has_memory(taken) {
+                break;
+            }
             let found = match (forks && !is_for_all, trunk) {
                 (true, Some(trunk)) => {
                     let candidate = set.get(count as usize);

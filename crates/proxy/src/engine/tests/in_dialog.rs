@@ -91,3 +91,24 @@ fn a_request_waits_until_the_name_of_its_remote_target_is_resolved() {
     let sent = bench.pass(5_000);
     assert!(sent.iter().any(|sent| sent.start().starts_with("SIP/2.0 503") && sent.text.contains("z9hG4bKz")));
 }
+
+#[test]
+fn the_destination_of_a_trunk_may_be_a_name_of_an_address_inside() {
+    let mut bench = Bench::new(config());
+    let query = Query { host: "callee.example".into(), port: None, transport: None, secure: false };
+    bench.engine.handle_resolved(bench.now, &query, &[server("10.0.3.7:5060")], Duration::from_secs(60));
+    bench.engine.clear_outbox();
+    let route = bench.call();
+    let ack = request("ACK", "sip:b@10.0.3.7", "z9hG4bKack", ";tag=callee", &route);
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &ack)).to, "10.0.3.7:5060");
+    let elsewhere = request("BYE", "sip:b@10.0.3.8", "z9hG4bKbye", ";tag=callee", &route);
+    assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &elsewhere)).start().starts_with("SIP/2.0 403"));
+}
+
+#[test]
+fn a_sips_request_goes_over_tls_or_nowhere() {
+    let mut bench = Bench::new(config());
+    let route = bench.call() + "Route: <sip:proxy.example;lr>\n";
+    let bye = request("BYE", "sips:b@198.51.100.1", "z9hG4bKbye", ";tag=callee", &route);
+    assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &bye)).start().starts_with("SIP/2.0 416"));
+}
