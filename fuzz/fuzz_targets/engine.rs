@@ -5,4 +5,6 @@ mod bench;
 #[path = "../bodies.rs"]
 mod bodies;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::engine(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    bodies::engine(data);
+});

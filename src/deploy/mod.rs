@@ -5,6 +5,7 @@ mod certificates;
 mod destroy;
 mod error;
 mod journal;
+mod lab_authority;
 mod progress;
 mod secrets;
 mod state;
@@ -12,6 +13,9 @@ mod status;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
+
+use lab_authority::LabAuthority;
+use sipedge_proxy::config::SecretRef;
 
 pub use certificates::CertificateError;
 pub use destroy::{Destroyed, destroy};
@@ -22,7 +26,7 @@ pub use secrets::{TokenKey, TokenKeys};
 pub use state::{Damage, Project, State, StateError, StateLock, TOPOLOGIES, write_json, write_whole};
 pub use status::{TopologyStatus, status};
 
-use crate::plan::{self, Plan, TargetKind};
+use crate::plan::{self, LAB_PEERS, LAB_ROOTS, Plan, TargetKind};
 use crate::spec::{Loaded, Spec, Transport, stale_carriers};
 use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabStatus};
 use crate::verify::{self, Addresses, Report};
@@ -240,6 +244,14 @@ fn stand_infrastructure(
     let token_keys = folder.join("token-keys.json");
     if new || !token_keys.exists() {
         write_json(&token_keys, &secrets.keys, SECRET_MODE)?;
+    }
+    let clients = plan.proxy.listen.tls.as_ref().and_then(|tls| tls.client_roots.as_ref());
+    let peers = folder.join(LAB_PEERS);
+    if clients == Some(&SecretRef::File(LAB_ROOTS.into())) && (new || !peers.exists()) {
+        let authority = LabAuthority::new(plan)
+            .map_err(|error| StateError::io("make certificates for", &peers)(std::io::Error::other(error)))?;
+        write_whole(&folder.join(LAB_ROOTS), authority.roots.as_bytes(), SECRET_MODE)?;
+        write_whole(&peers, authority.peers.as_bytes(), SECRET_MODE)?;
     }
     for name in certificates::write(&secrets.certificates, &folder, SECRET_MODE)?.iter().filter(|_| !new) {
         let text = format!("{name} is new: an instance that runs takes it when it reads its configuration again");

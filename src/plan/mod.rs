@@ -29,6 +29,12 @@ pub const INGRESS_ADDRESS: &str = "${ingress_address}";
 /// Stands in the hand-off sheet where the egress address goes that only AWS will know.
 pub const EGRESS_ADDRESS: &str = "${egress_address}";
 
+/// In the lab's secrets: the roots that its callers' certificates come from, where the spec has none.
+pub(crate) const LAB_ROOTS: &str = "lab-roots.pem";
+
+/// In the lab's secrets: certificate and key of the callers.
+pub(crate) const LAB_PEERS: &str = "lab-peers.pem";
+
 /// Bytes of user-data before base64 that EC2 takes (Amazon EC2 User Guide, "Run commands when you launch an EC2 instance").
 pub const USER_DATA_LIMIT: usize = 16_384;
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use sipedge_proxy::config::{Advertise, Config};
+use sipedge_proxy::config::{Advertise, Config, SecretRef};
 
 use super::proxy::probe;
 use super::{
@@ -262,6 +262,12 @@ pub fn lab_differences(plan: &Plan) -> Vec<String> {
     }
     if defaulted("drain.grace") {
         differences.push(format!("an instance that leaves stays for at most {grace}, on AWS for {AWS_GRACE}"));
+    }
+    let tls = plan.proxy.listen.tls.as_ref().and_then(|tls| tls.client_roots.as_ref());
+    if tls == Some(&SecretRef::File(super::LAB_ROOTS.into())) {
+        differences.push(
+            "clients are asked for a certificate, which the lab's callers have from the lab's own authority".to_owned(),
+        );
     }
     if plan.defaults.iter().any(|default| default.setting.ends_with(".probe") && default.reason.contains("lab")) {
         differences.push("pools are not probed unless the spec says so; on AWS they are".to_owned());

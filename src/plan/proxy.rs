@@ -10,7 +10,7 @@ use sipedge_proxy::config::{
 
 use super::carriers::{used_address, used_ranges};
 use super::network::drain;
-use super::{Carrier, Certificate, INGRESS_ADDRESS, TargetKind, Topology};
+use super::{Carrier, Certificate, INGRESS_ADDRESS, LAB_ROOTS, TargetKind, Topology};
 use crate::spec::{
     ADMIN_PORT, Probe, ProbeFigures, Refuse as SpecRefuse, Select, Spec, Target, Trunk as SpecTrunk, Trust,
 };
@@ -50,7 +50,11 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
             tls: spec.listen.tls.as_ref().map(|tls| TlsListener {
                 port: tls.port,
                 certificate: certificate(spec, target, &tls.certificate),
-                client_roots: tls.client_roots.as_ref().map(|roots| certificate(spec, target, roots)),
+                client_roots: match (&tls.client_roots, target) {
+                    (Some(roots), _) => Some(certificate(spec, target, roots)),
+                    (None, TargetKind::Lab) => Some(SecretRef::File(LAB_ROOTS.into())),
+                    (None, TargetKind::Aws) => None,
+                },
                 require_client: tls.require_client,
             }),
         },

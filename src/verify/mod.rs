@@ -24,7 +24,7 @@ use rustls::pki_types::ServerName;
 use sipedge_proxy::config::{Advertise, Refuse, SecretRef};
 use tokio::task::JoinSet;
 
-use crate::plan::{Endpoint, INGRESS_ADDRESS, Plan, VerifyCall};
+use crate::plan::{Endpoint, INGRESS_ADDRESS, LAB_PEERS, Plan, VerifyCall};
 use crate::spec::Transport;
 use crate::target::lab::{self, Lab, STRANGER_NAMESPACE};
 use agent::{Agent, Settings, Streams};
@@ -234,7 +234,9 @@ impl Stage<'_> {
             Advertise::Host(host) if host != INGRESS_ADDRESS => host.clone(),
             _ => addresses.ingress.ip().to_string(),
         };
-        tls::client(&self.bench.secret(name)?, &host)
+        // Absent where the spec has roots of its own: then the user agents have nothing to show.
+        let own = self.bench.secret(LAB_PEERS).ok();
+        tls::client(&self.bench.secret(name)?, own.as_deref(), &host)
     }
 
     fn agent(&mut self, endpoint: &Endpoint, tls: Option<&Tls>) -> std::io::Result<Agent> {

@@ -7,20 +7,32 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-/// The name to connect to and the settings to do so, for an edge with the certificate in `pem` that is known as `host`.
-pub(super) fn client(pem: &[u8], host: &str) -> io::Result<(ServerName<'static>, Arc<ClientConfig>)> {
-    let certificate = CertificateDer::from_pem_slice(pem).map_err(io::Error::other)?;
+/// The name to connect to and the settings to do so, for an edge with the certificate in `edge` that is known as `host`. `own` has the
+/// certificate and key that the user agents show when they are asked, all in PEM.
+pub(super) fn client(
+    edge: &[u8],
+    own: Option<&[u8]>,
+    host: &str,
+) -> io::Result<(ServerName<'static>, Arc<ClientConfig>)> {
+    let certificate = CertificateDer::from_pem_slice(edge).map_err(io::Error::other)?;
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(Pinned { certificate, provider: provider.clone() });
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let config = match own {
+        None => config.with_no_client_auth(),
+        Some(own) => {
+            let chain = CertificateDer::pem_slice_iter(own).collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
+            let key = PrivateKeyDer::from_pem_slice(own).map_err(io::Error::other)?;
+            config.with_client_auth_cert(chain, key).map_err(io::Error::other)?
+        }
+    };
     let name = match host.parse::<IpAddr>() {
         Ok(address) => ServerName::from(address),
         Err(_) => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,

@@ -48,7 +48,11 @@ fn config(profile: &Profile, version: &Version) -> Config {
             targets,
             select: profile.select,
             failover: Failover { codes: profile.failover.clone(), attempts: profile.attempts },
-            probe: profile.probes.then(|| Probe { interval_ms: PROBE_MS.0, timeout_ms: PROBE_MS.1, ..Probe::default() }),
+            probe: profile.probes.then(|| Probe {
+                interval_ms: PROBE_MS.0,
+                timeout_ms: PROBE_MS.1,
+                ..Probe::default()
+            }),
             ..Trunk::new("destination")
         },
     ];

@@ -2,7 +2,7 @@
 //! restarts and reloads, on virtual time: everything follows from one seed.
 //!
 //! `SIPEDGE_SIM_SEED=123 cargo test --test sim -- --nocapture` replays one; `SIPEDGE_SIM_SEEDS=20000` runs more of them,
-//! `SIPEDGE_SIM_FIRST=20000` others.
+//! `SIPEDGE_SIM_FIRST=20000` others. With `SIPEDGE_SIM_CALL=3` a failure shows the messages of that call alone, and more of them.
 
 #![allow(unreachable_pub, reason = "the modules of a test are nobody's library")]
 
@@ -16,6 +16,7 @@ mod network;
 mod plan;
 mod profile;
 mod rng;
+mod schedule;
 mod stranger;
 mod streams;
 mod wire;
@@ -86,6 +87,7 @@ fn the_same_seed_gives_the_same_run() {
 /// The world at the end of a run. A failure says how to see it again.
 fn run(seed: u64) -> Result<World, String> {
     let mut world = World::new(seed);
+    world.shown = number("SIPEDGE_SIM_CALL").map(|call| call as usize);
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     let reason = match result {
         Ok(Ok(())) => return Ok(world),

@@ -70,8 +70,7 @@ impl World {
         let who = if index == 0 { "edge 0" } else { "edge 1" };
         if transport == Transport::Udp {
             let flow = self.flows.get(&self.flow_key(to)).is_some_and(|(instance, _)| *instance == index);
-            let from =
-                if port == Port::Ingress && flow { edge(transport) } else { self.translate(index, port, to) };
+            let from = if port == Port::Ingress && flow { edge(transport) } else { self.translate(index, port, to) };
             return self.transmit(who, Datagram { from, to, bytes });
         }
         let peer = Peer::Instance(index, self.instances[index].life);
@@ -93,7 +92,12 @@ impl World {
         }
         let peer = Peer::Agent(agent);
         let id = stream.filter(|id| self.streams.usable(*id, peer).is_some());
-        let id = id.or_else(|| self.streams.opened(peer, transport, to));
+        // Nobody sends a new request by a connection to an instance that has been taken out: the load balancer has said so.
+        let is_in_service = |id: &u64| match self.streams.all.get(id).map(|stream| stream.acceptor) {
+            Some(Peer::Instance(index, _)) => self.instances[index].in_service,
+            _ => true,
+        };
+        let id = id.or_else(|| self.streams.opened(peer, transport, to).filter(is_in_service));
         let id = id.unwrap_or_else(|| self.open(peer, transport, to));
         self.write("agent", id, peer, bytes, None);
     }
@@ -245,7 +249,7 @@ impl World {
                 if std::mem::replace(&mut stream.ended[end as usize], true) {
                     return Ok(());
                 }
-                let (peer, transport) = (stream.at(end), stream.transport);
+                let (peer, transport, to) = (stream.at(end), stream.transport, stream.to);
                 let tickets = std::mem::take(&mut stream.tickets);
                 match peer {
                     Peer::Agent(agent) if end == End::Opener => {
@@ -256,6 +260,7 @@ impl World {
                     }
                     Peer::Agent(_) => {}
                     Peer::Instance(index, life) => {
+                        self.audit.broken((index, life), transport, to);
                         for Ticket { shard, receipt } in tickets {
                             self.at(self.now, Event::Input(index, life, shard, Box::new(Input::Failed(receipt))));
                         }

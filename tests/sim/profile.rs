@@ -124,8 +124,8 @@ impl Profile {
             breaks: troubles(rng, 5),
             dns_faults: troubles(rng, 4),
             stalls: troubles(rng, 2),
-            reloads: if limits.calls.is_none() && rng.chance(40) { rng.range(1, 4) } else { 0 },
-            rotates: limits.calls.is_none() && rng.chance(30),
+            reloads: if rng.chance(40) { rng.range(1, 4) } else { 0 },
+            rotates: rng.chance(30),
             backward: if rng.chance(15) { rng.range(1, 30) } else { 0 },
             strangers: rng.range(0, 30),
             limits,
@@ -135,7 +135,8 @@ impl Profile {
 
     /// Nothing is lost, nobody dies, nothing is limited: every call becomes what was wanted.
     pub fn is_clean(&self) -> bool {
-        self.is_quiet() && self.deaths + self.breaks + self.dns_faults + self.stalls == 0
+        let troubles = self.deaths + self.breaks + self.dns_faults + self.stalls;
+        self.is_quiet() && troubles == 0 && self.limits.cps.is_none()
     }
 
     /// Nothing is lost and no instance dies; what peers and name servers do is another matter.
@@ -145,7 +146,7 @@ impl Profile {
 
     /// Instances die, but the network and the peers are good: what is up stays up.
     pub fn only_crashes(&self) -> bool {
-        self.delay.0 == self.delay.1 && self.crashes && self.deaths + self.breaks + self.dns_faults == 0
+        self.delay.0 == self.delay.1 && self.crashes && self.deaths + self.breaks + self.dns_faults + self.stalls == 0
     }
 }
 

@@ -94,11 +94,7 @@ impl Streams {
 
 impl Stream {
     pub fn end_of(&self, peer: Peer) -> Option<End> {
-        if self.opener == peer {
-            Some(End::Opener)
-        } else {
-            (self.acceptor == peer).then_some(End::Acceptor)
-        }
+        if self.opener == peer { Some(End::Opener) } else { (self.acceptor == peer).then_some(End::Acceptor) }
     }
 
     pub fn at(&self, end: End) -> Peer {

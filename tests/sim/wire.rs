@@ -221,7 +221,8 @@ pub fn hop(text: &str) -> Option<(Transport, SocketAddr)> {
     let named = parameter(uri_of(text), "transport");
     let transport =
         named.map_or(Some(Transport::Udp), |named| TRANSPORTS.into_iter().find(|it| it.parameter() == named))?;
-    let is_tls = transport == Transport::Tls && !uri_of(text).rsplit('@').next()?.trim_start_matches("sip:").contains(':');
+    let is_tls =
+        transport == Transport::Tls && !uri_of(text).rsplit('@').next()?.trim_start_matches("sip:").contains(':');
     let mut address = address(text)?;
     if is_tls {
         address.set_port(transport.default_port());

@@ -4,20 +4,22 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sipedge_proxy::engine::{Control, Engine, Port, Shared};
+use sipedge_proxy::engine::{Control, Engine, Port};
 use sipedge_sip::Time;
 
 use crate::agent::{Agent, Context, Datagram};
 use crate::audit::{Audit, Cause, Seen, Sent, Step, is_stranger};
 use crate::edge::Version;
 use crate::instance::{Input, Instance, Wanted};
-use crate::names::{self, NameEvent, Names};
+use crate::names::{NameEvent, Names};
 use crate::network::StreamEvent;
 use crate::plan::{MS, Plan, Record, SECOND};
 use crate::profile::{Profile, edge};
 use crate::rng::Rng;
-use crate::streams::{Peer, Streams};
+use crate::schedule::KEYS;
 use crate::stranger;
+use crate::streams::{Peer, Streams};
+use crate::wire::Msg;
 use sipedge_proxy::engine::Transport;
 
 pub struct World {
@@ -41,6 +43,8 @@ pub struct World {
     pub records: Vec<Record>,
     pub audit: Audit,
     is_ending: bool,
+    /// The call whose messages a failure shows, when not all.
+    pub shown: Option<usize>,
     trace: VecDeque<Line>,
     /// Of everything that was sent: equal for equal runs.
     pub digest: u64,
@@ -115,6 +119,7 @@ impl World {
             flows: BTreeMap::new(),
             nat: BTreeMap::new(),
             is_ending: false,
+            shown: None,
             trace: VecDeque::new(),
             digest: 0xcbf2_9ce4_8422_2325,
             datagrams: 0,
@@ -169,90 +174,11 @@ impl World {
             let first = text.lines().next().unwrap_or_default().to_owned();
             let find = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
             let (at, from, to) = (line.at as f64 / 1e3, &line.from, line.to);
-            format!("{at:>11.3} ms  {from} → {to}  {first} | {} | {}\n", find("CSeq"), find("Via"))
+            let call = Msg::parse(&line.bytes).ok().and_then(|msg| msg.call());
+            let call = call.map_or("-".to_owned(), |call| call.to_string());
+            format!("{at:>11.3} ms  {call}  {from} → {to}  {first} | {} | {}\n", find("CSeq"), find("Via"))
         };
         self.trace.iter().map(line).collect()
-    }
-
-    fn schedule(&mut self) {
-        for (call, plan) in self.plans.iter().enumerate() {
-            self.agents[plan.caller].will_call(call, plan.start);
-        }
-        for _ in 0..self.profile.faults {
-            let index = self.rng.range(0, 2) as usize;
-            let at = self.rng.range(0, 30_000) * MS;
-            let back = at + self.rng.range(3_000, 20_000) * MS;
-            if self.profile.crashes && self.rng.chance(60) {
-                let noticed = at + self.rng.range(0, 3_000) * MS;
-                self.at(at, Event::Crash(index));
-                self.at(noticed, Event::TakeOut(index));
-                self.at(back, Event::Start(index));
-            } else {
-                self.at(at, Event::TakeOut(index));
-            }
-            self.at(back + 500 * MS, Event::PutBack(index));
-        }
-        for _ in 0..self.profile.deaths {
-            let callees = self.profile.callees.len() as u64;
-            let agent = self.profile.callers.len() + self.rng.range(0, callees) as usize;
-            let at = self.rng.range(0, 40_000) * MS;
-            let mode = if self.rng.chance(50) { Mode::Dead } else { Mode::Silent };
-            self.at(at, Event::Become(agent, mode));
-            let back = at + self.rng.range(1_000, 40_000) * MS;
-            self.at(back, Event::Become(agent, Mode::Up));
-        }
-        for _ in 0..self.profile.breaks {
-            let agent = self.rng.range(0, self.agents.len() as u64) as usize;
-            let (at, is_silent) = (self.rng.range(0, 40_000) * MS, self.rng.chance(40));
-            self.at(at, Event::Spoil(agent, is_silent));
-        }
-        for _ in 0..self.profile.stalls {
-            let index = self.rng.range(0, 2) as usize;
-            let (at, length) = (self.rng.range(0, 40_000) * MS, self.rng.range(100, 40_000) * MS);
-            self.at(at, Event::Stall(index, length));
-        }
-        for (at, event) in names::faults(&self.profile, &mut self.rng) {
-            self.at(at, Event::Name(event));
-        }
-        self.schedule_reloads();
-        for _ in 0..self.profile.strangers {
-            let at = self.rng.range(0, 45_000) * MS;
-            self.at(at, Event::Stranger);
-        }
-        if self.profile.probes {
-            self.at(5 * SECOND, Event::Look);
-        }
-        self.at(if self.profile.rotates { KEYS[2] + 10 * SECOND } else { 60 * SECOND }, Event::Finish);
-    }
-
-    fn schedule_reloads(&mut self) {
-        // In the order of their times, so that each builds on the one before.
-        let mut changes: Vec<(u64, Option<u8>)> = Vec::new();
-        for _ in 0..self.profile.reloads {
-            changes.push((self.rng.range(0, 40_000) * MS, None));
-        }
-        if self.profile.rotates {
-            changes.extend(KEYS.into_iter().zip(1..).map(|(at, step)| (at, Some(step))));
-        }
-        changes.sort_unstable();
-        let mut version = Version::default();
-        for (at, keys) in changes {
-            match keys {
-                Some(step) => version.keys = step,
-                None => {
-                    version.turned = self.rng.chance(50);
-                    let targets = &self.profile.targets;
-                    let place = self.rng.range(0, targets.len() as u64) as usize;
-                    // A name that comes back may or may not be known still: only addresses go.
-                    let may_go = !self.profile.is_clean() && targets.len() > 1 && targets[place].name.is_none();
-                    version.without = (may_go && self.rng.chance(50)).then_some(place);
-                }
-            }
-            for index in 0..2 {
-                let after = self.rng.range(0, 3_000) * MS;
-                self.at(at + after, Event::Reload(index, version.clone()));
-            }
-        }
     }
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
@@ -340,7 +266,7 @@ impl World {
     fn reload(&mut self, index: usize, version: &Version) {
         let setup = crate::edge::setup(&self.profile, version, index);
         let instance = &mut self.instances[index];
-        let shared = Arc::new(Shared::new(&setup));
+        let shared = Arc::new(instance.shared.renewed(&instance.setup, &setup));
         instance.version = version.clone();
         instance.setup = setup.clone();
         instance.shared = shared.clone();
@@ -392,11 +318,14 @@ impl World {
         let Some((_, shard)) = self.instances[index].poll_timeout() else { return Ok(()) };
         self.timeouts += 1;
         let now = self.time();
-        self.act(index, shard, Cause::Other, |engine, _| engine.handle_timeout(now))?;
-        if self.instances[index].shards[shard].poll_timeout().is_some_and(|next| next <= now) {
-            return Err("poll_timeout asks for a moment that has been dealt with: the driver would spin".to_owned());
+        // What is due with the first step may make something else due at once, but not for ever.
+        for _ in 0..TURNS {
+            self.act(index, shard, Cause::Other, |engine, _| engine.handle_timeout(now))?;
+            if self.instances[index].shards[shard].poll_timeout().is_none_or(|next| next > now) {
+                return Ok(());
+            }
         }
-        Ok(())
+        Err("poll_timeout asks for a moment that has been dealt with: the driver would spin".to_owned())
     }
 
     /// Something reaches a shard, at once or when its instance goes on.
@@ -427,11 +356,17 @@ impl World {
             }
             Input::Resolved(query) => {
                 let (servers, ttl) = self.names.answer(&query, &mut self.rng);
-                self.act_with(index, shard, Cause::Other, |world| {
-                    if !servers.is_empty() {
-                        world.learn_servers(index, shard, Some((&query.host, &servers)));
-                    }
-                }, |engine, now| engine.handle_resolved(now, &query, &servers, ttl))
+                self.act_with(
+                    index,
+                    shard,
+                    Cause::Other,
+                    |world| {
+                        if !servers.is_empty() {
+                            world.learn_servers(index, shard, Some((&query.host, &servers)));
+                        }
+                    },
+                    |engine, now| engine.handle_resolved(now, &query, &servers, ttl),
+                )
             }
             Input::Failed(receipt) => {
                 self.act(index, shard, Cause::Other, |engine, now| engine.handle_failure(now, receipt))
@@ -508,8 +443,7 @@ impl World {
         {
             return self.audit.stranger(arrival.source, &sent);
         }
-        let step =
-            Step { now: self.now, life, shard, cause, sent: &sent, records: &self.records };
+        let step = Step { now: self.now, life, shard, cause, sent: &sent, records: &self.records };
         self.audit.step(&step)
     }
 
@@ -591,7 +525,10 @@ impl World {
         for byte in self.now.to_le_bytes().iter().chain(to.to_string().as_bytes()).chain(bytes) {
             self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.trace.len() == TRACE {
+        if self.shown.is_some_and(|call| Msg::parse(bytes).map_or(true, |msg| msg.call() != Some(call))) {
+            return;
+        }
+        if self.trace.len() == if self.shown.is_some() { 10 * TRACE } else { TRACE } {
             self.trace.pop_front();
         }
         let from = format!("{who} {way} {from}");
@@ -608,11 +545,11 @@ impl World {
     }
 }
 
-/// When the rotation of the token keys takes its steps: the old key goes when its calls are over.
-pub const KEYS: [u64; 3] = [4 * SECOND, 14 * SECOND, 160 * SECOND];
 /// A moment in 2027, in microseconds.
 pub const EPOCH: u64 = 1_800_000_000 * SECOND;
 /// All calls are over long before.
 const LONGEST: u64 = 900 * SECOND;
+/// Turns of the driver's loop without time passing.
+const TURNS: usize = 3;
 /// Lines that a failure shows.
 const TRACE: usize = 40;

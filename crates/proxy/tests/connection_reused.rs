@@ -1,5 +1,5 @@
-//! One connection serves many requests; one that a peer opened serves requests to it only when the peer has proved who it is
-//! (RFC 5923).
+//! One connection serves many requests. One that a peer opened over TCP serves those to its source (RFC 3261 §18); over TLS only when the
+//! peer has proved who it is (RFC 5923).
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
 
@@ -37,6 +37,38 @@ fn calls_to_one_destination_share_a_connection() {
     caller.send(&caller.request("INVITE", &format!("sip:1@{edge}"), "later"), edge);
     assert_eq!(Line::accept(&callee).expect("INVITE").header("Call-ID"), "later");
     assert_eq!(proxy.numbers().streams.opened, 2);
+}
+
+/// An agent behind a NAT names in its Contact the address that it has learned from `received` and `rport`; nobody listens there.
+#[test]
+fn a_caller_whose_contact_is_its_connections_source_is_reached_by_it() {
+    let (caller, callee) = (address(173), Agent::bind(address(174), 0));
+    let config = tcp_config(address(172), caller, &format!("sip:{};transport=udp", callee.address));
+    let (proxy, edge) = start(config, &TlsMaterial::default());
+    let mut line = Line::connect(caller, edge);
+    let invite = line.request("INVITE", &format!("sip:1@{edge}"), "contact");
+    let contact = format!("Contact: <sip:caller@{}", line.local);
+    line.send(&invite.replace(&contact, &format!("{contact};transport=tcp")));
+    let invite = callee.expect("INVITE");
+    callee.respond(&invite, "200 OK");
+    let ok = line.expect("200 OK");
+    line.send(&line.in_dialog("ACK", 1, &ok));
+    callee.expect("ACK");
+    let (id, from, to) = (invite.header("Call-ID"), invite.header("From"), ok.header("To"));
+    let routes: String = invite.headers("Record-Route").iter().map(|route| format!("Route: {route}\r\n")).collect();
+    let target = invite.header("Contact").trim_matches(['<', '>']);
+    callee.send(
+        &format!(
+            "BYE {target} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bKback;rport\r\n{routes}Max-Forwards: 70\r\n\
+             From: {to}\r\nTo: {from}\r\nCall-ID: {id}\r\nCSeq: 1 BYE\r\nContent-Length: 0\r\n\r\n",
+            callee.address
+        ),
+        edge,
+    );
+    let bye = line.expect("BYE");
+    line.respond(&bye, "200 OK");
+    callee.expect("200 OK");
+    assert_eq!(proxy.numbers().streams.opened, 0);
 }
 
 /// A peer at an address where nobody listens opens a TLS connection and sends OPTIONS with `via`; then there is a call to it.

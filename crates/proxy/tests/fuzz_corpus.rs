@@ -7,7 +7,9 @@ mod bodies;
 
 use std::path::Path;
 
-fn replay(target: &str, body: fn(&[u8])) {
+use sipedge_proxy::engine::Counters;
+
+fn replay(target: &str, mut body: impl FnMut(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let mut count = 0;
     for entry in std::fs::read_dir(&folder).expect("the corpus") {
@@ -26,7 +28,20 @@ fn message() {
 
 #[test]
 fn engine() {
-    replay("engine", bodies::engine);
+    let mut all = Counters::default();
+    replay("engine", |script| all.add(&bodies::engine(script)));
+    // The corpus reaches what it is for.
+    let reached = [
+        ("failovers", all.failovers),
+        ("transport failures", all.transport_failures),
+        ("probes", all.probes_sent),
+        ("timeouts", all.timeouts),
+        ("refusals while behind", all.refused_behind),
+        ("answered calls", all.calls_answered),
+        ("cancelled branches", all.cancels_forwarded),
+    ];
+    println!("{reached:?}");
+    assert!(reached.iter().all(|(_, count)| *count > 0), "{reached:?}");
 }
 
 #[test]

@@ -338,10 +338,11 @@ impl ServerTransaction {
     }
 }
 
-/// Puts the agent's Via on top.
+/// Puts the agent's Via on top. By TLS it offers its connection for requests the other way (RFC 5923 §7).
 pub(super) fn push_via(agent: &Agent, request: &mut Request, branch: &str, transport: Transport) {
     let name = transport.as_str().to_ascii_uppercase();
-    let via = format!("SIP/2.0/{name} {};branch={branch};rport", agent.address());
+    let alias = if transport == Transport::Tls { ";alias" } else { "" };
+    let via = format!("SIP/2.0/{name} {};branch={branch};rport{alias}", agent.address());
     let mut headers: Vec<Header> = vec![Header::Via(header::Via::new(via))];
     headers.extend(request.headers.iter().cloned());
     request.headers = headers.into();

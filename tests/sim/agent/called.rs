@@ -26,6 +26,10 @@ impl Agent {
         if msg.list("Route").iter().any(is_own_route) {
             return Err("the edge's own Route is still there".to_owned());
         }
+        if msg.start.starts_with("ACK sip:+1555") && !self.servers.contains_key(&(msg.branch(), "INVITE".to_owned())) {
+            // Of a refusal that this agent has forgotten.
+            return Ok(());
+        }
         let initial = matches!(msg.method(), "INVITE" | "CANCEL") && msg.tag("To").is_empty();
         let absorbed = msg.method() == "ACK" && self.servers.contains_key(&(msg.branch(), "INVITE".to_owned()));
         if initial || (absorbed && msg.start.starts_with("ACK sip:+1555")) {

@@ -200,7 +200,7 @@ impl Agent {
         msg: &Msg,
     ) -> Result<(), String> {
         if let Some(dialog) = self.dialogs.get(of) {
-            if let Some(ack) = dialog.ack.clone().filter(|ack| ack.number() == msg.number()) {
+            if let Some(ack) = dialog.acks.get(&msg.number()).cloned() {
                 self.send(context, &ack);
             }
             return Ok(());
@@ -236,7 +236,7 @@ impl Agent {
         let ack = self.in_dialog(context, of, "ACK", Some(number));
         self.send(context, &ack);
         if let Some(dialog) = self.dialogs.get_mut(of) {
-            dialog.ack = Some(ack);
+            dialog.acks.insert(number, ack);
         }
     }
 }

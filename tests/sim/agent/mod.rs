@@ -112,7 +112,8 @@ struct Dialog {
     target: String,
     number: u32,
     contact: SocketAddr,
-    ack: Option<Msg>,
+    /// The ACKs of its INVITEs, by their numbers.
+    acks: BTreeMap<u32, Msg>,
     is_over: bool,
     is_reinviting: bool,
     byes: u32,
@@ -181,11 +182,7 @@ impl Agent {
             return self.answer_probe(context, came, &msg);
         }
         let call = msg.call().filter(|call| *call < context.plans.len()).ok_or("a Call-ID that nobody has made")?;
-        if msg.is_request() {
-            self.request(context, call, came, msg)
-        } else {
-            self.response(context, call, came, &msg)
-        }
+        if msg.is_request() { self.request(context, call, came, msg) } else { self.response(context, call, came, &msg) }
     }
 
     /// A connection to the edge is over: a BYE that waits for its answer is sent again, by another one.
@@ -330,7 +327,8 @@ impl Agent {
             if is_first_invite {
                 context.records[call].caller_timed_out = true;
             }
-            if let Some(dialog) = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog)).filter(|_| key.1 == "INVITE") {
+            if let Some(dialog) = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog)).filter(|_| key.1 == "INVITE")
+            {
                 dialog.is_reinviting = false;
             }
             return;
@@ -417,7 +415,7 @@ impl Dialog {
             target: uri_of(target).to_owned(),
             number: if is_caller { 1 } else { 100 },
             contact: own,
-            ack: None,
+            acks: BTreeMap::new(),
             is_over: false,
             is_reinviting: false,
             byes: 0,

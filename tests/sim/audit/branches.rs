@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use sipedge_proxy::engine::Transport;
 
-use super::{Audit, Cause, Sent, Step, lossy_bytes, name};
+use super::{Audit, Cause, Life, Sent, Step, lossy_bytes, name};
 use crate::plan::{SECOND, best};
 use crate::wire::Msg;
 
@@ -21,6 +21,8 @@ pub struct Invite {
     is_initial: bool,
     /// Final responses that went back.
     pub finals: Vec<Vec<u8>>,
+    /// When the last of them went back for the first time.
+    ended: u64,
     answered_at: Option<u64>,
     /// The caller has hung up, and no final response had gone back.
     cancelled: bool,
@@ -29,6 +31,12 @@ pub struct Invite {
     branches: Vec<String>,
     /// Refusals of its branches.
     refusals: Vec<Msg>,
+}
+
+impl Invite {
+    fn has_refused(&self) -> bool {
+        self.finals.iter().any(|bytes| Msg::parse(bytes).is_ok_and(|msg| msg.code() >= 300))
+    }
 }
 
 /// A branch of it.
@@ -41,14 +49,18 @@ pub struct Branch {
     /// When its final response came.
     ended: u64,
     cancelled: bool,
+    /// Its connection broke before anything had come back.
+    has_failed: bool,
 }
 
 impl Branch {
     /// Whether its transaction is surely still there.
     fn is_alive(&self, now: u64) -> bool {
+        if self.has_failed {
+            return false;
+        }
         match self.code {
-            // Over a stream it may have failed.
-            0..=199 => now < self.opened + LIFETIME && (self.transport == Transport::Udp || self.code >= 100),
+            0..=199 => now < self.opened + LIFETIME,
             200..=299 => now < self.ended + LIFETIME,
             _ => now < self.ended + LIFETIME && self.transport == Transport::Udp,
         }
@@ -59,14 +71,31 @@ type Output<'a> = (&'a Sent, Msg, bool);
 
 impl Audit {
     /// What has come, and what has to go out at once because of it.
-    pub(super) fn note_input(&mut self, step: &Step<'_>, input: Option<&Msg>, out: &[Output<'_>]) -> Result<(), String> {
+    pub(super) fn note_input(
+        &mut self,
+        step: &Step<'_>,
+        input: Option<&Msg>,
+        out: &[Output<'_>],
+    ) -> Result<(), String> {
         let Some(input) = input else { return Ok(()) };
         let is_cancel = |branch: &str| {
             out.iter().any(|(_, msg, _)| msg.is_request() && msg.method() == "CANCEL" && msg.branch() == branch)
         };
         match (input.is_request(), input.method()) {
             (true, "INVITE") => {
-                let invite = self.invites.entry((step.life, input.transaction())).or_default();
+                let key = (step.life, input.transaction());
+                // A copy that arrives when the transaction is over is a new request to whoever gets it.
+                let is_over = |invite: &Invite| {
+                    let wait = if invite.has_refused() { CONFIRMED } else { LIFETIME };
+                    !invite.finals.is_empty() && step.now >= invite.ended + wait
+                };
+                let opens = out.iter().any(|(_, msg, _)| !msg.is_request() && msg.transaction() == key.1);
+                if let Some(invite) = self.invites.remove(&key).filter(|invite| !(opens && is_over(invite))) {
+                    self.invites.insert(key.clone(), invite);
+                } else {
+                    self.branches.retain(|(life, _), it| *life != step.life || it.upstream != key.1);
+                }
+                let invite = self.invites.entry(key).or_default();
                 invite.is_initial = input.tag("To").is_empty();
             }
             (true, "CANCEL") => {
@@ -87,6 +116,12 @@ impl Audit {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A connection of an instance to this address is over.
+    pub fn broken(&mut self, life: Life, transport: Transport, to: SocketAddr) {
+        let of_it = self.branches.iter_mut().filter(|((of, _), it)| *of == life && it.to == to && it.code < 100);
+        of_it.filter(|(_, it)| it.transport == transport).for_each(|(_, it)| it.has_failed = true);
     }
 
     fn note_response(
@@ -119,8 +154,8 @@ impl Audit {
         if code < 300 {
             let passes = |(_, msg, _): &Output<'_>| msg.code() == code && msg.tag("To") == input.tag("To");
             let is_time = invite.answered_at.is_none_or(|at| step.now < at + LIFETIME);
-            let invite_lives = invite.finals.is_empty() || invite.answered_at.is_some();
-            if was_alive && before < 300 && is_time && invite_lives && !out.iter().any(passes) {
+            // After a refusal it passes as long as the refusal's transaction is there, which is no longer than the ACK takes.
+            if was_alive && before < 300 && is_time && !invite.has_refused() && !out.iter().any(passes) {
                 return Err(format!("the {code} of {to} did not go back"));
             }
             invite.answered_at.get_or_insert(step.now);
@@ -141,12 +176,12 @@ impl Audit {
                 invite.decided.get_or_insert_with(|| why.to_owned());
             }
         }
-        if (200..300).contains(&code) || code >= 600 {
+        if was_alive && ((200..300).contains(&code) || code >= 600) {
             let others: Vec<String> = invite.branches.iter().filter(|other| **other != name).cloned().collect();
             for other in others {
                 let Some(it) = self.branches.get(&(step.life, other.clone())) else { continue };
                 let rings = (100..200).contains(&it.code) && !it.cancelled && it.is_alive(step.now);
-                if rings && invite_is_open(invite) && !is_cancel(&other) {
+                if rings && !invite.has_refused() && !is_cancel(&other) {
                     return Err(format!("after the {code} of {to} the branch to {} is not cancelled", it.to));
                 }
             }
@@ -188,7 +223,8 @@ impl Audit {
         }
         let upstream = msg.list("Via").get(1).map(|via| name(via)).unwrap_or_default();
         let invite = self.invites.get_mut(&(step.life, upstream.clone())).ok_or("a branch without an INVITE")?;
-        let is_answer_to_it = matches!(step.cause, Cause::Message(_, bytes) if Msg::parse(bytes).is_ok_and(|msg| msg.is_request()));
+        let is_answer_to_it =
+            matches!(step.cause, Cause::Message(_, bytes) if Msg::parse(bytes).is_ok_and(|msg| msg.is_request()));
         if let Some(why) = &invite.decided {
             return Err(format!("a branch to {} was opened after {why}", sent.to));
         }
@@ -203,8 +239,11 @@ impl Audit {
         if invite.branches.len() >= most {
             return Err(format!("a branch more than {most} was opened, to {}", sent.to));
         }
-        let tried: Vec<SocketAddr> =
-            invite.branches.iter().filter_map(|branch| Some(self.branches.get(&(step.life, branch.clone()))?.to)).collect();
+        let tried: Vec<SocketAddr> = invite
+            .branches
+            .iter()
+            .filter_map(|branch| Some(self.branches.get(&(step.life, branch.clone()))?.to))
+            .collect();
         if tried.contains(&sent.to) {
             return Err(format!("{} was tried twice", sent.to));
         }
@@ -221,6 +260,7 @@ impl Audit {
             code: 0,
             ended: 0,
             cancelled: false,
+            has_failed: false,
         };
         self.branches.insert(key, branch);
         Ok(())
@@ -234,7 +274,6 @@ impl Audit {
             let is_late = !invite.finals.is_empty() && code != 100;
             return if is_late { Err(format!("{} after the final response", msg.start)) } else { Ok(()) };
         }
-        let codes = |bytes: &Vec<u8>| Msg::parse(bytes).map(|msg| msg.code()).unwrap_or_default();
         if code >= 300 {
             // One refusal, always the same; and none after an answer.
             if invite.finals.iter().any(|before| *before != sent.bytes) {
@@ -260,27 +299,23 @@ impl Audit {
                 return Err(format!("{} instead of 487 for a call that was cancelled", msg.start));
             }
             let waits = invite.branches.iter().filter_map(|branch| self.branches.get(&(step.life, branch.clone())));
-            let rings = waits.into_iter().find(|it| {
-                (100..200).contains(&it.code) && !it.cancelled && it.is_alive(step.now)
-            });
+            let rings =
+                waits.into_iter().find(|it| (100..200).contains(&it.code) && !it.cancelled && it.is_alive(step.now));
             if let Some(rings) = rings.filter(|_| invite.finals.is_empty()) {
                 return Err(format!("{} while {} rings", msg.start, rings.to));
             }
-        } else if invite.finals.iter().any(|before| codes(before) >= 300) && invite.refusals.iter().any(|it| it.code() >= 600) {
-            // It passes all the same (RFC 3261 §16.7 step 5): nothing to say against it.
         }
         if !invite.finals.contains(&sent.bytes) {
             invite.finals.push(sent.bytes.clone());
+            invite.ended = step.now;
         }
         Ok(())
     }
 }
 
-fn invite_is_open(invite: &Invite) -> bool {
-    invite.finals.iter().all(|bytes| Msg::parse(bytes).is_ok_and(|msg| msg.code() < 300))
-}
-
 /// A refusal after which no other destination is tried, but branches that are open go on.
 const REFUSED: &str = "a refusal of the callee";
+/// Timer I, less a second.
+const CONFIRMED: u64 = 4 * SECOND;
 /// 64 × T1, less a second for what is under way.
 const LIFETIME: u64 = 31 * SECOND;

@@ -32,7 +32,8 @@ impl Audit {
             for transport in [one.transport].into_iter().chain(later) {
                 let (name, value) = &output.headers[added];
                 let ends = format!("@{}{};lr>", edge(transport), transport_suffix(transport));
-                if name != "Record-Route" || hop(value) != Some((transport, edge(transport))) || !value.ends_with(&ends) {
+                if name != "Record-Route" || hop(value) != Some((transport, edge(transport))) || !value.ends_with(&ends)
+                {
                     return Err(format!("{name}: {value} instead of the edge's Record-Route over {transport}"));
                 }
                 added += 1;

@@ -131,11 +131,13 @@ impl Audit {
             outputs.push((one, output, is_new));
         }
         self.note_input(step, input.as_ref(), &outputs)?;
-        let breadth = outputs.iter().filter(|(_, msg, is_new)| *is_new && msg.is_request() && msg.method() == "INVITE");
-        let breadth = 60 / breadth.count().max(1);
+        let mut forks: BTreeMap<String, usize> = BTreeMap::new();
+        for (_, msg, _) in outputs.iter().filter(|(_, msg, is_new)| *is_new && msg.start.starts_with("INVITE ")) {
+            *forks.entry(msg.list("Via").get(1).map(|via| name(via)).unwrap_or_default()).or_default() += 1;
+        }
         for (one, output, is_new) in &outputs {
             if output.is_request() {
-                self.request(step, input.as_ref(), (one, output, *is_new), breadth)?;
+                self.request(step, input.as_ref(), (one, output, *is_new), &forks)?;
             } else {
                 self.response(step, input.as_ref(), (one, output, *is_new))?;
             }
@@ -149,7 +151,7 @@ impl Audit {
         step: &Step<'_>,
         input: Option<&Msg>,
         (one, output, is_new): (&Sent, &Msg, bool),
-        breadth: usize,
+        forks: &BTreeMap<String, usize>,
     ) -> Result<(), String> {
         let via = output.top_via();
         let is_edges = sent_by(&via) == edge(one.transport).to_string() && transport_of(&via) == Some(one.transport);
@@ -183,6 +185,7 @@ impl Audit {
             return Ok(());
         }
         let upstream = output.list("Via").get(1).map(|via| name(via)).ok_or("a request with no Via but ours")?;
+        let breadth = 60 / forks.get(&upstream).copied().unwrap_or(1);
         let key = (step.life, upstream, output.method().to_owned());
         let Some((source, arrival, request)) = self.requests.get(&key) else {
             return Err(format!("{} of the edge's own", output.start));

@@ -87,6 +87,11 @@ impl Engine {
             self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
+        if self.is_behind {
+            self.counters.refused_behind += 1;
+            self.refuse_for_now(now, request, UNAVAILABLE.with(ExtraHeader::RetryAfter(BEHIND_RETRY_AFTER_S)));
+            return Err(());
+        }
         let counts = |trunk: usize| setup.trunks.get(trunk).is_some_and(|trunk| trunk.counts_calls);
         let is_counted = counts(from) || counts(to);
         let is_full = !self.has_room(request, setup.transactions as u64, setup.message_bytes)
@@ -210,13 +215,13 @@ impl Engine {
         }
     }
 
-    /// Whether calls go to this address: its word within a dialog is a peer's, though it may open no call.
-    pub(super) fn is_destination(&self, ip: IpAddr) -> bool {
-        let mut targets = self.setup.trunks.iter().flat_map(|trunk| &trunk.targets);
-        targets.any(|target| match &target.lookup {
+    /// The trunk whose calls go to this address: its word within a dialog is a peer's, though it may open no call.
+    pub(super) fn destination_at(&self, ip: IpAddr) -> Option<usize> {
+        let is_there = |lookup: &Lookup| match lookup {
             Lookup::Address(server) => server.address.ip() == ip,
             Lookup::Name(query) => self.names.known(query).iter().any(|server| server.address.ip() == ip),
-        })
+        };
+        self.setup.trunks.iter().position(|trunk| trunk.targets.iter().any(|target| is_there(&target.lookup)))
     }
 
     /// Refuses a request that there is no room for now; its retransmissions are refused alike.
@@ -328,5 +333,8 @@ fn is_sip(uri: &[u8]) -> bool {
     scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"sips")
 }
 
+/// Seconds until a shard that was behind may be asked again: it has caught up within milliseconds, and a peer that stays away for longer
+/// takes calls away that there is time for.
+const BEHIND_RETRY_AFTER_S: u32 = 1;
 /// Seconds until a trunk over its calls per second may try again: by then its second is over.
 const RATE_RETRY_AFTER_S: u32 = 1;

@@ -1,11 +1,8 @@
 //! The calls that limits count, each from its INVITE to its end.
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
-
 use sipedge_sip::{Time, TimerWheel};
 
-use super::transactions::BranchHasher;
+use super::index::Index;
 
 /// Calls that a limit counts: in set-up and in progress. Trunks without a limit on calls have no entry here.
 ///
@@ -13,7 +10,7 @@ use super::transactions::BranchHasher;
 /// BYE may pass by another instance.
 #[derive(Debug)]
 pub(super) struct Calls {
-    index: HashMap<u128, u32, BuildHasherDefault<BranchHasher>>,
+    index: Index,
     entries: Vec<Call>,
     free: Vec<u32>,
     timers: TimerWheel,
@@ -39,14 +36,14 @@ impl Call {
 
 impl Calls {
     pub(super) fn new(now: Time) -> Self {
-        Self { index: HashMap::default(), entries: Vec::new(), free: Vec::new(), timers: TimerWheel::new(now), legs: 0 }
+        Self { index: Index::default(), entries: Vec::new(), free: Vec::new(), timers: TimerWheel::new(now), legs: 0 }
     }
 
     /// Counts one INVITE of the call `key`.
     pub(super) fn add_leg(&mut self, key: u128, from: usize, to: usize, until: Time) {
         self.legs += 1;
         let (from, to) = (u32::try_from(from).ok(), u32::try_from(to).ok());
-        let known = self.index.get(&key).and_then(|slot| self.entries.get_mut(*slot as usize));
+        let known = self.find(key).and_then(|slot| self.entries.get_mut(slot as usize));
         if let Some(call) = known.filter(|call| (call.from, call.to) == (from, to)) {
             call.legs += 1;
             return;
@@ -57,19 +54,20 @@ impl Calls {
             Some(entry) => *entry = call,
             None => self.entries.push(call),
         }
-        self.index.insert(key, slot);
+        let entries = &self.entries;
+        self.index.insert(key, slot, |slot| has(entries, slot, key));
         self.timers.set(slot, until);
     }
 
     /// One INVITE of the call `key` has ended. The leg that is not counted any more.
     pub(super) fn end_leg(&mut self, key: u128) -> Option<Call> {
-        let slot = *self.index.get(&key)?;
+        let slot = self.find(key)?;
         let call = self.entries.get_mut(slot as usize)?;
         let ended = Call { legs: 1, ..*call };
         call.legs -= 1;
         self.legs -= 1;
         if call.legs == 0 {
-            self.index.remove(&key);
+            self.index.remove(key, slot);
             self.timers.cancel(slot);
             self.free.push(slot);
         }
@@ -104,18 +102,24 @@ impl Calls {
         self.legs
     }
 
+    fn find(&self, key: u128) -> Option<u32> {
+        self.index.find(key, |slot| has(&self.entries, slot, key))
+    }
+
     fn remove(&mut self, slot: u32) -> Option<Call> {
         let entry = self.entries.get_mut(slot as usize)?;
         let call = *entry;
         entry.legs = 0;
         // INVITEs of the same key may have gone to another trunk since: then the key is that call's.
-        if self.index.get(&call.key) == Some(&slot) {
-            self.index.remove(&call.key);
-        }
+        self.index.remove(call.key, slot);
         self.free.push(slot);
         self.legs -= call.legs as usize;
         Some(call)
     }
+}
+
+fn has(entries: &[Call], slot: u32, key: u128) -> bool {
+    entries.get(slot as usize).is_some_and(|call| call.key == key)
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use sipedge_sip::message::{HeaderName, Message};
 
 use super::admission::{REQUEST_TERMINATED, SERVER_ERROR, TIMEOUT};
 use super::cancel::CancelReason;
+use super::flow::Transport;
 use super::pool::Kept;
-use super::transactions::{Id, Machine};
+use super::transactions::{Id, Machine, Transaction};
 use super::write::Answer;
 use super::{Engine, trust, write};
 use crate::config::Trust;
@@ -22,6 +23,11 @@ pub(super) struct Context {
     pub(super) open: u16,
     /// Branches that have been opened.
     pub(super) tries: u8,
+    /// Destinations of a forked request that there was no room for yet: each has its turn when a branch has ended (RFC 5393 §5.3.3).
+    pub(super) waiting: u16,
+    /// Where those of them went whose transactions are gone, while a further one may be opened: over a reliable transport a refused one
+    /// ends at once.
+    pub(super) gone: Vec<Gone>,
     /// Whether it goes to the destinations of a trunk, and not to a remote target.
     pub(super) pool: bool,
     /// Fingerprint of the trunk at the other end.
@@ -33,17 +39,23 @@ pub(super) struct Context {
     /// The request as it came, while a further branch could be opened.
     pub(super) original: Kept,
     /// The best final response so far, while branches are open.
-    pub(super) best: Option<Best>,
+    pub(super) best: Option<Box<Best>>,
     /// No further branch is opened: somebody has answered, the callee has decided, or the caller has hung up.
     pub(super) decided: bool,
-    /// Whether a 2xx has gone back.
-    pub(super) answered: bool,
     /// Why open branches are being cancelled.
     pub(super) cancelling: Option<CancelReason>,
     /// Whether it is an INVITE from outside a dialog.
     pub(super) opens_call: bool,
     /// Key of the counted call that this INVITE has opened or this BYE ends, when a limit counts it.
     pub(super) counted: Option<u128>,
+}
+
+/// Where a branch went whose transaction is gone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gone {
+    pub(super) transport: Transport,
+    pub(super) to: SocketAddr,
+    pub(super) for_size: bool,
 }
 
 /// A final response that waits for better ones.
@@ -71,6 +83,8 @@ impl Context {
             newest: None,
             open: 0,
             tries: 0,
+            waiting: 0,
+            gone: Vec::new(),
             pool: false,
             toward: 0,
             source,
@@ -78,7 +92,6 @@ impl Context {
             original: Kept::default(),
             best: None,
             decided: false,
-            answered: false,
             cancelling: None,
             opens_call: false,
             counted: None,
@@ -110,9 +123,9 @@ impl Engine {
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided |= !may_go_on;
         let is_last = context.open == 0 && (context.decided || !context.has_more);
-        if is_last
-            && context.best.is_none()
-            && let Outcome::Response(message, code) = outcome
+        // A 2xx waits for nobody (RFC 3261 §16.7 step 5): a CANCEL that went to several destinations is answered by whoever knows it.
+        if let Outcome::Response(message, code) = outcome
+            && (code < 300 || (is_last && context.best.is_none()))
         {
             self.respond(now, server, message, code);
             self.end_call(server, code);
@@ -132,15 +145,38 @@ impl Engine {
         self.conclude(now, server, own);
     }
 
+    /// A branch that was given up for its silence has been refused after all: what has come is better than a 408 of our own, and what the
+    /// callee has decided holds (RFC 3261 §16.7 steps 4 and 5).
+    pub(super) fn refuse_late(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
+        let Some(server) = self.transactions.server_of(client) else { return };
+        let waits = |transaction: &Transaction| matches!(&transaction.machine, Machine::InviteServer(machine) if machine.is_proceeding());
+        if !self.transactions.get(server).is_some_and(waits) {
+            return;
+        }
+        let may_go_on = self.goes_on(server, Outcome::Response(message, code));
+        if let Some(context) = self.transactions.context_mut(server) {
+            context.decided |= !may_go_on;
+        }
+        self.keep_best(server, message, code);
+        if code >= 600 {
+            self.cancel_branches(now, server, CancelReason::None);
+        }
+    }
+
     /// An INVITE was answered by a 2xx, the first one or a further one (RFC 3261 §16.7 steps 5 and 10).
     pub(super) fn accept_branch(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
         let Some(server) = self.transactions.server_of(client) else { return };
-        let is_first = self.transactions.branch_mut(client).is_some_and(|it| !std::mem::replace(&mut it.closed, true));
+        let was_open = self.transactions.branch_mut(client).is_some_and(|it| !std::mem::replace(&mut it.closed, true));
+        // It may be one of a branch that was given up while others ring.
+        let is_first = self.transactions.get(server).is_some_and(
+            |transaction| matches!(&transaction.machine, Machine::InviteServer(machine) if machine.is_proceeding()),
+        );
+        if let Some(context) = self.transactions.context_mut(server) {
+            context.open = context.open.saturating_sub(u16::from(was_open));
+        }
         if is_first && let Some(context) = self.transactions.context_mut(server) {
-            context.open = context.open.saturating_sub(1);
             context.decided = true;
-            let is_first = !std::mem::replace(&mut context.answered, true);
-            self.counters.calls_answered += u64::from(context.opens_call && is_first);
+            self.counters.calls_answered += u64::from(context.opens_call);
             self.let_original_go(server);
             self.cancel_branches(now, server, CancelReason::Elsewhere);
         }
@@ -152,7 +188,7 @@ impl Engine {
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided = true;
         let is_cancelled = context.is_cancelled();
-        match context.best.take() {
+        match context.best.take().map(|best| *best) {
             Some(Best { code, response }) => {
                 self.respond_kept(now, server, &response, code);
                 self.transactions.release(response);
@@ -179,14 +215,18 @@ impl Engine {
     /// Whether the call may go on to another destination after this.
     fn goes_on(&self, server: Id, outcome: Outcome<'_>) -> bool {
         let Some(context) = self.transactions.context(server).filter(|context| !context.decided) else { return false };
-        match outcome {
-            Outcome::Silence | Outcome::Unreachable => true,
-            Outcome::Response(_, code) if context.pool => {
-                let trunk = self.setup.trunk_with(context.toward).and_then(|trunk| self.setup.trunks.get(trunk));
-                trunk.is_some_and(|trunk| trunk.failover.binary_search(&code).is_ok())
-            }
+        let trunk = || self.setup.trunk_with(context.toward).and_then(|trunk| self.setup.trunks.get(trunk));
+        let fails_over = |code: u16| match context.pool {
+            true => trunk().is_some_and(|trunk| trunk.failover.binary_search(&code).is_ok()),
             // RFC 3263 §4.3.
-            Outcome::Response(_, code) => code == 503,
+            false => code == 503,
+        };
+        // What waits is part of the fork, whatever the others answer; after that one refusal by a callee is enough.
+        let is_refused = || context.best.as_ref().is_some_and(|best| !fails_over(best.code));
+        match outcome {
+            Outcome::Response(_, code) if context.waiting > 0 => code < 600,
+            Outcome::Response(_, code) => fails_over(code) && !is_refused(),
+            Outcome::Silence | Outcome::Unreachable => context.waiting > 0 || !is_refused(),
         }
     }
 
@@ -211,7 +251,7 @@ impl Engine {
                 trusted.inspect(|(from, to)| trust::note(message, *from, *to, edits));
                 if let (true, Ok(old)) = (merges, old) {
                     let challenges = challenges(&old);
-                    edits.insert(message.body().start, |out| challenges.for_each(|line| out.extend_from_slice(line)));
+                    edits.insert(after_cseq(message), |out| challenges.for_each(|line| out.extend_from_slice(line)));
                 }
                 edits.write(message, &mut text);
                 true
@@ -219,7 +259,7 @@ impl Engine {
             (false, Ok(old)) if merges => {
                 // The one that came first stays, with the challenges of both.
                 let challenges = challenges(message);
-                edits.insert(old.body().start, |out| challenges.for_each(|line| out.extend_from_slice(line)));
+                edits.insert(after_cseq(&old), |out| challenges.for_each(|line| out.extend_from_slice(line)));
                 edits.write(&old, &mut text);
                 true
             }
@@ -233,7 +273,7 @@ impl Engine {
                 self.transactions.release(before.response);
             }
             // Without memory for it, it is as if it had not come.
-            (!response.is_empty()).then_some(Best { code: best_code, response })
+            (!response.is_empty()).then(|| Box::new(Best { code: best_code, response }))
         } else {
             before
         };
@@ -422,4 +462,9 @@ fn challenges<'a>(message: &Message<'a>) -> impl Iterator<Item = &'a [u8]> + use
     let bytes = message.bytes();
     let www = message.headers(HeaderName::WwwAuthenticate);
     www.chain(message.headers(HeaderName::ProxyAuthenticate)).map(move |header| header.line.of(bytes))
+}
+
+/// A place for header lines, which every response has.
+fn after_cseq(message: &Message<'_>) -> u32 {
+    message.header(HeaderName::CSeq).map_or(message.first_header(), |cseq| cseq.line.end)
 }

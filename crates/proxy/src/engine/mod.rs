@@ -16,6 +16,7 @@ mod destinations;
 mod flow;
 mod head;
 mod incoming;
+mod index;
 mod keys;
 mod limits;
 mod loops;
@@ -69,6 +70,7 @@ pub struct Engine {
     setup: Arc<Setup>,
     shared: Arc<Shared>,
     gate: Gate,
+    is_behind: bool,
     transactions: Transactions,
     calls: Calls,
     names: Names,
@@ -78,6 +80,8 @@ pub struct Engine {
     waiting: Waiting,
     outbox: Outbox,
     counters: Counters,
+    /// The latest moment that the driver has given.
+    latest: Time,
     /// Memory of the message that is being read, used again for each.
     layout: Layout,
     /// The same for a kept message that is read meanwhile.
@@ -101,6 +105,7 @@ impl Engine {
             setup,
             shared,
             gate: Gate::Closed,
+            is_behind: false,
             transactions,
             calls: Calls::new(now),
             names,
@@ -110,6 +115,7 @@ impl Engine {
             waiting: Waiting::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),
+            latest: now,
             layout: Layout::default(),
             spare_layout: Layout::default(),
             edits: Edits::default(),
@@ -123,6 +129,7 @@ impl Engine {
 
     /// A message arrived: a datagram, or what was framed of a stream.
     pub fn handle_message(&mut self, now: Time, arrival: &Arrival, bytes: &[u8]) {
+        let now = self.not_back(now);
         self.counters.messages_received += 1;
         if !self.gate.admits(arrival.source) {
             self.counters.dropped_closed += 1;
@@ -154,6 +161,7 @@ impl Engine {
 
     /// The answer to a [`Query`]: its servers; empty when the name servers gave none or did not answer.
     pub fn handle_resolved(&mut self, now: Time, query: &Query, servers: &[Server], ttl: Duration) {
+        let now = self.not_back(now);
         match self.names.handle_resolved(now, query, servers, ttl) {
             Change::None => {}
             Change::Servers(servers) => {
@@ -167,16 +175,19 @@ impl Engine {
 
     /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
     pub fn handle_failure(&mut self, now: Time, receipt: Receipt) {
+        let now = self.not_back(now);
         self.transport_failed(now, receipt);
     }
 
     /// Another shard has found something out.
     pub fn handle_bulletin(&mut self, now: Time, bulletin: &Bulletin) {
+        let now = self.not_back(now);
         self.destinations.handle_bulletin(now, bulletin);
     }
 
     /// A new configuration, checked, is in force from now on. Transactions, counts and what is known of destinations stay.
     pub fn handle_setup(&mut self, now: Time, setup: Arc<Setup>, shared: Arc<Shared>) {
+        let now = self.not_back(now);
         self.names.release_destinations();
         for query in setup.queries() {
             self.names.add_destination(query, now);
@@ -203,6 +214,7 @@ impl Engine {
 
     /// The moment of [`Engine::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
+        let now = self.not_back(now);
         while let Some(entry) = self.transactions.timers.poll(now) {
             self.transaction_timeout(now, transactions::Id(entry));
         }
@@ -216,6 +228,7 @@ impl Engine {
 
     /// The operator or the boot sequence wants something.
     pub fn handle_control(&mut self, now: Time, control: Control) {
+        let now = self.not_back(now);
         self.gate = match control {
             Control::SelfCall { caller, callee } => Gate::SelfCall { caller, callee },
             Control::Open => {
@@ -239,6 +252,12 @@ impl Engine {
                 self.gate
             }
         };
+    }
+
+    /// Whether the driver is behind with what arrives. As long as it is, new calls get 503: a call costs several messages more, a refusal
+    /// only its ACK, and what waits behind it are the messages of calls in progress.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
     }
 
     /// When [`Engine::handle_timeout`] has to be called next, if nothing else happens before.
@@ -282,6 +301,13 @@ impl Engine {
             destinations_avoided: destinations.avoided,
             destinations_marked: destinations.marked,
         }
+    }
+
+    /// The moment, or the latest one if that is later: [`Time`] never goes back, and a timer that was set before the last moment that the
+    /// wheel has dealt with would be due for ever.
+    fn not_back(&mut self, now: Time) -> Time {
+        self.latest = self.latest.max(now);
+        self.latest
     }
 
     fn ask_names(&mut self, now: Time) {

@@ -55,6 +55,8 @@ numbers! {
         refused_calls,
         /// Requests refused because a table of this instance is full.
         refused_budget,
+        /// Calls refused because a shard was behind with what had arrived.
+        refused_behind,
         /// Calls refused because this instance is leaving.
         refused_draining,
         /// Requests refused with 483, Max-Forwards being 0.

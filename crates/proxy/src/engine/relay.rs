@@ -1,5 +1,6 @@
 //! Sending a request on: its server transaction, its branches, and what changes on the way (RFC 3261 §16.6).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sipedge_sip::Time;
@@ -121,7 +122,10 @@ impl Engine {
                 Way::Pool(trunk) => setup.trunks.get(trunk).and_then(|trunk| trunk.target_at(to)),
                 _ => None,
             };
-            engine.open_branch(now, server, request, &onward, Step { hop, target, for_size: false, breadth: 1 });
+            // What the branch had is free again; beside others the least is safe (RFC 5393 §5.3.3).
+            let is_alone = engine.transactions.context(server).is_some_and(|context| context.open == 0);
+            let breadth = if is_alone { loops::breadth(&request.message).unwrap_or_default() } else { 1 };
+            engine.open_branch(now, server, request, &onward, Step { hop, target, for_size: false, breadth });
             true
         });
         opened == Some(true)
@@ -146,7 +150,7 @@ impl Engine {
     /// Opens the branches that are due now: one, or at the first time all that a forking trunk has. Whether there was any.
     fn open_branches(&mut self, now: Time, server: Id, request: &Incoming<'_>, onward: &Onward<'_>) -> bool {
         let setup = self.setup.clone();
-        let is_first = self.transactions.context(server).is_some_and(|context| context.newest.is_none());
+        let is_first = self.transactions.context(server).is_some_and(|context| context.tries == 0);
         let breadth = loops::breadth(&request.message).unwrap_or_default();
         let trunk = match onward.way {
             Way::Pool(trunk) => setup.trunks.get(trunk),
@@ -176,16 +180,21 @@ impl Engine {
             *place = Some(self.step(request, onward, server_found, target));
             count += 1;
         }
+        let waiting = set.len().saturating_sub(count as usize);
         self.fork = set;
         if count == 0 {
             return false;
         }
-        // RFC 5393 §5.3.3: branches at the same time share the breadth.
-        let share = breadth / count;
+        if let Some(context) = self.transactions.context_mut(server) {
+            context.waiting = if forks { waiting as u16 } else { context.waiting.saturating_sub(1) };
+        }
+        // RFC 5393 §5.3.3: branches at the same time share the breadth, all of it.
+        let (share, rest) = (breadth / count, breadth % count);
         let mut keeps = !matches!(onward.way, Way::Hop(_)) && self.has_more(server, onward, &setup, count);
-        for step in steps.into_iter().flatten() {
+        for (step, place) in steps.into_iter().flatten().zip(0..) {
             keeps |= step.for_size;
-            self.open_branch(now, server, request, onward, Step { breadth: share, ..step });
+            let breadth = share + u32::from(place < rest);
+            self.open_branch(now, server, request, onward, Step { breadth, ..step });
         }
         if keeps {
             self.keep_original(server, request);
@@ -206,13 +215,19 @@ impl Engine {
         steps: &[Option<Step<'_>>],
     ) -> Option<(Server, Option<&'s Target>)> {
         let transactions = &self.transactions;
-        let is_tried = |server_: &Server| {
-            let is_at =
-                |hop: &Hop, for_size| hop.to == server_.address && (hop.transport == server_.transport || for_size);
-            steps.iter().flatten().any(|step| is_at(&step.hop, step.for_size))
-                || transactions.branches(server).filter_map(|client| transactions.get(client)).any(|transaction| {
-                    is_at(&transaction.hop, transaction.as_branch().is_some_and(|branch| branch.for_size))
-                })
+        let gone = transactions.context(server).map(|context| context.gone.as_slice()).unwrap_or_default();
+        let is_tried = |found: &Server| {
+            let is_at = |transport: Transport, to: SocketAddr, for_size: bool| {
+                to == found.address && (transport == found.transport || for_size)
+            };
+            let of_branch = |client: Id| {
+                let transaction = transactions.get(client)?;
+                Some((transaction.hop.transport, transaction.hop.to, transaction.as_branch()?.for_size))
+            };
+            let taken = steps.iter().flatten().map(|step| (step.hop.transport, step.hop.to, step.for_size));
+            let open = transactions.branches(server).filter_map(of_branch);
+            let gone = gone.iter().map(|gone| (gone.transport, gone.to, gone.for_size));
+            taken.chain(open).chain(gone).any(|(transport, to, for_size)| is_at(transport, to, for_size))
         };
         let call = call_hash(request.head.call_id);
         match &onward.way {
@@ -222,8 +237,9 @@ impl Engine {
             }
             Way::Pool(trunk) => {
                 let settings = setup.trunks.get(*trunk)?;
-                let tries = transactions.context(server).map_or(0, |context| context.tries);
-                if tries >= settings.attempts.max(1) {
+                let (tries, waiting) =
+                    transactions.context(server).map_or((0, 0), |context| (context.tries, context.waiting));
+                if tries >= settings.attempts.max(1) && waiting == 0 {
                     return None;
                 }
                 let tried = |candidate: &Candidate| is_tried(&candidate.server);
@@ -249,7 +265,11 @@ impl Engine {
 
     /// Whether there are more servers than those that have been taken.
     fn has_more(&self, server: Id, onward: &Onward<'_>, setup: &super::Setup, taken: u32) -> bool {
-        let tries = self.transactions.context(server).map_or(0, |context| u32::from(context.tries)) + taken;
+        let context = self.transactions.context(server);
+        let tries = context.map_or(0, |context| u32::from(context.tries)) + taken;
+        if context.is_some_and(|context| context.waiting > 0) {
+            return true;
+        }
         match &onward.way {
             Way::Hop(_) | Way::Uri(Lookup::Address(_)) => false,
             Way::Uri(Lookup::Name(query)) => tries < MOST_BRANCHES && (tries as usize) < self.names.known(query).len(),
@@ -344,6 +364,11 @@ impl Engine {
         let setup = self.setup.clone();
         let (message, head) = (&request.message, &request.head);
         let branch = key.map_or_else(|| self.onward_branch(request, &step.hop), Key::branch);
+        // A trunk that calls only go to speaks within them.
+        let speaker = request.trunk.or_else(|| match trust::concerns(message) {
+            true => self.destination_at(request.source.ip()),
+            false => None,
+        });
         let edits = &mut self.edits;
         edits.clear();
         match &onward.path {
@@ -357,7 +382,7 @@ impl Engine {
         write::edit_forwarded(edits, message, &request.stamp, (branch, digest), step.hop.transport, &setup);
         loops::note_breadth(message, step.breadth, edits);
         if trust::concerns(message) {
-            let (from, to) = (setup.trust_of(request.trunk), setup.trust_of(setup.trunk_with(onward.toward)));
+            let (from, to) = (setup.trust_of(speaker), setup.trust_of(setup.trunk_with(onward.toward)));
             trust::note(message, from, to, edits);
         }
         if let (Some(token), Some(signing)) = (onward.record_route, setup.token_keys.first()) {

@@ -54,11 +54,20 @@ impl Engine {
             return;
         }
         let sender = self.sender(&request);
-        if head.to_tag.is_empty() {
+        if head.to_tag.is_empty() && !self.is_to_untagged_caller(now, &request) {
             self.route_new(now, &request, sender)
         } else {
             self.route_in_dialog(now, &request, &sender)
         }
+    }
+
+    /// Whether a request without To tag is the callee's to a caller of RFC 2543, which had no tag (RFC 3261 §12.2.1.1): then its route
+    /// is of that very call.
+    fn is_to_untagged_caller(&self, now: Time, request: &Incoming<'_>) -> bool {
+        let message = &request.message;
+        message.header(HeaderName::Route).is_some()
+            && Path::of(message, &request.head, &self.setup, now.as_secs())
+                .is_ok_and(|path| path.direction == Direction::FromCallee)
     }
 
     /// The server transaction with this key, when the request comes from where that one's did: its address, or another one of its
@@ -122,7 +131,7 @@ impl Engine {
             }
         };
         if matches!(sender, Sender::Stranger)
-            && !self.is_destination(request.source.ip())
+            && self.destination_at(request.source.ip()).is_none()
             && !self.strangers.admit_in_dialog(now)
         {
             self.counters.dropped_in_dialog += 1;

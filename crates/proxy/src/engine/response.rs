@@ -43,9 +43,11 @@ impl Engine {
         match (reaction, code) {
             (ClientReaction::Absorb, _) => {}
             (ClientReaction::Acknowledge { first }, _) => {
-                self.acknowledge(client, message);
+                let is_repeated = self.acknowledge(client, message);
                 if first {
                     self.close_branch(now, client, Outcome::Response(message, code));
+                } else if !is_repeated {
+                    self.refuse_late(now, client, message, code);
                 }
             }
             (ClientReaction::Pass, ..=199) => {
@@ -74,18 +76,20 @@ impl Engine {
         self.transactions.client(Key::new(branch::of_response(&via)?, message.cseq()?.method))
     }
 
-    /// After a provisional response the INVITE is not sent again: its body need not be kept. A CANCEL that waited for it goes out.
+    /// After a provisional response the INVITE is not sent again: what its CANCEL, its ACK and an answer of our own are made from is
+    /// enough. A CANCEL that waited for the response goes out.
     fn handle_provisional(&mut self, now: Time, client: Id) {
         let Some(transaction) = self.transactions.get_mut(client) else { return };
         let Machine::InviteClient(machine) = &mut transaction.machine else { return };
         let sends_cancel = machine.take_cancel(now, &self.setup.timers);
         let mut kept = std::mem::take(&mut transaction.kept);
         let mut layout = std::mem::take(&mut self.spare_layout);
-        let headers = Message::read_without_body(kept.bytes(), &mut layout).map(|invite| invite.body());
-        if let Ok(body) = headers
-            && !body.is_empty()
+        if let Ok(invite) = Message::read_without_body(kept.bytes(), &mut layout)
+            && write::is_whole(&invite)
         {
-            self.transactions.pool.shorten(&mut kept, body.start as usize);
+            self.scratch.clear();
+            write::extract(&invite, &mut self.scratch);
+            self.transactions.pool.replace(&mut kept, &self.scratch);
         }
         self.spare_layout = layout;
         self.transactions.put_kept(client, kept);
@@ -95,14 +99,15 @@ impl Engine {
         }
     }
 
-    /// Sends the ACK of a refusal, made from the INVITE and the refusal's To, and keeps it for the refusal's retransmissions.
-    fn acknowledge(&mut self, client: Id, refusal: &Message<'_>) {
-        let Some(transaction) = self.transactions.get(client) else { return };
+    /// Sends the ACK of a refusal, made from the INVITE and the refusal's To, and keeps it for the refusal's retransmissions. Whether the
+    /// refusal is one.
+    fn acknowledge(&mut self, client: Id, refusal: &Message<'_>) -> bool {
+        let Some(transaction) = self.transactions.get(client) else { return false };
         let (hop, receipt) = (transaction.hop.clone(), transaction.receipt());
         let kept = transaction.kept.bytes();
         if kept.starts_with(b"ACK ") {
             self.outbox.transmit(&hop, receipt, |out| out.extend_from_slice(kept));
-            return;
+            return true;
         }
         let mut layout = std::mem::take(&mut self.spare_layout);
         let written = match Message::read_without_body(kept, &mut layout) {
@@ -119,5 +124,6 @@ impl Engine {
         if written {
             self.keep_last_transmit(client);
         }
+        false
     }
 }

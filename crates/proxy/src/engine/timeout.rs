@@ -7,11 +7,12 @@ use super::Engine;
 use super::admission::TRYING;
 use super::context::Outcome;
 use super::flow::Receipt;
-use super::transactions::{Id, Machine};
+use super::transactions::{Id, Key, Machine};
 
 impl Engine {
     pub(super) fn transaction_timeout(&mut self, now: Time, id: Id) {
         let timers = &self.setup.timers;
+        let is_cancel = self.transactions.key(id).is_some_and(Key::is_cancel);
         let Some(transaction) = self.transactions.get_mut(id) else { return };
         let expiry = match &mut transaction.machine {
             Machine::InviteServer(machine) => Expiry::Server(machine.handle_timeout(now, timers)),
@@ -27,6 +28,8 @@ impl Engine {
                     self.outbox.transmit(&transaction.hop, transaction.receipt(), |out| out.extend_from_slice(kept));
                 }
             }
+            // A CANCEL without its INVITE goes on as if there were no state: without a 100 (RFC 3261 §16.11).
+            Expiry::Server(ServerExpiry::Trying) if is_cancel => {}
             Expiry::Server(ServerExpiry::Trying) => self.answer_for(now, id, TRYING),
             Expiry::Client(ClientExpiry::Cancel) => {
                 // Who has rung for so long has decided not to answer: nobody else is tried.

@@ -1,14 +1,12 @@
 //! The table of transactions, with their timers and kept messages (RFC 3261 §17).
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use sipedge_sip::message::Method;
 use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 use sipedge_sip::{Time, TimerWheel};
 
-use super::context::Context;
+use super::context::{Context, Gone};
 use super::flow::{Hop, Receipt};
+use super::index::Index;
 use super::pool::{Kept, Pool};
 use super::token::fingerprint;
 
@@ -18,10 +16,10 @@ use super::token::fingerprint;
 /// RFC 3261 §16.2 calls the response context; its branches are a list through the client transactions.
 #[derive(Debug)]
 pub(super) struct Transactions {
-    entries: Vec<Option<Transaction>>,
+    entries: Entries,
     free: Vec<u32>,
-    servers: Table,
-    clients: Table,
+    servers: Index,
+    clients: Index,
     pending: usize,
     pub(super) timers: TimerWheel,
     pub(super) pool: Pool,
@@ -161,6 +159,11 @@ impl Key {
         Self { branch, kind: Kind::Invite }
     }
 
+    /// Whether it is that of a CANCEL.
+    pub(super) fn is_cancel(self) -> bool {
+        self.kind == Kind::Cancel
+    }
+
     /// The branch.
     pub(super) fn branch(self) -> u128 {
         self.branch
@@ -170,10 +173,10 @@ impl Key {
 impl Transactions {
     pub(super) fn new(now: Time, most_bytes: u64) -> Self {
         Self {
-            entries: Vec::new(),
+            entries: Entries::default(),
             free: Vec::new(),
-            servers: Table::default(),
-            clients: Table::default(),
+            servers: Index::default(),
+            clients: Index::default(),
             pending: 0,
             timers: TimerWheel::new(now),
             pool: Pool::default(),
@@ -182,19 +185,19 @@ impl Transactions {
     }
 
     pub(super) fn server(&self, key: Key) -> Option<Id> {
-        self.servers.get(&key).copied().map(Id)
+        self.servers.find(key.branch, |slot| self.entries.has(slot, key)).map(Id)
     }
 
     pub(super) fn client(&self, key: Key) -> Option<Id> {
-        self.clients.get(&key).copied().map(Id)
+        self.clients.find(key.branch, |slot| self.entries.has(slot, key)).map(Id)
     }
 
     pub(super) fn get(&self, id: Id) -> Option<&Transaction> {
-        self.entries.get(id.0 as usize)?.as_ref()
+        self.entries.get(id.0)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Transaction> {
-        self.entries.get_mut(id.0 as usize)?.as_mut()
+        self.entries.get_mut(id.0)?.as_mut()
     }
 
     /// The response context of a server transaction.
@@ -252,13 +255,10 @@ impl Transactions {
     }
 
     fn insert(&mut self, key: Key, machine: Machine, hop: Hop, side: Side) -> Id {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            self.entries.len() as u32 - 1
-        });
-        let table = if machine.is_server() { &mut self.servers } else { &mut self.clients };
-        table.insert(key, slot);
-        if let Some(entry) = self.entries.get_mut(slot as usize) {
+        let slot = self.free.pop().unwrap_or_else(|| self.entries.push());
+        let index = if machine.is_server() { &mut self.servers } else { &mut self.clients };
+        index.insert(key.branch, slot, |slot| self.entries.has(slot, key));
+        if let Some(entry) = self.entries.get_mut(slot) {
             *entry = Some(Transaction { key, machine, side, hop, kept: Kept::default(), pending: false });
         }
         self.settle(Id(slot));
@@ -323,12 +323,10 @@ impl Transactions {
     /// Removes a transaction. Branches of a server transaction that is gone go on alone: a refusal is still acknowledged.
     pub(super) fn remove(&mut self, id: Id) {
         self.unlink(id);
-        let Some(mut transaction) = self.entries.get_mut(id.0 as usize).and_then(Option::take) else { return };
-        let table = if transaction.machine.is_server() { &mut self.servers } else { &mut self.clients };
-        // A late copy of a request may have opened a transaction with the same key meanwhile.
-        if table.get(&transaction.key) == Some(&id.0) {
-            table.remove(&transaction.key);
-        }
+        let Some(mut transaction) = self.entries.get_mut(id.0).and_then(Option::take) else { return };
+        let index = if transaction.machine.is_server() { &mut self.servers } else { &mut self.clients };
+        // A late copy of a request may have opened a transaction with the same key meanwhile: that one stays.
+        index.remove(transaction.key.branch, id.0);
         self.timers.cancel(id.0);
         self.pending -= usize::from(transaction.pending);
         self.free.push(id.0);
@@ -351,11 +349,16 @@ impl Transactions {
                 branch.next = None;
             }
         }
-        let Some((server, next)) =
-            self.get(id).and_then(|gone| gone.as_branch()).and_then(|it| Some((it.server?, it.next)))
-        else {
+        let Some((server, next, gone)) = self.get(id).and_then(|gone| {
+            let branch = gone.as_branch()?;
+            let (transport, to) = (gone.hop.transport, gone.hop.to);
+            Some((branch.server?, branch.next, Gone { transport, to, for_size: branch.for_size }))
+        }) else {
             return;
         };
+        if let Some(context) = self.context_mut(server).filter(|context| context.has_more && !context.decided) {
+            context.gone.push(gone);
+        }
         let before = self.branches(server).find(|client| self.next_branch(*client) == Some(id));
         match before.and_then(|before| self.branch_mut(before)) {
             Some(before) => before.next = next,
@@ -368,7 +371,7 @@ impl Transactions {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.entries.count as usize - self.free.len()
     }
 
     /// How many wait for a final response.
@@ -381,24 +384,37 @@ impl Transactions {
     }
 }
 
-type Table = HashMap<Key, u32, BuildHasherDefault<BranchHasher>>;
-
-/// Branches are keyed hashes already, whoever looks for one; their own bits spread them.
+/// Entries by slot, in pages: a table that grows moves none of them, which would hold its shard up, and has no more spare room than a page.
 #[derive(Debug, Default)]
-pub(super) struct BranchHasher(u64);
+struct Entries {
+    pages: Vec<Box<[Option<Transaction>]>>,
+    count: u32,
+}
 
-impl Hasher for BranchHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+impl Entries {
+    /// A new slot.
+    fn push(&mut self) -> u32 {
+        let slot = self.count;
+        if slot as usize / PAGE == self.pages.len() {
+            self.pages.push(std::iter::repeat_with(|| None).take(PAGE).collect());
         }
+        self.count += 1;
+        slot
     }
 
-    fn write_u128(&mut self, branch: u128) {
-        self.0 ^= branch as u64 ^ (branch >> 64) as u64;
+    fn get(&self, slot: u32) -> Option<&Option<Transaction>> {
+        self.pages.get(slot as usize / PAGE)?.get(slot as usize % PAGE)
+    }
+
+    fn get_mut(&mut self, slot: u32) -> Option<&mut Option<Transaction>> {
+        self.pages.get_mut(slot as usize / PAGE)?.get_mut(slot as usize % PAGE)
+    }
+
+    /// Whether the transaction in this slot has this key.
+    fn has(&self, slot: u32, key: Key) -> bool {
+        self.get(slot).and_then(Option::as_ref).is_some_and(|transaction| transaction.key == key)
     }
 }
+
+/// Transactions of a page: some 45 KiB.
+const PAGE: usize = 128;

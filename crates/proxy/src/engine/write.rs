@@ -231,6 +231,24 @@ pub(super) fn companion(invite: &Message<'_>, parts: &Companion<'_>, out: &mut V
     out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
 }
 
+/// Whether this INVITE that was sent on has all its headers: [`extract`] leaves out Max-Forwards, which each has.
+pub(super) fn is_whole(invite: &Message<'_>) -> bool {
+    invite.header(HeaderName::MaxForwards).is_some()
+}
+
+/// Appends of an INVITE what [`companion`] and [`answer_forwarded`] make others from.
+pub(super) fn extract(invite: &Message<'_>, out: &mut Vec<u8>) {
+    let bytes = invite.bytes();
+    out.extend_from_slice(bytes.get(..invite.first_header() as usize).unwrap_or_default());
+    for name in [HeaderName::Via, HeaderName::Route] {
+        invite.headers(name).for_each(|header| out.extend_from_slice(header.line.of(bytes)));
+    }
+    for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
+        invite.header(name).into_iter().for_each(|header| out.extend_from_slice(header.line.of(bytes)));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// What a CANCEL or an ACK has that its INVITE has not.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Companion<'a> {

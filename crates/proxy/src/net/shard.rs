@@ -38,6 +38,7 @@ pub(super) struct Shard {
     unanswered: Arc<AtomicUsize>,
     numbers: Numbers,
     drops_read: Time,
+    backlog: Backlog,
     buffers: Buffers,
 }
 
@@ -70,6 +71,17 @@ struct Line {
     /// The kernel tells when there is room again.
     waits_for_room: bool,
     drops: u32,
+}
+
+/// Whether datagrams arrive faster than they are dealt with.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// In this turn a batch was full: there is probably more.
+    has_more: bool,
+    /// Turns in a row in which it was so.
+    turns: u32,
+    /// When the shard was behind for the last time.
+    last: Time,
 }
 
 struct Buffers {
@@ -128,6 +140,7 @@ impl Shard {
             unanswered,
             numbers,
             drops_read: Time::default(),
+            backlog: Backlog::default(),
             buffers,
         };
         // The engine's first questions go out before the thread starts, so that whoever started it can wait for the answers.
@@ -150,6 +163,7 @@ impl Shard {
                 Err(error) => return Err(error),
             };
             now = self.clock.now();
+            self.engine.set_behind(self.backlog.is_behind(now));
             // Orders first: they were given before the datagrams that wait now were received.
             if ready.iter().any(|event| event.data() == INBOX) && self.empty_inbox(now) {
                 return Ok(());
@@ -173,7 +187,7 @@ impl Shard {
         let Buffers { received, owners, foreign, .. } = &mut self.buffers;
         match received.receive(&line.socket) {
             Ok(0) => return,
-            Ok(_) => {}
+            Ok(count) => self.backlog.note(count),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return,
             Err(_) => {
                 self.numbers.net.receive_errors += 1;
@@ -232,6 +246,7 @@ impl Shard {
         for (index, (arrival, bytes)) in handed.iter().enumerate() {
             self.engine.handle_message(now, &arrival, bytes);
             if index % BATCH == BATCH - 1 {
+                self.backlog.note(BATCH);
                 self.flush();
             }
         }
@@ -318,6 +333,24 @@ impl Shard {
     }
 }
 
+impl Backlog {
+    /// So many datagrams were taken at once.
+    fn note(&mut self, count: usize) {
+        self.has_more |= count >= BATCH;
+    }
+
+    /// Once per turn: whether datagrams have waited for so many turns that there is more to do than time.
+    fn is_behind(&mut self, now: Time) -> bool {
+        self.turns = if std::mem::take(&mut self.has_more) { self.turns.saturating_add(1) } else { 0 };
+        let patience = if now.since(self.last) < AFTERMATH { SHORT_PATIENCE } else { PATIENCE };
+        let is_behind = self.turns >= patience;
+        if is_behind {
+            self.last = now;
+        }
+        is_behind
+    }
+}
+
 impl Published {
     pub(super) fn numbers(&self) -> Numbers {
         *self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -342,11 +375,45 @@ impl Line {
     }
 }
 
+/// Turns in a row that each take a full batch, until new calls are refused: 2,048 datagrams, half of what a receive buffer holds. A
+/// queue that empties now and then is a burst and does no harm, one that does not is overload (RFC 8289 §4). Turns and not time: after
+/// the machine has stood still for a moment there is a queue, and time to deal with it.
+const PATIENCE: u32 = 32;
+/// The same in the time after it was so: while the overload lasts, the queue stays short.
+const SHORT_PATIENCE: u32 = 4;
+const AFTERMATH: Duration = Duration::from_secs(1);
+
 /// Token of the inbox among the epoll events; the lines have 0 and 1.
 const INBOX: u64 = 2;
 
 impl std::fmt::Debug for Buffers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Buffers").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_behind_when_batches_stay_full_and_sooner_when_it_just_was() {
+        let mut backlog = Backlog::default();
+        let mut turn = |count: usize, ms: u64| {
+            backlog.note(count);
+            backlog.note(1);
+            backlog.is_behind(Time::from_micros(1_000_000_000 + ms * 1_000))
+        };
+        let until = |turn: &mut dyn FnMut(usize, u64) -> bool, ms: u64| (1..).find(|_| turn(BATCH, ms));
+        assert!(
+            (0..1_000).all(|number| !turn(if number % 16 == 0 { BATCH - 1 } else { BATCH }, 0)),
+            "a burst that ends"
+        );
+        assert!(!turn(0, 0));
+        assert_eq!(until(&mut turn, 10), Some(PATIENCE));
+        assert!(turn(BATCH, 20) && !turn(BATCH - 1, 30), "it has caught up");
+        assert_eq!(until(&mut turn, 40), Some(SHORT_PATIENCE));
+        assert!(!turn(0, 50));
+        assert_eq!(until(&mut turn, 2_000), Some(PATIENCE));
     }
 }

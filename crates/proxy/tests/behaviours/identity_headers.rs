@@ -107,6 +107,19 @@ fn requests_in_a_dialog_are_treated_the_same() {
     }
 }
 
+/// A trunk that opens no calls has no `from`: it is known by its target.
+#[test]
+fn a_callee_that_opens_no_calls_is_believed_in_its_dialogs() {
+    for trusted in [true, false] {
+        let stage = Stage::start(1, |config| config.trunks[1].trust.identity = trusted);
+        let callee = &stage.callees[0];
+        let (_, mut dialog) = stage.answered_call();
+        callee.send_by_route(&dialog.request(callee, "UPDATE").and(ASSERTED, ALICE));
+        let arrived = stage.caller.expect("UPDATE");
+        assert_eq!(arrived.has(ASSERTED), trusted, "{}", arrived.text());
+    }
+}
+
 #[test]
 fn internal_headers_are_taken_from_those_alone_who_may_say_them() {
     let names = ["X-Store-Domain", "X-Inbound-Trunk", "x-outbound-call", "X-INTERNAL-CALL", "X-Park-Call"];

@@ -8,8 +8,8 @@ fn thirty_vias_pass_both_ways() {
     let callee = &stage.callees[0];
     let mut invite = stage.invite();
     for hop in 0..29 {
-        invite = invite
-            .with_via_below(&format!("SIP/2.0/UDP hop{hop}.example:5060;branch=z9hG4bKhop{hop};received=192.0.2.9"));
+        invite =
+            invite.and("Via", &format!("SIP/2.0/UDP hop{hop}.example:5060;branch=z9hG4bKhop{hop};received=192.0.2.9"));
     }
     stage.call(&invite);
     let arrived = callee.expect("INVITE");
@@ -71,7 +71,7 @@ fn the_ack_of_a_refusal_has_one_via() {
     let stage = Stage::start(1, |_| {});
     let callee = &stage.callees[0];
     let invite = stage.invite().with("CSeq", "4711 INVITE").with_body("application/sdp", "v=0\r\n");
-    let invite = invite.with_via_below("SIP/2.0/UDP 192.0.2.7;branch=z9hG4bKbelow");
+    let invite = invite.and("Via", "SIP/2.0/UDP 192.0.2.7;branch=z9hG4bKbelow");
     stage.call(&invite);
     let arrived = callee.expect("INVITE");
     callee.respond(&arrived, "486 Busy Here");

@@ -82,6 +82,12 @@ impl Message {
         parameter(via, "branch").unwrap_or_else(|| panic!("no branch in {via}"))
     }
 
+    /// Whether it is a response, of any code, to this request.
+    pub(crate) fn answers(&self, request: &Message) -> bool {
+        let same = |name| self.header(name) == request.header(name);
+        self.start.starts_with("SIP/2.0 ") && same("Call-ID") && same("CSeq") && self.branch() == request.branch()
+    }
+
     pub(crate) fn to_tag(&self) -> Option<&str> {
         parameter(self.header("To"), "tag")
     }
@@ -112,6 +118,29 @@ impl Message {
         let last = self.headers.iter().rposition(|(key, _)| long(key).eq_ignore_ascii_case("Via"));
         self.headers.insert(last.map_or(0, |last| last + 1), ("Via".to_owned(), via.to_owned()));
         self
+    }
+
+    /// The request with another Request-URI.
+    pub(crate) fn to(mut self, uri: &str) -> Self {
+        self.start = format!("{} {uri} SIP/2.0", self.method());
+        self
+    }
+
+    /// The request as a proxy at this address sends it on to `uri`.
+    pub(crate) fn forwarded_by(&self, proxy: SocketAddr, uri: &str) -> Self {
+        let left = self.header("Max-Forwards").parse::<u32>().unwrap() - 1;
+        let mut message = self.clone().to(uri).with("Max-Forwards", &left.to_string());
+        let via = format!("SIP/2.0/UDP {proxy};branch={};rport", unique("z9hG4bK-proxy-"));
+        message.headers.insert(0, ("Via".to_owned(), via));
+        message
+    }
+
+    /// The response as a proxy sends it back: without the topmost Via.
+    pub(crate) fn without_top_via(&self) -> Self {
+        let mut message = self.clone();
+        let top = message.headers.iter().position(|(key, _)| long(key).eq_ignore_ascii_case("Via"));
+        message.headers.remove(top.unwrap());
+        message
     }
 
     pub(crate) fn without(mut self, name: &str) -> Self {

@@ -176,6 +176,16 @@ impl Peer {
         }
     }
 
+    /// A message whose start line contains `what`, if there is one already.
+    pub(crate) fn take_now(&self, what: &str) -> Option<Received> {
+        self.take_that_now(|message| message.start.contains(what))
+    }
+
+    /// A message that `is_it` is true of, if there is one already.
+    pub(crate) fn take_that_now(&self, is_it: impl Fn(&Message) -> bool) -> Option<Received> {
+        self.take(&is_it, Duration::ZERO)
+    }
+
     /// The start lines of what has come so far, without copies.
     pub(crate) fn seen(&self) -> Vec<String> {
         while self.receive(Instant::now()) {}

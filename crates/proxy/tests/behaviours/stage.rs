@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sipedge_proxy::config::{Config, Target, Timers, Trunk};
 use tempfile::TempDir;
 
-pub(crate) use crate::message::{Dialog, Message};
+pub(crate) use crate::message::{Dialog, Message, uri_of};
 pub(crate) use crate::peer::{Listener, Peer, Received};
 use crate::process::{self, INGRESS, Process};
 pub(crate) use crate::process::{DEADLINE, EGRESS};
@@ -85,6 +85,14 @@ impl Stage {
         dialogs
     }
 
+    /// Returns when the edge has handled all that the caller has sent before in this call: it answers an OPTIONS with the same Call-ID,
+    /// which the same shard handles after it.
+    pub(crate) fn sync(&self, call_id: &str) {
+        let options = self.caller.request("OPTIONS", &format!("sip:{}", self.edge)).with("Call-ID", call_id);
+        self.call(&options);
+        self.caller.expect_that("200 to OPTIONS", |it| it.answers(&options));
+    }
+
     /// A metric's value, such as that of `sipedge_loops_total`.
     pub(crate) fn metric(&self, name: &str) -> u64 {
         process::metric(self.edge.ip(), name)
@@ -102,6 +110,14 @@ impl Stage {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Timers so long that the edge sends nothing again of its own: each further copy has another reason.
+pub(crate) fn without_retransmissions(config: &mut Config) {
+    config.timers.t1_ms = 20_000;
+    config.timers.t2_ms = 40_000;
+    config.timers.response_ms = 40_000;
+    config.timers.invite_ms = 60_000;
 }
 
 /// A trunk with these sources and targets.

@@ -64,7 +64,7 @@ fn two_vias_in_one_line_are_two() {
 
     // The same in the response: the callee writes all Vias into one line.
     let callee = &stage.callees[0];
-    invite = stage.invite().with_via_below(below);
+    invite = stage.invite().and("Via", below);
     stage.call(&invite);
     let arrived = callee.expect("INVITE");
     let all = arrived.elements("Via").join(",");

@@ -10,7 +10,10 @@ use sipedge_proxy::config::{
     Admin, Advertise, Budgets, Config, Dns, Drain, Limits, Listen, Refuse, Route, SecretRef, Secrets, Streams, Target,
     Timers, Trunk, VERSION,
 };
-use sipedge_proxy::engine::{Arrival, Control, Engine, Gauges, Place, Port, Setup, Shared, TokenKey, TokenKeys};
+use sipedge_proxy::engine::{
+    Arrival, Connection, Control, Engine, Gauges, Place, Port, Query, Receipt, Setup, Shared, TokenKey, TokenKeys,
+    Transport,
+};
 use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Layout, Message};
 
@@ -18,12 +21,16 @@ pub const CALLER: &str = "192.0.2.1:5060";
 pub const CALLEE: &str = "198.51.100.1:5060";
 pub const STRANGER: &str = "203.0.113.200:5060";
 pub const EDGE: &str = "203.0.113.10:5060";
+pub const EDGE_TLS: &str = "203.0.113.10:5061";
 
 /// One thing that the engine sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
+    pub transport: Transport,
     pub port: Port,
     pub to: SocketAddr,
+    pub connection: Option<Connection>,
+    pub receipt: Option<Receipt>,
     pub bytes: Vec<u8>,
 }
 
@@ -31,25 +38,62 @@ pub struct Bench {
     pub engine: Engine,
     pub now: Time,
     pub budgets: Budgets,
+    /// What the engine has asked the name servers for.
+    pub asked: Vec<Query>,
+    setup: Arc<Setup>,
+    shared: Arc<Shared>,
+}
+
+fn setup(config: Config) -> Arc<Setup> {
+    let place = Place {
+        ingress: address("10.0.1.10:5060"),
+        egress: address("10.0.1.10:5080"),
+        advertised: "203.0.113.10".into(),
+        shards: 1,
+    };
+    let keys = TokenKeys { branch: "b".repeat(64), tokens: vec![TokenKey { id: 1, key: "1".repeat(64) }] };
+    Arc::new(Setup::new(config, &place, &keys).expect("a good configuration"))
 }
 
 impl Bench {
     pub fn new(config: Config) -> Self {
-        let place = Place {
-            ingress: address("10.0.1.10:5060"),
-            egress: address("10.0.1.10:5080"),
-            advertised: "203.0.113.10".into(),
-            shards: 1,
-        };
-        let keys = TokenKeys { branch: "b".repeat(64), tokens: vec![TokenKey { id: 1, key: "1".repeat(64) }] };
+        Self::start(config, false)
+    }
+
+    /// The same, and it probes destinations where the configuration says so.
+    pub fn probing(config: Config) -> Self {
+        Self::start(config, true)
+    }
+
+    fn start(config: Config, probes: bool) -> Self {
         let budgets = config.budgets.clone();
-        let setup = Arc::new(Setup::new(config, &place, &keys).expect("a good configuration"));
+        let setup = setup(config);
         let shared = Arc::new(Shared::new(&setup));
         let now = Time::from_micros(1_800_000_000_000_000);
-        let mut engine = Engine::new(setup, shared, now);
+        let mut engine = Engine::new(setup.clone(), shared.clone(), now);
+        if probes {
+            engine.probe_from(0, 1);
+        }
         engine.handle_control(now, Control::Open);
-        engine.clear_outbox();
-        Self { engine, now, budgets }
+        let mut bench = Self { engine, now, budgets, asked: Vec::new(), setup, shared };
+        bench.take();
+        bench
+    }
+
+    /// A new configuration; what the engine sends. The budgets stay.
+    pub fn reload(&mut self, config: Config) -> Vec<Sent> {
+        let setup = setup(Config { budgets: self.budgets.clone(), ..config });
+        self.shared = Arc::new(self.shared.renewed(&self.setup, &setup));
+        self.setup = setup;
+        self.engine.handle_setup(self.now, self.setup.clone(), self.shared.clone());
+        self.take()
+    }
+
+    /// The clock jumps, and nobody has looked meanwhile; what the engine sends.
+    pub fn jump(&mut self, time: Duration) -> Vec<Sent> {
+        self.now = self.now + time;
+        self.engine.handle_timeout(self.now);
+        self.take()
     }
 
     /// A datagram arrives; what the engine sends.
@@ -74,9 +118,17 @@ impl Bench {
     }
 
     pub fn take(&mut self) -> Vec<Sent> {
-        let transmits = self.engine.outbox().transmits();
-        let sent =
-            transmits.map(|one| Sent { port: one.hop.port, to: one.hop.to, bytes: one.bytes.to_vec() }).collect();
+        let outbox = self.engine.outbox();
+        let sent = outbox.transmits().map(|one| Sent {
+            transport: one.hop.transport,
+            port: one.hop.port,
+            to: one.hop.to,
+            connection: one.hop.connection,
+            receipt: one.receipt,
+            bytes: one.bytes.to_vec(),
+        });
+        let sent = sent.collect();
+        self.asked.extend(outbox.resolves().iter().cloned());
         self.engine.clear_outbox();
         sent
     }
@@ -203,8 +255,10 @@ pub fn check_well_formed(sent: &Sent) {
         "Content-Length {announced:?} of {body}:\n{text}"
     );
     let via = message.header(HeaderName::Via).unwrap_or_else(|| panic!("no Via:\n{text}"));
+    assert!(sent.receipt.is_none() || sent.transport.is_reliable(), "a receipt for a datagram:\n{text}");
     if message.request().is_some() {
-        let prefix = format!("SIP/2.0/UDP {EDGE};rport;branch=z9hG4bK");
+        let edge = if sent.transport == Transport::Tls { EDGE_TLS } else { EDGE };
+        let prefix = format!("SIP/2.0/{} {edge};rport;branch=z9hG4bK", sent.transport.via());
         assert!(via.text.starts_with(prefix.as_bytes()), "the topmost Via is not the edge's:\n{text}");
         assert_eq!(sent.port, Port::Egress, "{text}");
     }

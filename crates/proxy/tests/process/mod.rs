@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod control;
 pub mod dns;
 pub mod imds;
+pub mod load;
 pub mod named;
 pub mod sip;
 pub mod stream;

@@ -256,3 +256,31 @@ fn what_has_grown_on_its_way_can_be_read_again() {
     assert_eq!(read(grown.as_bytes()).unwrap_err(), Malformed::TooManyHeaders);
     assert!(Message::read_without_body(grown.as_bytes(), &mut Layout::default()).is_ok());
 }
+
+#[test]
+fn of_a_refused_request_there_is_what_an_answer_needs() {
+    let headers = "Via: SIP/2.0/UDP a\r\nCSeq: 1 INVITE\r\nContent-Length: -1\r\nCall-ID: x\r\n\r\nbody";
+    for start in [
+        "INVITE  sip:a@b  SIP/2.0",
+        "INVITE sip:a@b; lr SIP/2.0",
+        "INVITE sip:a@b SIP/7.0",
+        "INVITE\tx",
+        "INVITE x\r\n y",
+    ] {
+        let text = format!("{start}\r\n{headers}");
+        let mut layout = Layout::default();
+        assert!(Message::read(text.as_bytes(), &mut layout).is_err(), "{start}");
+        let message = Message::read_refused(text.as_bytes(), &mut layout).unwrap();
+        assert_eq!(message.request().unwrap().method, Method::Invite, "{start}");
+        assert_eq!((message.call_id(), message.cseq().unwrap().number), (Some(&b"x"[..]), 1), "{start}");
+        assert!(message.bytes().ends_with(b"\r\n\r\n"), "{start}");
+    }
+    for start in ["SIP/2.0 20 OK", "SIP/7.0 200 OK", "", " INVITE sip:a@b SIP/2.0", "INVITE", "IN\"VITE x y"] {
+        let text = format!("{start}\r\n{headers}");
+        assert!(Message::read_refused(text.as_bytes(), &mut Layout::default()).is_none(), "{start}");
+    }
+    let version = |text: &str| Message::read(format!("{text}\r\n\r\n").as_bytes(), &mut Layout::default()).unwrap_err();
+    assert_eq!(version("OPTIONS sip:a SIP/7.0"), Malformed::Version);
+    assert_eq!(version("OPTIONS sip:a SIP/7.x"), Malformed::StartLine);
+    assert_eq!(version("GET / HTTP/1.1"), Malformed::StartLine);
+}

@@ -1,6 +1,7 @@
 //! The engine driven by hand: one caller, one callee, one edge on two ports.
 
 mod admission;
+mod branches;
 mod calls;
 mod in_dialog;
 mod timers;

@@ -60,3 +60,16 @@ fn a_callee_that_rings_too_late_is_cancelled() {
     bench.pass(80_000);
     assert_eq!(bench.engine.gauges(), Gauges::default());
 }
+
+#[test]
+fn a_moment_before_the_last_one_does_no_harm() {
+    let mut bench = Bench::new(config());
+    bench.pass(10_000);
+    bench.engine.handle_timeout(bench.now);
+    let latest = bench.now;
+    bench.now = latest - Duration::from_secs(3);
+    bench.invite("z9hG4bKone");
+    bench.engine.handle_timeout(bench.now);
+    assert!(bench.sent().is_empty(), "no timer is due");
+    assert!(bench.engine.poll_timeout().is_some_and(|next| next > latest));
+}

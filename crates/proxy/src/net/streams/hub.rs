@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -51,7 +51,8 @@ pub(super) struct Hub {
     last: Cell<u64>,
     places: RefCell<Places>,
     links: RefCell<HashMap<Connection, Rc<Link>>>,
-    /// Connections that the edge opened, those that are not established yet among them.
+    /// Where connections lead: those that the edge opened, those that are not established yet among them; and those over TCP that known
+    /// peers opened, by their source (RFC 3261 §18). Over TLS a source proves nothing, see `aliases`.
     routes: RefCell<HashMap<Route, Connection>>,
     /// Connections that peers let be used for requests to this address.
     aliases: RefCell<HashMap<SocketAddr, Connection>>,
@@ -62,7 +63,7 @@ pub(super) struct Hub {
     troubles: RefCell<HashMap<Route, String>>,
 }
 
-/// Where a connection of the edge leads.
+/// Where a connection leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Route {
     transport: Transport,
@@ -146,7 +147,10 @@ impl Hub {
         match taken {
             Ok(place) => {
                 Tally::count(&self.tally.accepted);
-                let standing = self.stand(source, place, None);
+                // A stranger gets nothing that others are to get.
+                let leads_back = is_known && transport == Transport::Tcp;
+                let route = leads_back.then_some(Route { transport, to: source, peer: None });
+                let standing = self.stand(source, place, route);
                 spawn_local(Rc::clone(self).welcome(transport, stream, standing));
             }
             Err(Full::All) => Tally::count(&self.tally.refused_limit),
@@ -306,9 +310,16 @@ impl Hub {
         if let Some(route) = &route {
             self.routes.borrow_mut().insert(route.clone(), id);
         }
-        let direction = if route.is_some() { &self.tally.connections_out } else { &self.tally.connections_in };
-        direction.fetch_add(1, Ordering::Relaxed);
+        self.connections(place).fetch_add(1, Ordering::Relaxed);
         Standing { hub: Rc::clone(self), link, place, route }
+    }
+
+    /// The gauge that counts such a connection.
+    fn connections(&self, place: Place) -> &AtomicU64 {
+        match place {
+            Place::Accepted { .. } => &self.tally.connections_in,
+            Place::Opened => &self.tally.connections_out,
+        }
     }
 }
 
@@ -354,11 +365,7 @@ impl Drop for Standing {
             entry.remove();
         }
         hub.places.borrow_mut().give(self.place);
-        let direction = match self.place {
-            Place::Accepted { .. } => &hub.tally.connections_in,
-            Place::Opened => &hub.tally.connections_out,
-        };
-        direction.fetch_sub(1, Ordering::Relaxed);
+        hub.connections(self.place).fetch_sub(1, Ordering::Relaxed);
         for ticket in self.link.undelivered() {
             hub.failures.report(Some(ticket));
         }
