@@ -89,7 +89,9 @@ impl Audit {
                     let wait = if invite.has_refused() { CONFIRMED } else { LIFETIME };
                     !invite.finals.is_empty() && step.now >= invite.ended + wait
                 };
-                let opens = out.iter().any(|(_, msg, _)| !msg.is_request() && msg.transaction() == key.1);
+                let opens = out.iter().any(|(_, msg, is_new)| {
+                    msg.transaction() == key.1 && (msg.code() == 100 || (*is_new && msg.code() >= 200))
+                });
                 if let Some(invite) = self.invites.remove(&key).filter(|invite| !(opens && is_over(invite))) {
                     self.invites.insert(key.clone(), invite);
                 } else {
@@ -137,6 +139,10 @@ impl Audit {
         let Some(invite) = self.invites.get_mut(&(step.life, upstream)) else { return Ok(()) };
         let (was_alive, before) = (branch.is_alive(step.now), branch.code);
         let to = branch.to;
+        if branch.has_failed && out.is_empty() {
+            // RFC 3261 §17.1.1.2: its transaction ended with its connection, and nothing waits for this.
+            return Ok(());
+        }
         if code < 200 {
             if before < 200 {
                 branch.code = code;
