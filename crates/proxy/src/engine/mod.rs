@@ -68,7 +68,7 @@ pub struct Engine {
     setup: Arc<Setup>,
     shared: Arc<Shared>,
     gate: Gate,
-    is_behind: bool,
+    behind: u8,
     transactions: Transactions,
     calls: Calls,
     names: Names,
@@ -100,7 +100,7 @@ impl Engine {
             setup,
             shared,
             gate: Gate::Closed,
-            is_behind: false,
+            behind: 0,
             transactions,
             calls: Calls::new(now),
             names,
@@ -247,10 +247,10 @@ impl Engine {
         };
     }
 
-    /// Whether the driver is behind with what arrives. As long as it is, new calls get 503: a call costs several messages more, a refusal
-    /// only its ACK, and what waits behind it are the messages of calls in progress.
-    pub fn set_behind(&mut self, is_behind: bool) {
-        self.is_behind = is_behind;
+    /// How far the driver is behind with what arrives: so many of 256 new calls get 503 from now on. A call costs several messages more, a
+    /// refusal only its ACK, and what waits behind it are the messages of calls in progress.
+    pub fn set_behind(&mut self, behind: u8) {
+        self.behind = behind;
     }
 
     /// When [`Engine::handle_timeout`] has to be called next, if nothing else happens before.
