@@ -280,7 +280,8 @@ fn server(byte: u8) -> Server {
 /// The first is the usual one; the second tries its destinations one after the other and probes them, the third all at the same time.
 fn configuration(which: u8) -> Config {
     let mut config = config();
-    if which % 3 == 0 {
+    let which = which % 3;
+    if which == 0 {
         return config;
     }
     config.streams = Streams { above_bytes: Some(900), ..Streams::default() };
@@ -298,7 +299,7 @@ fn configuration(which: u8) -> Config {
     };
     config.routes.push(Route { from: "destination".into(), to: "source".into() });
     config.trunks[0].targets = vec![Target::new("sip:192.0.2.1")];
-    if which % 3 == 1 {
+    if which == 1 {
         config.trunks[1].probe = Some(Probe { interval_ms: 10_000, timeout_ms: 1_000, ..Probe::default() });
     } else {
         config.trunks[1].select = Select::All;
