@@ -209,13 +209,14 @@ impl Engine {
 
     /// The moment of [`Engine::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
+        // What is given up here by a stream is over at once: its transaction's timer is due now.
+        self.release_waiting(now, None);
         while let Some(entry) = self.transactions.timers.poll(now) {
             self.transaction_timeout(now, transactions::Id(entry));
         }
         while let Some(call) = self.calls.poll(now) {
             self.give_call(call);
         }
-        self.release_waiting(now, None);
         self.poll_destinations(now);
         self.ask_names(now);
     }
