@@ -112,3 +112,20 @@ fn a_sips_request_goes_over_tls_or_nowhere() {
     let bye = request("BYE", "sips:b@198.51.100.1", "z9hG4bKbye", ";tag=callee", &route);
     assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &bye)).start().starts_with("SIP/2.0 416"));
 }
+
+/// The transaction of a request that came by a stream ends with its answer: that, too, is done when the time for it has come.
+#[test]
+fn a_request_by_a_stream_that_waits_in_vain_leaves_nothing_that_is_due() {
+    let route = Bench::new(config()).call();
+    let mut bench = Bench::new(config());
+    let bye =
+        request("BYE", "sip:b@never.example", "z9hG4bKx", ";tag=callee", &route).replace("SIP/2.0/UDP", "SIP/2.0/TCP");
+    let source = CALLER.parse().unwrap();
+    let arrival = Arrival { transport: Transport::Tcp, port: Port::Ingress, source, connection: Some(Connection(1)) };
+    bench.engine.handle_message(bench.now, &arrival, bye.replace('\n', "\r\n").as_bytes());
+    bench.now = bench.now + Duration::from_secs(6);
+    bench.engine.handle_timeout(bench.now);
+    assert!(Bench::one(bench.sent()).start().starts_with("SIP/2.0 503"));
+    assert!(bench.engine.poll_timeout().is_none_or(|at| at > bench.now), "something is due still");
+    assert_eq!(bench.engine.gauges().transactions, 0);
+}
