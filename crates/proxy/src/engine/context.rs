@@ -149,7 +149,9 @@ impl Engine {
     /// callee has decided holds (RFC 3261 §16.7 steps 4 and 5).
     pub(super) fn refuse_late(&mut self, now: Time, client: Id, message: &Message<'_>, code: u16) {
         let Some(server) = self.transactions.server_of(client) else { return };
-        let waits = |transaction: &Transaction| matches!(&transaction.machine, Machine::InviteServer(machine) if machine.is_proceeding());
+        let waits = |transaction: &Transaction| {
+            matches!(&transaction.machine, Machine::InviteServer(machine) if machine.is_proceeding())
+        };
         if !self.transactions.get(server).is_some_and(waits) {
             return;
         }
