@@ -143,10 +143,6 @@ impl Engine {
         let Some(lookup) = Lookup::of(&path.next) else {
             return self.reject(request, UNSUPPORTED_SCHEME);
         };
-        if head.request.parsed_uri().is_some_and(|uri| uri.secure) && !lookup.is_secure() {
-            // RFC 5630 §3.1.3: over TLS at every hop, or not at all.
-            return self.reject(request, UNSUPPORTED_SCHEME);
-        }
         let may_reach = match &lookup {
             Lookup::Address(server) => self.may_reach(server.address.ip()),
             Lookup::Name(query) => match self.name(now, query) {

@@ -55,6 +55,8 @@ impl<'a> Path<'a> {
             taken = Some(last.span);
             before_taken = before.map(|before| before.span);
         }
+        // A SIPS resource is reached as by a SIPS URI, whatever route leads there (§16.6 step 7).
+        let secure = Uri::parse(request_uri).is_some_and(|uri| uri.secure);
         // With the last value gone, the one before it may be the only one left in its line.
         let removal = |element: &Element<'_>| match Some(element.span) == before_taken {
             true => element.line(),
@@ -92,6 +94,7 @@ impl<'a> Path<'a> {
             // Nothing of ours is a remote target: sent on, it would come back until Max-Forwards ends it.
             return Err(NoPath::NoDialog);
         }
+        let next = Uri { secure: secure || next.secure, ..next };
         let changed = (request_uri != head.request.uri.text).then_some(request_uri);
         Ok(Self { removals: path.removals, count: path.count, request_uri: changed, appended, token, direction, next })
     }

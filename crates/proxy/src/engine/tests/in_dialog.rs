@@ -105,14 +105,6 @@ fn the_destination_of_a_trunk_may_be_a_name_of_an_address_inside() {
     assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &elsewhere)).start().starts_with("SIP/2.0 403"));
 }
 
-#[test]
-fn a_sips_request_goes_over_tls_or_nowhere() {
-    let mut bench = Bench::new(config());
-    let route = bench.call() + "Route: <sip:proxy.example;lr>\n";
-    let bye = request("BYE", "sips:b@198.51.100.1", "z9hG4bKbye", ";tag=callee", &route);
-    assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &bye)).start().starts_with("SIP/2.0 416"));
-}
-
 /// The transaction of a request that came by a stream ends with its answer: that, too, is done when the time for it has come.
 #[test]
 fn a_request_by_a_stream_that_waits_in_vain_leaves_nothing_that_is_due() {
