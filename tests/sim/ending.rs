@@ -95,10 +95,10 @@ impl World {
                     let Some(next) = engine.poll_timeout() else { break };
                     engine.handle_timeout(next);
                     let outbox = engine.outbox();
-                    if outbox.transmits().len() != 0 || outbox.bulletins().len() != 0 {
+                    if outbox.transmits().len() != 0 || !outbox.bulletins().is_empty() {
                         return Err("something is sent when all is over".to_owned());
                     }
-                    let has_asked = outbox.resolves().len() > 0;
+                    let has_asked = !outbox.resolves().is_empty();
                     engine.clear_outbox();
                     if engine.poll_timeout().is_some_and(|after| after <= next) {
                         return Err("a timer is left that is dealt with for ever".to_owned());

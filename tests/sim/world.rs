@@ -1,6 +1,6 @@
 //! The virtual world: two carriers, two instances behind a load balancer and a NAT gateway, faults, and one clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -478,7 +478,7 @@ impl World {
         let profile = &self.profile;
         let seen = self.audit.choice.seen(life, shard);
         let mut servers = seen.servers.clone();
-        let mut gone = Vec::new();
+        let mut gone = BTreeSet::new();
         for callee in &profile.callees {
             let target = &profile.targets[callee.target];
             let address = (callee.server.transport, callee.address);
@@ -487,12 +487,12 @@ impl World {
             }
             if version.without == Some(callee.target) {
                 servers.remove(&address);
-                gone.push(address);
+                gone.insert(address);
             } else {
                 servers.insert(address, (target.priority, target.weight > 0));
             }
         }
-        seen.keep(servers, |address| !gone.contains(address));
+        seen.configure(servers, gone);
     }
 
     pub fn with_agent(

@@ -14,6 +14,8 @@ type Address = (Transport, SocketAddr);
 pub struct Seen {
     /// The servers that calls may take, each with the priority of its target and whether that has a weight.
     pub servers: BTreeMap<Address, (u16, bool)>,
+    /// Those that the configuration has dropped: nothing is kept of them.
+    gone: BTreeSet<Address>,
     down: BTreeSet<Address>,
     /// Until when, in microseconds of the simulation.
     avoided: BTreeMap<Address, u64>,
@@ -59,6 +61,9 @@ impl Choice {
 impl Seen {
     pub fn learn(&mut self, transport: Transport, address: SocketAddr, health: Health, epoch: u64) {
         let address = (transport, address);
+        if self.gone.contains(&address) {
+            return;
+        }
         match health {
             Health::Up => {
                 self.down.remove(&address);
@@ -76,11 +81,12 @@ impl Seen {
         }
     }
 
-    /// Servers that are configured no more are forgotten.
-    pub fn keep(&mut self, servers: BTreeMap<Address, (u16, bool)>, is_configured: impl Fn(&Address) -> bool) {
+    /// Servers of another configuration, and those that it has dropped.
+    pub fn configure(&mut self, servers: BTreeMap<Address, (u16, bool)>, gone: BTreeSet<Address>) {
         self.servers = servers;
-        self.down.retain(&is_configured);
-        self.avoided.retain(|address, _| is_configured(address));
+        self.down.retain(|address| !gone.contains(address));
+        self.avoided.retain(|address, _| !gone.contains(address));
+        self.gone = gone;
     }
 
     fn rank(&self, now: u64, address: &Address) -> Option<(bool, u16, bool)> {
