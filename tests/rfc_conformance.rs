@@ -151,6 +151,21 @@ fn a_test_that_would_not_be_run_is_not_found() {
     }
 }
 
+/// A file that nobody builds is told from one that a test binary takes in.
+#[test]
+fn a_file_that_would_not_be_built_is_not_found() {
+    let root = repository();
+    for built in ["tests/rfc_conformance.rs", "tests/sim/main.rs", "crates/proxy/tests/behaviours/failover.rs"] {
+        assert!(is_built(&root.join(built)), "{built}");
+    }
+    for built in ["crates/sip/src/transaction/tests.rs", "crates/proxy/src/engine/tests/calls.rs"] {
+        assert!(is_built(&root.join(built)), "{built}");
+    }
+    for other in ["crates/proxy/tests/behaviours/nobody.rs", "crates/proxy/src/engine/tests/nobody.rs", "docs/x.rs"] {
+        assert!(!is_built(&root.join(other)), "{other}");
+    }
+}
+
 /// The rows of all tables of the page.
 fn rows() -> Vec<Row> {
     let text = fs::read_to_string(repository().join(PAGE)).unwrap_or_else(|error| panic!("{PAGE}: {error}"));
@@ -210,7 +225,30 @@ fn is_function_name(name: &str) -> bool {
 
 fn find_test(path: &str, name: &str) -> Result<(), String> {
     let source = fs::read_to_string(repository().join(path)).map_err(|error| error.to_string())?;
-    test_in(&source, name)
+    test_in(&source, name)?;
+    match is_built(&repository().join(path)) {
+        true => Ok(()),
+        false => Err("no `mod` line takes that file into a test binary".to_owned()),
+    }
+}
+
+/// Whether cargo builds this file: it is a test binary by its place, or the module above it has a `mod` line for it.
+fn is_built(path: &Path) -> bool {
+    let (Some(folder), Some(stem)) = (path.parent(), path.file_stem().and_then(|stem| stem.to_str())) else {
+        return false;
+    };
+    let is_tests_of_a_crate = |folder: &Path| folder.ends_with("tests") && folder.with_file_name("Cargo.toml").exists();
+    if is_tests_of_a_crate(folder) || (stem == "main" && folder.parent().is_some_and(is_tests_of_a_crate)) {
+        return true;
+    }
+    let (folder, name) = match (stem, folder.parent(), folder.file_name().and_then(|name| name.to_str())) {
+        ("mod", Some(above), Some(name)) => (above, name),
+        _ => (folder, stem),
+    };
+    let above = [folder.join("main.rs"), folder.join("lib.rs"), folder.join("mod.rs"), folder.with_extension("rs")];
+    let line_of_it = format!("mod {name};");
+    let is_it = |line: &str| line.trim().ends_with(&line_of_it) && !line.trim().starts_with("//");
+    above.iter().filter_map(|above| fs::read_to_string(above).ok()).any(|source| source.lines().any(is_it))
 }
 
 /// Whether cargo runs a test of this name from this source: a function with a test attribute that is not ignored.

@@ -144,3 +144,24 @@ fn without_certificate_it_is_not() {
 fn where_the_trunk_has_roots_of_its_own_it_is_not() {
     assert!(!is_reused(225, Some("carrier.example"), "alias;", true));
 }
+
+/// Whoever can open a connection from the peer's address could take its calls.
+#[test]
+fn over_tcp_it_is_not() {
+    let (peer, caller) = (address(246), address(247));
+    let closed: SocketAddr = listen(peer).local_addr().unwrap();
+    let mut config = tcp_config(address(245), caller, &format!("sip:{closed};transport=tcp"));
+    config.trunks[1].from = vec![peer.into()];
+    let (proxy, edge) = start(config, &TlsMaterial::default());
+    let mut line = Line::connect(peer, edge);
+    let options = line.request("OPTIONS", &format!("sip:{edge}"), "alias");
+    let sent_by = format!("TCP {};", line.local);
+    line.send(&options.replace(&sent_by, &format!("TCP {closed};alias;")));
+    line.expect("200");
+    let caller = Agent::bind(caller, 0);
+    caller.send(&caller.request("INVITE", &format!("sip:1@{edge}"), "called"), edge);
+    let numbers = wait_for(&proxy, "sent or failed", |numbers| {
+        numbers.streams.messages_sent >= 2 || numbers.streams.open_failures >= 1
+    });
+    assert_eq!((numbers.streams.messages_sent, numbers.streams.open_failures), (1, 1), "the 200 alone");
+}

@@ -7,12 +7,14 @@ mod process;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use process::control::{ask, get, reasons, reload};
+use process::dns::Dns;
 use process::imds::{Imds, State, Trouble};
 use process::sip::{Agent, Message};
-use process::{INGRESS, Process, address, config, folder, keys, metric, user_data, wait_for_readyz};
+use process::{DEADLINE, INGRESS, Process, address, config, folder, keys, metric, user_data, wait_for_readyz};
 use sipedge_proxy::config::{Advertise, Config, Limits, Target, TlsListener, Trunk};
 use sipedge_proxy::engine::{TokenKey, TokenKeys};
 use tempfile::TempDir;
@@ -157,6 +159,29 @@ fn a_mark_turns_new_calls_away_and_outlives_a_reload() {
     stage.hang_up(&stage.second, &up);
     mark(&stage.first, "draining");
     stage.refuse_call("none-is-left");
+}
+
+#[test]
+fn other_name_servers_are_asked_from_then_on() {
+    let dns = Dns::start(address(5));
+    dns.address("new.example", 60, address(4));
+    let stage = stage(1, |_| {});
+    let mut config = stage.config.clone();
+    config.trunks[1].targets = vec![Target::new(format!("sip:new.example:{}", stage.second.address.port()))];
+    config.dns.servers = vec![dns.address];
+    stage.write(&config);
+    assert_eq!(stage.reloaded()["changed"], serde_json::json!(["dns", "trunks"]));
+    let deadline = Instant::now() + DEADLINE;
+    // Before the name's first answer there is nowhere to go.
+    for number in 0.. {
+        let call_id = format!("named-{number}");
+        stage.invite(&call_id);
+        if let Some(invite) = stage.second.next(Duration::from_millis(50)) {
+            assert_eq!(invite.header("Call-ID"), call_id);
+            break;
+        }
+        assert!(Instant::now() < deadline, "no call got there; asked: {:?}", dns.asked());
+    }
 }
 
 #[test]

@@ -4,8 +4,11 @@
 
 mod process;
 
+use std::net::{SocketAddr, TcpListener};
+
 use process::address;
 use process::certificates::{Authority, dns, ip, server, uri};
+use process::dns::Dns;
 use process::sip::Agent;
 use process::stream::{Line, listen, names_to, start, tcp_config, wait_for};
 use rcgen::SanType;
@@ -14,11 +17,17 @@ use sipedge_proxy::net::TlsMaterial;
 
 /// Whether a call to `host` reaches a callee with a certificate of these names.
 fn reaches(edge: u8, host: &str, names: &[SanType]) -> bool {
-    let (caller, callee) = (address(edge + 1), address(edge + 2));
+    let callee = address(edge + 2);
     let listener = listen(callee);
-    let port = listener.local_addr().unwrap().port();
-    let mut config = tcp_config(address(edge), caller, &format!("sip:{host}:{port};transport=tls"));
-    config.dns.servers = vec![names_to(callee)];
+    let target = format!("sip:{host}:{};transport=tls", listener.local_addr().unwrap().port());
+    reaches_by(edge, &target, names_to(callee), listener, names)
+}
+
+/// Whether a call to `target`, which leads to this listener, reaches a callee with a certificate of these names.
+fn reaches_by(edge: u8, target: &str, dns: SocketAddr, listener: TcpListener, names: &[SanType]) -> bool {
+    let caller = address(edge + 1);
+    let mut config = tcp_config(address(edge), caller, target);
+    config.dns.servers = vec![dns];
     let (authority, roots) = (Authority::new("roots"), SecretRef::File("carrier-roots.pem".into()));
     config.trunks[1].tls = Some(TrunkTls { certificate: None, roots: Some(roots.clone()) });
     let mut material = TlsMaterial::default();
@@ -74,6 +83,39 @@ fn a_wildcard_is_refused() {
 fn where_there_are_sip_uris_they_alone_count() {
     assert!(!reaches(184, "carrier.example", &[dns("carrier.example"), uri("sip:other.example")]));
     assert!(!reaches(184, "carrier.example", &[uri("sip:user@carrier.example")]), "a user is no domain");
+}
+
+/// Whoever answers for DNS does not decide who the callee has to be.
+#[test]
+fn the_name_is_that_of_the_uri_and_not_of_srv() {
+    let reaches = |names: &[SanType]| {
+        let (callee, dns) = (address(234), Dns::start(address(235)));
+        let listener = listen(callee);
+        dns.srv("_sips._tcp.carrier.example", 300, [0, 1, listener.local_addr().unwrap().port()], "host17.example");
+        dns.address("host17.example", 300, callee);
+        reaches_by(232, "sip:carrier.example;transport=tls", dns.address, listener, names)
+    };
+    assert!(!reaches(&[dns("host17.example")]));
+    assert!(reaches(&[dns("carrier.example")]));
+}
+
+/// RFC 5922 §7.8: a callee that serves several domains has to know which certificate to show.
+#[test]
+fn the_server_name_is_in_the_handshake() {
+    let (caller, callee) = (address(241), address(242));
+    let listener = listen(callee);
+    let target = format!("sip:carrier.example:{};transport=tls", listener.local_addr().unwrap().port());
+    let mut config = tcp_config(address(240), caller, &target);
+    config.dns.servers = vec![names_to(callee)];
+    let (authority, roots) = (Authority::new("roots"), SecretRef::File("carrier-roots.pem".into()));
+    config.trunks[1].tls = Some(TrunkTls { certificate: None, roots: Some(roots.clone()) });
+    let mut material = TlsMaterial::default();
+    material.insert(roots, authority.pem().into());
+    let (_proxy, edge) = start(config, &material);
+    let caller = Agent::bind(caller, 0);
+    caller.send(&caller.request("INVITE", &format!("sip:1@{edge}"), "named"), edge);
+    let line = Line::accept_tls(&listener, server(&authority.issue(&[dns("carrier.example")]), None)).unwrap();
+    assert_eq!(line.stream.conn.server_name(), Some("carrier.example"));
 }
 
 #[test]

@@ -87,7 +87,8 @@ impl Engine {
             self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
-        if self.is_behind {
+        // The branch is a keyed hash: its bits choose as well as dice, and copies of one INVITE alike.
+        if (request.branch as u8) < self.behind {
             self.counters.refused_behind += 1;
             self.refuse_for_now(now, request, UNAVAILABLE.with(ExtraHeader::RetryAfter(BEHIND_RETRY_AFTER_S)));
             return Err(());

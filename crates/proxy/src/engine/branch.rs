@@ -14,21 +14,50 @@ use super::keys::Key;
 
 /// The keyed hash that names the transaction of an incoming request (RFC 3261 §17.2.3): branch and sent-by, or, from a peer without
 /// the magic cookie, what RFC 2543 had instead. ACK and CANCEL give that of their INVITE.
-pub(super) fn of_request(key: &Key, head: &Head<'_>) -> u128 {
+///
+/// `sender` is in it too: the trunk, or the address of who belongs to none. Two peers behind two NATs may have one private address and
+/// count their branches alike; and who has seen another one's branch gets nowhere with it.
+pub(super) fn of_request(key: &Key, head: &Head<'_>, sender: Sender) -> u128 {
     let via = &head.via;
     let port = via.port.unwrap_or_default().to_be_bytes();
+    let fingerprint;
+    let (v4, v6);
+    let sender: &[u8] = match sender {
+        Sender::Trunk(trunk) => {
+            fingerprint = trunk.to_be_bytes();
+            &fingerprint
+        }
+        Sender::Address(IpAddr::V4(ip)) => {
+            v4 = ip.octets();
+            &v4
+        }
+        Sender::Address(IpAddr::V6(ip)) => {
+            v6 = ip.octets();
+            &v6
+        }
+    };
     match via.branch() {
-        Some(branch) if starts_with_cookie(branch) => key.hash([branch, via.host, port.as_slice()]),
+        Some(branch) if starts_with_cookie(branch) => key.hash([branch, via.host, port.as_slice(), sender]),
         branch => key.hash([
             branch.unwrap_or_default(),
             via.host,
             port.as_slice(),
+            sender,
             head.request.uri.text,
             head.from_tag,
             head.call_id,
             head.cseq.number.to_be_bytes().as_slice(),
         ]),
     }
+}
+
+/// Whom a transaction is with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// A trunk, by the fingerprint of its name.
+    Trunk(u16),
+    /// Somebody at this address.
+    Address(IpAddr),
 }
 
 /// The branch of a request that is sent on to this server. It can be computed by any instance that holds the key: a CANCEL that reaches

@@ -116,7 +116,8 @@ impl Engine {
         let may_go_on = self.goes_on(server, outcome);
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.open = context.open.saturating_sub(1);
-        let falls_back = for_size && matches!(outcome, Outcome::Unreachable) && !context.decided;
+        // A sibling's refusal does not keep it from its second way; an answer, a 6xx or a CANCEL does.
+        let falls_back = for_size && matches!(outcome, Outcome::Unreachable) && context.cancelling.is_none();
         if falls_back && self.fall_back(now, server, client) {
             return;
         }
@@ -127,8 +128,12 @@ impl Engine {
         if let Outcome::Response(message, code) = outcome
             && (code < 300 || (is_last && context.best.is_none()))
         {
-            self.respond(now, server, message, code);
-            self.end_call(server, code);
+            if self.respond(now, server, message, code) {
+                self.end_call(server, code);
+            }
+            if is_last {
+                self.let_original_go(server);
+            }
             return;
         }
         if let Outcome::Response(message, code) = outcome {
@@ -188,17 +193,19 @@ impl Engine {
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided = true;
         let is_cancelled = context.is_cancelled();
-        match context.best.take().map(|best| *best) {
-            Some(Best { code, response }) => {
-                self.respond_kept(now, server, &response, code);
-                self.transactions.release(response);
+        let mut passed = false;
+        if let Some(best) = context.best.take() {
+            let Best { code, response } = *best;
+            passed = self.respond_kept(now, server, &response, code);
+            self.transactions.release(response);
+            if passed {
                 self.end_call(server, code);
             }
-            None => {
-                let own = if is_cancelled { REQUEST_TERMINATED } else { own };
-                self.answer_for(now, server, own);
-                self.end_call(server, own.code);
-            }
+        }
+        let own = if is_cancelled { REQUEST_TERMINATED } else { own };
+        // Once a final response has gone back the transaction lets no other pass.
+        if !passed && self.answer_for(now, server, own) {
+            self.end_call(server, own.code);
         }
         self.let_original_go(server);
     }
@@ -224,7 +231,7 @@ impl Engine {
         // What waits is part of the fork, whatever the others answer; after that one refusal by a callee is enough.
         let is_refused = || context.best.as_ref().is_some_and(|best| !fails_over(best.code));
         match outcome {
-            Outcome::Response(_, code) if context.waiting > 0 => code < 600,
+            Outcome::Response(_, code) if context.waiting > 0 => (300..600).contains(&code),
             Outcome::Response(_, code) => fails_over(code) && !is_refused(),
             Outcome::Silence | Outcome::Unreachable => context.waiting > 0 || !is_refused(),
         }
@@ -305,11 +312,12 @@ impl Engine {
         }
     }
 
-    /// Answers a forwarded request ourselves, from the request as it came or as one of its branches keeps it.
-    pub(super) fn answer_for(&mut self, now: Time, server: Id, answer: Answer) {
+    /// Answers a forwarded request ourselves, from the request as it came or as one of its branches keeps it, or from what it was answered
+    /// last. Whether the transaction lets the answer pass.
+    pub(super) fn answer_for(&mut self, now: Time, server: Id, answer: Answer) -> bool {
         let timers = &self.setup.timers;
-        let Some(tag) = self.transactions.key(server).map(super::transactions::Key::branch) else { return };
-        let Some(transaction) = self.transactions.get_mut(server) else { return };
+        let Some(tag) = self.transactions.key(server).map(super::transactions::Key::branch) else { return false };
+        let Some(transaction) = self.transactions.get_mut(server) else { return false };
         let passes = match &mut transaction.machine {
             Machine::InviteServer(machine) => machine.handle_response(now, answer.code, timers),
             // Its machine has asked for the 100 itself; there is no 408 (RFC 4320 §4.2).
@@ -319,7 +327,7 @@ impl Engine {
             Machine::InviteClient(_) | Machine::NonInviteClient(_) => false,
         };
         if !passes {
-            return;
+            return false;
         }
         let (hop, receipt) = (transaction.hop.clone(), transaction.receipt());
         let original = self.transactions.context(server).is_some_and(|context| !context.original.is_empty());
@@ -335,15 +343,19 @@ impl Engine {
                 let kept = self.transactions.get(*client).map(|transaction| transaction.kept.bytes());
                 kept.is_some_and(|kept| !kept.is_empty() && !kept.starts_with(b"ACK "))
             };
-            let Some(client) = self.transactions.branches(server).find(kept) else { return };
+            // Where there was no memory for the request, the 100 or 18x that went back has all that an answer needs.
+            let (from, own_vias) = match self.transactions.branches(server).find(kept) {
+                Some(client) => (client, 1),
+                None => (server, 0),
+            };
             let mut layout = std::mem::take(&mut self.spare_layout);
-            let request = self.transactions.take_kept(client);
-            let forwarded = Message::read_without_body(request.bytes(), &mut layout);
-            let written = forwarded.is_ok();
-            if let Ok(forwarded) = forwarded {
-                self.outbox.transmit(&hop, receipt, |out| write::answer_forwarded(&forwarded, answer, tag, out));
+            let source = self.transactions.take_kept(from);
+            let read = Message::read_without_body(source.bytes(), &mut layout);
+            let written = read.is_ok();
+            if let Ok(read) = read {
+                self.outbox.transmit(&hop, receipt, |out| write::answer_kept(&read, own_vias, answer, tag, out));
             }
-            self.transactions.put_kept(client, request);
+            self.transactions.put_kept(from, source);
             self.spare_layout = layout;
             written
         };
@@ -351,26 +363,29 @@ impl Engine {
             self.keep_last_transmit(server);
         }
         self.transactions.settle(server);
+        true
     }
 
-    /// A response of the other side goes back as it was kept.
-    fn respond_kept(&mut self, now: Time, server: Id, response: &Kept, code: u16) {
+    /// A response of the other side goes back as it was kept. Whether it does.
+    fn respond_kept(&mut self, now: Time, server: Id, response: &Kept, code: u16) -> bool {
         let mut layout = std::mem::take(&mut self.spare_layout);
-        if let Ok(message) = Message::read(response.bytes(), &mut layout) {
+        let read = Message::read(response.bytes(), &mut layout).ok();
+        let passed = read.is_some_and(|message| {
             self.edits.clear();
-            self.transmit_response(now, server, &message, code);
-        }
+            self.transmit_response(now, server, &message, code)
+        });
         self.spare_layout = layout;
+        passed
     }
 
-    /// Sends a response on to the request's sender: without our Via, by the way that the request came.
-    pub(super) fn respond(&mut self, now: Time, server: Id, message: &Message<'_>, code: u16) {
+    /// Sends a response on to the request's sender: without our Via, by the way that the request came. Whether it goes.
+    pub(super) fn respond(&mut self, now: Time, server: Id, message: &Message<'_>, code: u16) -> bool {
         self.edits.clear();
         if let Some((_, via)) = message.top_via() {
             self.edits.remove(via.removal());
         }
         self.note_trust(server, message);
-        self.transmit_response(now, server, message, code);
+        self.transmit_response(now, server, message, code)
     }
 
     /// Notes what the other side may not say, or this one not hear.
@@ -383,14 +398,21 @@ impl Engine {
     /// What the other side's word and this one's are taken for, when a response has something that it matters for.
     fn trusted(&self, server: Id, message: &Message<'_>) -> Option<(Trust, Trust)> {
         let context = self.transactions.context(server).filter(|_| trust::concerns(message))?;
-        let from = self.setup.trust_of(self.setup.trunk_with(context.toward));
+        let from = if context.pool {
+            self.setup.trunk_with(context.toward)
+        } else {
+            // Within a dialog it is who is there that counts, and not whose call it is.
+            let at = context.newest.and_then(|client| self.transactions.get(client)).map(|branch| branch.hop.to.ip());
+            at.and_then(|ip| self.setup.trunk_of(ip).or_else(|| self.destination_at(ip)))
+        };
+        let from = self.setup.trust_of(from);
         Some((from, self.setup.trust_of(self.setup.trunk_of(context.source.ip()))))
     }
 
-    /// Sends a response with the edits that are noted, if the server transaction lets it pass.
-    fn transmit_response(&mut self, now: Time, server: Id, message: &Message<'_>, code: u16) {
+    /// Sends a response with the edits that are noted, if the server transaction lets it pass. Whether it does.
+    fn transmit_response(&mut self, now: Time, server: Id, message: &Message<'_>, code: u16) -> bool {
         let timers = &self.setup.timers;
-        let Some(transaction) = self.transactions.get_mut(server) else { return };
+        let Some(transaction) = self.transactions.get_mut(server) else { return false };
         // 100 is hop by hop (§16.7 step 5).
         let passes = code != 100
             && match &mut transaction.machine {
@@ -400,7 +422,7 @@ impl Engine {
                 Machine::InviteClient(_) | Machine::NonInviteClient(_) => false,
             };
         if !passes {
-            return;
+            return false;
         }
         let keeps = match &transaction.machine {
             Machine::InviteServer(machine) => machine.may_repeat() && !(200..300).contains(&code),
@@ -424,6 +446,7 @@ impl Engine {
             self.transactions.forget(server);
         }
         self.transactions.settle(server);
+        true
     }
 
     /// Cancels every open branch (RFC 3261 §16.10), each as soon as it has answered provisionally.

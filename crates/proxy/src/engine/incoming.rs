@@ -29,14 +29,19 @@ pub(super) struct Incoming<'a> {
 impl<'a> Incoming<'a> {
     pub(super) fn new(message: Message<'a>, head: Head<'a>, arrival: &Arrival, setup: &Setup) -> Self {
         let source = arrival.source;
+        let trunk = setup.trunk_of(source.ip());
+        let sender = match trunk.and_then(|trunk| setup.trunks.get(trunk)) {
+            Some(trunk) => branch::Sender::Trunk(trunk.fingerprint),
+            None => branch::Sender::Address(source.ip()),
+        };
         Self {
             message,
             head,
             stamp: ViaStamp::new(&head.via, &head.via_element, source),
-            branch: branch::of_request(&setup.branch_key, &head),
+            branch: branch::of_request(&setup.branch_key, &head, sender),
             arrival: *arrival,
             source,
-            trunk: setup.trunk_of(source.ip()),
+            trunk,
             respond_to: write::response_address(&head.via, arrival),
         }
     }

@@ -114,7 +114,7 @@ mod tests {
         /// Against a map: few keys, so that they collide, and some that differ beyond their tag.
         #[test]
         fn finds_what_a_map_finds(steps in prop::collection::vec((any::<bool>(), 0..40_u128), 0..400)) {
-            let key = |number: u128| (number % 10) * 7 | (number / 10) << 70 ^ (number / 10) << 6;
+            let key = |number: u128| (number % 10) | ((number / 10) << 70) | ((number / 10) << 6);
             let (mut index, mut map) = (Index::default(), BTreeMap::new());
             let mut keys = Vec::new();
             for (inserts, number) in steps {

@@ -70,7 +70,7 @@ pub struct Engine {
     setup: Arc<Setup>,
     shared: Arc<Shared>,
     gate: Gate,
-    is_behind: bool,
+    behind: u8,
     transactions: Transactions,
     calls: Calls,
     names: Names,
@@ -105,7 +105,7 @@ impl Engine {
             setup,
             shared,
             gate: Gate::Closed,
-            is_behind: false,
+            behind: 0,
             transactions,
             calls: Calls::new(now),
             names,
@@ -176,7 +176,13 @@ impl Engine {
     /// A stream could not deliver the message of this receipt: no connection, TLS refused, or the connection broke before an answer.
     pub fn handle_failure(&mut self, now: Time, receipt: Receipt) {
         let now = self.not_back(now);
-        self.transport_failed(now, receipt);
+        self.transport_failed(now, receipt, false);
+    }
+
+    /// The message of this receipt was not sent: this instance has no room for it, or for its connection.
+    pub fn handle_no_room(&mut self, now: Time, receipt: Receipt) {
+        let now = self.not_back(now);
+        self.transport_failed(now, receipt, true);
     }
 
     /// Another shard has found something out.
@@ -215,13 +221,14 @@ impl Engine {
     /// The moment of [`Engine::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
         let now = self.not_back(now);
+        // What is given up here by a stream is over at once: its transaction's timer is due now.
+        self.release_waiting(now, None);
         while let Some(entry) = self.transactions.timers.poll(now) {
             self.transaction_timeout(now, transactions::Id(entry));
         }
         while let Some(call) = self.calls.poll(now) {
             self.give_call(call);
         }
-        self.release_waiting(now, None);
         self.poll_destinations(now);
         self.ask_names(now);
     }
@@ -254,10 +261,10 @@ impl Engine {
         };
     }
 
-    /// Whether the driver is behind with what arrives. As long as it is, new calls get 503: a call costs several messages more, a refusal
-    /// only its ACK, and what waits behind it are the messages of calls in progress.
-    pub fn set_behind(&mut self, is_behind: bool) {
-        self.is_behind = is_behind;
+    /// How far the driver is behind with what arrives: so many of 256 new calls get 503 from now on. A call costs several messages more, a
+    /// refusal only its ACK, and what waits behind it are the messages of calls in progress.
+    pub fn set_behind(&mut self, behind: u8) {
+        self.behind = behind;
     }
 
     /// When [`Engine::handle_timeout`] has to be called next, if nothing else happens before.

@@ -15,6 +15,7 @@ use super::flow::{Arrival, Hop, Query, Receipt, Server, TlsPeer, Transport};
 use super::head::Head;
 use super::incoming::Incoming;
 use super::limits::with_reserve;
+use super::pool::Pool;
 use super::routes::Path;
 use super::setup::{Lookup, Target};
 use super::token::Token;
@@ -119,7 +120,10 @@ impl Engine {
             let hop = Hop { transport: Transport::Udp, port: engine.egress(), to, connection: None, peer: None };
             let setup = engine.setup.clone();
             let target = match onward.way {
-                Way::Pool(trunk) => setup.trunks.get(trunk).and_then(|trunk| trunk.target_at(to)),
+                Way::Pool(trunk) => setup
+                    .trunks
+                    .get(trunk)
+                    .and_then(|trunk| trunk.targets.iter().find(|target| engine.leads_to(target, to))),
                 _ => None,
             };
             // What the branch had is free again; beside others the least is safe (RFC 5393 §5.3.3).
@@ -129,6 +133,14 @@ impl Engine {
             true
         });
         opened == Some(true)
+    }
+
+    /// Whether a target has a server at this address.
+    fn leads_to(&self, target: &Target, address: SocketAddr) -> bool {
+        match &target.lookup {
+            Lookup::Address(server) => server.address == address,
+            Lookup::Name(query) => self.names.known(query).iter().any(|server| server.address == address),
+        }
     }
 
     /// The same way on as before, for a request that is kept.
@@ -168,6 +180,11 @@ impl Engine {
         let mut steps: [Option<Step<'_>>; MOST_BRANCHES as usize] = Default::default();
         let mut count = 0;
         while count < most {
+            // A branch that cannot be kept could be neither acknowledged nor cancelled. Of the first one admission has made sure.
+            let taken = u64::from(count + 1) * Pool::cost(request.message.bytes().len() + ADDED);
+            if (count > 0 || !is_first) && !self.transactions.has_memory(taken) {
+                break;
+            }
             let found = match (forks && !is_for_all, trunk) {
                 (true, Some(trunk)) => {
                     let candidate = set.get(count as usize);

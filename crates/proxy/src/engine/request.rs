@@ -150,7 +150,11 @@ impl Engine {
                     let known = self.names.known(query);
                     known.iter().any(|server| self.may_reach(server.address.ip()))
                 }
-                Known::Asked if head.method() == Method::Ack || self.waiting.is_full() => {
+                Known::Asked if head.method() != Method::Ack && self.waiting.is_full() => {
+                    self.counters.unresolved_destination += 1;
+                    return self.refuse_for_now(now, request, self.unavailable());
+                }
+                Known::Asked if head.method() == Method::Ack => {
                     // The 2xx comes again, and the answer will be there.
                     self.counters.unresolved_destination += 1;
                     return;

@@ -55,6 +55,8 @@ impl<'a> Path<'a> {
             taken = Some(last.span);
             before_taken = before.map(|before| before.span);
         }
+        // A SIPS resource is reached as by a SIPS URI, whatever route leads there (§16.6 step 7).
+        let secure = Uri::parse(request_uri).is_some_and(|uri| uri.secure);
         // With the last value gone, the one before it may be the only one left in its line.
         let removal = |element: &Element<'_>| match Some(element.span) == before_taken {
             true => element.line(),
@@ -92,6 +94,7 @@ impl<'a> Path<'a> {
             // Nothing of ours is a remote target: sent on, it would come back until Max-Forwards ends it.
             return Err(NoPath::NoDialog);
         }
+        let next = Uri { secure: secure || next.secure, ..next };
         let changed = (request_uri != head.request.uri.text).then_some(request_uri);
         Ok(Self { removals: path.removals, count: path.count, request_uri: changed, appended, token, direction, next })
     }
@@ -130,7 +133,11 @@ impl Draft {
 
 /// The URI of a Route element without headers (RFC 3261 §19.1.1 allows none there), as text and taken apart.
 fn route_uri(element: Element<'_>) -> Option<(&[u8], Uri<'_>)> {
+    // A fold within a URI would end the start line that it may be put into.
     let text = NameAddr::parse(element.text)?.uri;
+    if text.iter().any(u8::is_ascii_whitespace) {
+        return None;
+    }
     let uri = Uri::parse(text)?;
     let host_on = memchr::memchr(b'@', text).unwrap_or_default();
     let headers = memchr::memchr(b'?', text.get(host_on..)?).map_or(text.len(), |at| host_on + at);

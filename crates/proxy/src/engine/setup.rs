@@ -81,14 +81,6 @@ pub(super) struct Trunk {
     pub(super) counts_calls: bool,
 }
 
-impl Trunk {
-    /// The target that a server belongs to, among those that are addresses; else the first.
-    pub(super) fn target_at(&self, address: SocketAddr) -> Option<&Target> {
-        let is_at = |target: &&Target| matches!(&target.lookup, Lookup::Address(server) if server.address == address);
-        self.targets.iter().find(is_at).or(self.targets.first())
-    }
-}
-
 /// Where calls to a trunk go.
 #[derive(Debug)]
 pub(super) struct Target {

@@ -30,12 +30,12 @@ impl Engine {
             }
             // A CANCEL without its INVITE goes on as if there were no state: without a 100 (RFC 3261 §16.11).
             Expiry::Server(ServerExpiry::Trying) if is_cancel => {}
-            Expiry::Server(ServerExpiry::Trying) => self.answer_for(now, id, TRYING),
+            Expiry::Server(ServerExpiry::Trying) => drop(self.answer_for(now, id, TRYING)),
             Expiry::Client(ClientExpiry::Cancel) => {
                 // Who has rung for so long has decided not to answer: nobody else is tried.
                 let server = transaction.as_branch().and_then(|branch| branch.server);
                 if let Some(context) = server.and_then(|server| self.transactions.context_mut(server)) {
-                    context.decided = true;
+                    context.decided |= context.waiting == 0;
                 }
                 self.send_cancel(now, id);
             }
@@ -59,7 +59,9 @@ impl Engine {
 
     /// A stream could not deliver a message (RFC 3261 §16.9). A response that cannot be delivered is lost: its transaction goes on as if it
     /// had been sent (RFC 6026 §8.8).
-    pub(super) fn transport_failed(&mut self, now: Time, receipt: Receipt) {
+    ///
+    /// `is_ours`: it was for want of room here, which says nothing about the destination.
+    pub(super) fn transport_failed(&mut self, now: Time, receipt: Receipt, is_ours: bool) {
         self.counters.transport_failures += 1;
         if receipt.is_response {
             return;
@@ -77,7 +79,9 @@ impl Engine {
         };
         let (transport, address) = (transaction.hop.transport, transaction.hop.to);
         if has_failed {
-            self.destinations.note_failure(now, transport, address, &mut self.outbox);
+            if !is_ours {
+                self.destinations.note_failure(now, transport, address, &mut self.outbox);
+            }
             self.close_branch(now, client, Outcome::Unreachable);
         }
         self.transactions.settle(client);

@@ -272,9 +272,14 @@ impl Transactions {
         self.put_kept(id, kept);
     }
 
+    /// Whether so many bytes more can be kept.
+    pub(super) fn has_memory(&self, bytes: u64) -> bool {
+        self.pool.held() + bytes <= self.most_bytes
+    }
+
     /// A copy of `message` out of the pool, empty when there is no memory left for it.
     pub(super) fn copy(&mut self, message: &[u8]) -> Kept {
-        if self.pool.held() + Pool::cost(message.len()) > self.most_bytes {
+        if !self.has_memory(Pool::cost(message.len())) {
             return Kept::default();
         }
         self.pool.keep(message)

@@ -189,10 +189,11 @@ pub(super) fn answer_malformed(message: &Message<'_>, stamp: &ViaStamp, answer: 
     out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
 }
 
-/// Appends our answer to a request that has been forwarded, from the request as it went out: its topmost Via is ours and goes.
-pub(super) fn answer_forwarded(forwarded: &Message<'_>, answer: Answer, tag: u128, out: &mut Vec<u8>) {
+/// Appends our answer to a request from a message that has its Via, From, To, Call-ID and CSeq: the request as it went out, whose first Via
+/// is ours and goes, or a response to it.
+pub(super) fn answer_kept(forwarded: &Message<'_>, own_vias: usize, answer: Answer, tag: u128, out: &mut Vec<u8>) {
     write_status(answer, out);
-    for header in forwarded.headers(HeaderName::Via).skip(1) {
+    for header in forwarded.headers(HeaderName::Via).skip(own_vias) {
         out.extend_from_slice(header.line.of(forwarded.bytes()));
     }
     let has_tag = forwarded.to().and_then(|to| to.tag()).is_some();

@@ -44,6 +44,8 @@ pub(super) enum Order {
     Bulletin(Bulletin),
     /// A stream could not deliver this.
     Failed(Receipt),
+    /// This was not sent: there is no room for it, or for its connection.
+    NoRoom(Receipt),
     /// A new configuration.
     Setup(Arc<Setup>, Arc<Shared>),
     /// Says when everything that was ordered before is done.

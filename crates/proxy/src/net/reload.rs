@@ -85,10 +85,11 @@ impl Proxy {
         {
             let _ = reports.send(Report::NameServers(setup.config.dns.servers.clone()));
         }
+        // Before any shard names a new trunk's certificates.
+        self.streams.reload(Rules { setup: Arc::clone(&setup), tls });
         for inbox in self.inboxes.iter() {
             inbox.order(Order::Setup(Arc::clone(&setup), Arc::clone(&shared)));
         }
-        self.streams.reload(Rules { setup: Arc::clone(&setup), tls });
         *current = Current { setup, shared };
         Ok(Reloaded { consequences })
     }

@@ -80,8 +80,8 @@ struct Backlog {
     has_more: bool,
     /// Turns in a row in which it was so.
     turns: u32,
-    /// When the shard was behind for the last time.
-    last: Time,
+    /// So many of 256 new calls are refused.
+    behind: u8,
 }
 
 struct Buffers {
@@ -163,7 +163,7 @@ impl Shard {
                 Err(error) => return Err(error),
             };
             now = self.clock.now();
-            self.engine.set_behind(self.backlog.is_behind(now));
+            self.engine.set_behind(self.backlog.turn());
             // Orders first: they were given before the datagrams that wait now were received.
             if ready.iter().any(|event| event.data() == INBOX) && self.empty_inbox(now) {
                 return Ok(());
@@ -237,6 +237,7 @@ impl Shard {
                 Order::Resolved { query, servers, ttl } => self.engine.handle_resolved(now, &query, &servers, ttl),
                 Order::Bulletin(bulletin) => self.engine.handle_bulletin(now, &bulletin),
                 Order::Failed(receipt) => self.engine.handle_failure(now, receipt),
+                Order::NoRoom(receipt) => self.engine.handle_no_room(now, receipt),
                 Order::Setup(setup, shared) => self.engine.handle_setup(now, setup, shared),
                 // Neither waits; whoever asked may have gone.
                 Order::Confirm(reply) => drop(reply.send(())),
@@ -339,15 +340,18 @@ impl Backlog {
         self.has_more |= count >= BATCH;
     }
 
-    /// Once per turn: whether datagrams have waited for so many turns that there is more to do than time.
-    fn is_behind(&mut self, now: Time) -> bool {
-        self.turns = if std::mem::take(&mut self.has_more) { self.turns.saturating_add(1) } else { 0 };
-        let patience = if now.since(self.last) < AFTERMATH { SHORT_PATIENCE } else { PATIENCE };
-        let is_behind = self.turns >= patience;
-        if is_behind {
-            self.last = now;
+    /// Once per turn: how far the shard is behind, more with each turn that leaves something over, less with each that does not.
+    fn turn(&mut self) -> u8 {
+        if std::mem::take(&mut self.has_more) {
+            self.turns = self.turns.saturating_add(1);
+            if self.turns >= PATIENCE {
+                self.behind = self.behind.saturating_add(MORE);
+            }
+        } else {
+            self.turns = 0;
+            self.behind -= self.behind.div_ceil(LESS);
         }
-        is_behind
+        self.behind
     }
 }
 
@@ -379,9 +383,11 @@ impl Line {
 /// queue that empties now and then is a burst and does no harm, one that does not is overload (RFC 8289 §4). Turns and not time: after
 /// the machine has stood still for a moment there is a queue, and time to deal with it.
 const PATIENCE: u32 = 32;
-/// The same in the time after it was so: while the overload lasts, the queue stays short.
-const SHORT_PATIENCE: u32 = 4;
-const AFTERMATH: Duration = Duration::from_secs(1);
+/// By how many of 256 new calls the refused ones become more in each further turn: all are refused after 1,024 datagrams more.
+const MORE: u8 = 16;
+/// What part of them is admitted again in each turn that leaves nothing over: a share that is too high costs calls, and one too low only
+/// a longer queue for a moment.
+const LESS: u8 = 16;
 
 /// Token of the inbox among the epoll events; the lines have 0 and 1.
 const INBOX: u64 = 2;
@@ -397,23 +403,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shard_is_behind_when_batches_stay_full_and_sooner_when_it_just_was() {
+    fn a_shard_that_stays_behind_refuses_more_and_more_and_less_and_less_once_it_has_caught_up() {
         let mut backlog = Backlog::default();
-        let mut turn = |count: usize, ms: u64| {
+        let mut turn = |count: usize| {
             backlog.note(count);
             backlog.note(1);
-            backlog.is_behind(Time::from_micros(1_000_000_000 + ms * 1_000))
+            backlog.turn()
         };
-        let until = |turn: &mut dyn FnMut(usize, u64) -> bool, ms: u64| (1..).find(|_| turn(BATCH, ms));
         assert!(
-            (0..1_000).all(|number| !turn(if number % 16 == 0 { BATCH - 1 } else { BATCH }, 0)),
-            "a burst that ends"
+            (0..1_000).all(|number| turn(if number % 15 == 0 { BATCH - 1 } else { BATCH }) == 0),
+            "bursts that end"
         );
-        assert!(!turn(0, 0));
-        assert_eq!(until(&mut turn, 10), Some(PATIENCE));
-        assert!(turn(BATCH, 20) && !turn(BATCH - 1, 30), "it has caught up");
-        assert_eq!(until(&mut turn, 40), Some(SHORT_PATIENCE));
-        assert!(!turn(0, 50));
-        assert_eq!(until(&mut turn, 2_000), Some(PATIENCE));
+        turn(0);
+        assert!((1..PATIENCE).all(|_| turn(BATCH) == 0));
+        let rising: Vec<u8> = (0..16).map(|_| turn(BATCH)).collect();
+        assert!(rising.is_sorted() && rising[0] == MORE && rising[15] == u8::MAX, "{rising:?}");
+        let falling: Vec<u8> = (0..64).map(|_| turn(BATCH - 1)).collect();
+        assert!(falling.iter().rev().is_sorted() && falling[0] > 200 && falling[63] == 0, "{falling:?}");
     }
 }

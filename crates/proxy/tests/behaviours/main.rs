@@ -41,5 +41,6 @@ mod spiral;
 mod stateless_cancel;
 mod strict_route_peer;
 mod transport_failure;
+mod truncated;
 mod udp_to_tcp_by_size;
 mod via_and_folding;

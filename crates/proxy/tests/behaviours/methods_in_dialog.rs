@@ -18,6 +18,17 @@ fn any_method_passes_from_either_side() {
     assert_eq!(stage.callees[1].seen(), [""; 0], "nothing of it concerns another destination");
 }
 
+/// RFC 3261 §16.5, RFC 3263 §4: `maddr` takes the place of the host, and stays in the Request-URI.
+#[test]
+fn maddr_of_the_remote_target_says_where_the_request_goes() {
+    let stage = Stage::start(2, |config| config.trunks[1].targets[1].priority = 2);
+    let [host, at_maddr] = stage.callees();
+    let (mut dialog, _) = stage.answered_call();
+    dialog.target = format!("sip:bob@{};maddr={}", host.address, at_maddr.address.ip());
+    exchange("INFO", &stage.caller, &mut dialog, at_maddr);
+    assert_eq!(host.seen().iter().filter(|start| start.starts_with("INFO")).count(), 0, "{:?}", host.seen());
+}
+
 /// One request with a body, its answer with a body, and a refusal of the next one.
 fn exchange(method: &str, from: &Peer, dialog: &mut Dialog, to: &Peer) {
     let request = dialog.request(from, method).and("X-Of-The-Request", "1").with_body("text/plain", "zäh\r\n\r\n\u{1}");

@@ -35,6 +35,8 @@ fn a_response_opens_a_connection_to_sent_by() {
     let arrived = callee.expect("INVITE");
     caller.expect("100");
     drop(caller);
+    // What is written into a connection before its end is known is lost.
+    stage.wait_for_metric_down("sipedge_stream_connections_in", 0);
     callee.respond(&arrived, "200 OK");
     let ok = listener.accept().expect("200 OK");
     assert_eq!(ok.branch(), "z9hG4bKgone");

@@ -26,3 +26,19 @@ fn a_sips_remote_target_is_not_reached_in_the_clear() {
     assert_eq!(refusal.header("CSeq"), bye.header("CSeq"));
     assert!(!callee.seen().iter().any(|start| start.starts_with("BYE")), "{:?}", callee.seen());
 }
+
+/// RFC 3261 §16.6 step 7: the Request-URI says how, even where a route says where.
+#[test]
+fn a_sips_remote_target_is_not_reached_in_the_clear_by_a_route() {
+    let stage = Stage::start(1, |config| config.listen.tcp = true);
+    let (mut dialog, _) = stage.answered_call();
+    let callee = &stage.callees[0];
+    dialog.target = "sips:bob@pbx.example".to_owned();
+    // Nobody speaks TLS there, either.
+    dialog.routes.push(format!("<sip:{};lr>", callee.address));
+    let bye = dialog.request(&stage.caller, "BYE");
+    stage.call(&bye);
+    let refusal = stage.caller.expect("SIP/2.0 5");
+    assert_eq!(refusal.header("CSeq"), bye.header("CSeq"));
+    assert!(!callee.seen().iter().any(|start| start.starts_with("BYE")), "{:?}", callee.seen());
+}

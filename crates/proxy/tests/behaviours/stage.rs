@@ -100,13 +100,22 @@ impl Stage {
 
     /// Waits until a metric has at least this value: the edge publishes it a little after the event.
     pub(crate) fn wait_for_metric(&self, name: &str, least: u64) {
+        self.wait_until(name, &format!("at least {least}"), |value| value >= least);
+    }
+
+    /// Waits until a gauge has at most this value.
+    pub(crate) fn wait_for_metric_down(&self, name: &str, most: u64) {
+        self.wait_until(name, &format!("at most {most}"), |value| value <= most);
+    }
+
+    fn wait_until(&self, name: &str, wanted: &str, is_reached: impl Fn(u64) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let value = self.metric(name);
-            if value >= least {
+            if is_reached(value) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{name} is {value} after {DEADLINE:?}, not {least}");
+            assert!(Instant::now() < deadline, "{name} is {value} after {DEADLINE:?}, not {wanted}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -112,10 +112,9 @@ impl Load {
             }
             let due = (passed.as_secs_f64() * rate) as u64;
             // Never so many at once that answers are not read meanwhile.
-            for _ in begun..due.min(begun + 16) {
-                self.begin(now, false);
-                begun += 1;
-            }
+            let some = (due - begun).min(16);
+            (0..some).for_each(|_| self.begin(now, false));
+            begun += some;
             self.turn(begun >= due);
         }
     }

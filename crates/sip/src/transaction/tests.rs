@@ -90,6 +90,19 @@ fn every_2xx_passes_and_other_finals_are_acknowledged_again() {
 }
 
 #[test]
+fn timer_d_is_32_seconds_at_least_and_nothing_over_tcp() {
+    let refused = |delivery| {
+        let mut machine = InviteClient::new(at(0), &T, delivery);
+        assert_eq!(machine.handle_response(at(1_000), 486, &T), ClientReaction::Acknowledge { first: true });
+        let due = machine.poll_timeout().unwrap();
+        assert_eq!(machine.handle_timeout(due, &T), ClientExpiry::Ended);
+        due
+    };
+    assert!(refused(Unreliable) >= at(33_000), "{:?}", refused(Unreliable));
+    assert_eq!(refused(Reliable), at(1_000));
+}
+
+#[test]
 fn a_refusal_is_repeated_until_its_ack() {
     let mut machine = InviteServer::new(Unreliable);
     assert_eq!(machine.handle_request(), ServerReaction::Repeat);
@@ -150,6 +163,19 @@ fn a_non_invite_response_is_passed_once() {
     assert_eq!(machine.handle_response(at(600), 200, &T), ClientReaction::Pass);
     assert_eq!(machine.handle_response(at(700), 200, &T), ClientReaction::Absorb);
     assert_eq!(machine.handle_timeout(at(5_600), &T), ClientExpiry::Ended);
+}
+
+#[test]
+fn timer_f_ends_a_non_invite_request_that_was_answered_provisionally() {
+    for delivery in [Unreliable, Reliable] {
+        let mut machine = NonInviteClient::new(at(0), &T, delivery);
+        assert_eq!(machine.handle_response(at(100), 100, &T), ClientReaction::Pass);
+        let times = script(|now| {
+            let expiry = now.map(|now| machine.handle_timeout(now, &T));
+            (machine.poll_timeout(), expiry)
+        });
+        assert_eq!(times.last(), Some(&(32_000, ClientExpiry::TimedOut)));
+    }
 }
 
 #[test]

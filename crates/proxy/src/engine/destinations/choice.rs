@@ -121,7 +121,11 @@ impl Destinations {
                 best = Some(rank.group);
                 set.clear();
             }
-            if best == Some(rank.group) {
+            // Two names of one server are one destination: it gets the request once.
+            let is_there = |other: &Candidate| {
+                (other.server.transport, other.server.address) == (candidate.server.transport, candidate.server.address)
+            };
+            if best == Some(rank.group) && !set.iter().any(is_there) {
                 set.push(candidate);
             }
         }

@@ -8,7 +8,7 @@ mod probe;
 mod signs;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use sipedge_sip::Time;
@@ -188,7 +188,8 @@ impl Destinations {
         let before = state.health();
         match bulletin.health {
             Health::Up => {
-                state.is_down = false;
+                // Only probes tell up from down. Another shard's word, that it has been heard again, may cross theirs.
+                state.is_down &= self.prober.is_this();
                 state.silences = 0;
                 state.avoided = None;
             }
@@ -210,6 +211,11 @@ impl Destinations {
             self.probe_at_once(now, address);
         }
         self.recount();
+    }
+
+    /// Whether this is, or was a while ago, the address of a destination.
+    pub(super) fn knows(&self, ip: IpAddr) -> bool {
+        self.states.keys().any(|(_, address)| address.ip() == ip)
     }
 
     /// The operator's word. Whether there is such a destination.

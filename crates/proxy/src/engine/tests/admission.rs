@@ -45,7 +45,7 @@ fn while_it_is_behind_new_calls_are_refused_and_those_in_progress_go_on() {
     let mut bench = Bench::new(config());
     let route = bench.call();
     let ringing = bench.invite("z9hG4bKringing");
-    bench.engine.set_behind(true);
+    bench.engine.set_behind(u8::MAX);
     let second = request("INVITE", "sip:+1555@edge", "z9hG4bKtwo", "", "").replace("call@1", "call@2");
     let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &second));
     assert!(refused.start().starts_with("SIP/2.0 503") && refused.text.contains("Retry-After: 1\r\n"));
@@ -55,7 +55,7 @@ fn while_it_is_behind_new_calls_are_refused_and_those_in_progress_go_on() {
         let sent = bench.receive(Port::Ingress, CALLER, &within);
         assert_eq!(sent.last().map(|sent| sent.to.as_str()), Some(CALLEE), "{method}: {sent:#?}");
     }
-    bench.engine.set_behind(false);
+    bench.engine.set_behind(0);
     // The caller has been told no; a copy of the same INVITE that was late does not open its call (RFC 3261 §8.2.7).
     assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &second)).start(), refused.start());
     let third = second.replace("z9hG4bKtwo", "z9hG4bKthree");

@@ -91,3 +91,33 @@ fn a_request_waits_until_the_name_of_its_remote_target_is_resolved() {
     let sent = bench.pass(5_000);
     assert!(sent.iter().any(|sent| sent.start().starts_with("SIP/2.0 503") && sent.text.contains("z9hG4bKz")));
 }
+
+#[test]
+fn the_destination_of_a_trunk_may_be_a_name_of_an_address_inside() {
+    let mut bench = Bench::new(config());
+    let query = Query { host: "callee.example".into(), port: None, transport: None, secure: false };
+    bench.engine.handle_resolved(bench.now, &query, &[server("10.0.3.7:5060")], Duration::from_secs(60));
+    bench.engine.clear_outbox();
+    let route = bench.call();
+    let ack = request("ACK", "sip:b@10.0.3.7", "z9hG4bKack", ";tag=callee", &route);
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &ack)).to, "10.0.3.7:5060");
+    let elsewhere = request("BYE", "sip:b@10.0.3.8", "z9hG4bKbye", ";tag=callee", &route);
+    assert!(Bench::one(bench.receive(Port::Ingress, CALLER, &elsewhere)).start().starts_with("SIP/2.0 403"));
+}
+
+/// The transaction of a request that came by a stream ends with its answer: that, too, is done when the time for it has come.
+#[test]
+fn a_request_by_a_stream_that_waits_in_vain_leaves_nothing_that_is_due() {
+    let route = Bench::new(config()).call();
+    let mut bench = Bench::new(config());
+    let bye =
+        request("BYE", "sip:b@never.example", "z9hG4bKx", ";tag=callee", &route).replace("SIP/2.0/UDP", "SIP/2.0/TCP");
+    let source = CALLER.parse().unwrap();
+    let arrival = Arrival { transport: Transport::Tcp, port: Port::Ingress, source, connection: Some(Connection(1)) };
+    bench.engine.handle_message(bench.now, &arrival, bye.replace('\n', "\r\n").as_bytes());
+    bench.now = bench.now + Duration::from_secs(6);
+    bench.engine.handle_timeout(bench.now);
+    assert!(Bench::one(bench.sent()).start().starts_with("SIP/2.0 503"));
+    assert!(bench.engine.poll_timeout().is_none_or(|at| at > bench.now), "something is due still");
+    assert_eq!(bench.engine.gauges().transactions, 0);
+}

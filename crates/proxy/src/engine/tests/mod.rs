@@ -3,6 +3,7 @@
 mod admission;
 mod branches;
 mod calls;
+mod forks;
 mod in_dialog;
 mod timers;
 
@@ -84,10 +85,11 @@ impl Bench {
         let now = Time::from_micros(1_800_000_000_000_000);
         let mut engine = Engine::new(setup, shared, now);
         engine.handle_control(now, Control::Open);
-        assert_eq!(engine.outbox().resolves().len(), 1);
-        let query = engine.outbox().resolves()[0].clone();
+        let queries = engine.outbox().resolves().to_vec();
         engine.clear_outbox();
-        engine.handle_resolved(now, &query, &[server("198.51.100.1:5060")], Duration::from_secs(60));
+        for query in queries {
+            engine.handle_resolved(now, &query, &[server("198.51.100.1:5060")], Duration::from_secs(60));
+        }
         engine.clear_outbox();
         Self { engine, now }
     }

@@ -195,7 +195,7 @@ impl Hub {
             None => Some(parcel),
         };
         if let Some(parcel) = left {
-            self.failures.report(parcel.ticket);
+            self.failures.report_no_room(parcel.ticket);
         }
     }
 

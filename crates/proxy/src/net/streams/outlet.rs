@@ -62,12 +62,12 @@ impl Outlet {
         Self { sender, budget, failures: Failures { inboxes, tally } }
     }
 
-    /// Sends a message of `shard`; it gets [`Order::Failed`] when there is no room, or when the message cannot be delivered.
+    /// Sends a message of `shard`; it gets [`Order::NoRoom`] or [`Order::Failed`] when the message is not delivered.
     pub(in crate::net) fn send(&self, shard: usize, transmit: &Transmit<'_>) {
         let ticket = transmit.receipt.map(|receipt| Ticket { shard, receipt });
         let Some(charge) = Budget::charge(&self.budget, transmit.bytes.len() as u64 + OVERHEAD) else {
             Tally::count(&self.failures.tally.no_room);
-            self.failures.report(ticket);
+            self.failures.report_no_room(ticket);
             return;
         };
         let parcel = Parcel { bytes: transmit.bytes.into(), ticket, _charge: Some(charge) };
@@ -102,10 +102,19 @@ impl Failures {
 
     /// Tells the shard of `ticket`, if there is one, that its message was not delivered.
     pub(super) fn report(&self, ticket: Option<Ticket>) {
+        self.tell(ticket, Order::Failed);
+    }
+
+    /// The same, when it is this instance that has no room.
+    pub(super) fn report_no_room(&self, ticket: Option<Ticket>) {
+        self.tell(ticket, Order::NoRoom);
+    }
+
+    fn tell(&self, ticket: Option<Ticket>, order: impl FnOnce(Receipt) -> Order) {
         let Some(Ticket { shard, receipt }) = ticket else { return };
         Tally::count(&self.tally.failures_reported);
         if let Some(inbox) = self.inboxes.get(shard) {
-            inbox.order(Order::Failed(receipt));
+            inbox.order(order(receipt));
         }
     }
 }
