@@ -22,7 +22,9 @@ impl World {
 
     /// What an instance knows of its destinations is so, once it has had time to find out.
     pub fn look(&self) -> Result<(), String> {
-        if !self.profile.is_quiet() || self.profile.faults + self.profile.stalls + self.profile.dns_faults > 0 {
+        // Whoever is only reached by a connection that is silent is down until the edge's host gives that up.
+        let profile = &self.profile;
+        if !profile.is_quiet() || profile.faults + profile.stalls + profile.dns_faults + profile.breaks > 0 {
             return Ok(());
         }
         for instance in &self.instances {

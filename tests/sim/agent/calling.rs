@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use sipedge_proxy::engine::Transport;
 
 use super::{Action, Agent, Came, Client, Context, Dialog, DialogKey, Key, LIFETIME, PATIENCE, PROXY_PORT};
+use crate::plan::SECOND;
 use crate::profile::{edge, transport_suffix};
 use crate::wire::{Msg, hop, parameter, sent_by, uri_of};
 
@@ -72,7 +73,8 @@ impl Agent {
         cancel.headers.push(("CSeq".into(), "1 CANCEL".into()));
         cancel.headers.push(("Content-Length".into(), "0".into()));
         self.open(context, call, None, cancel);
-        self.plan_action(context.now + LIFETIME, Action::GiveUp(call));
+        // The edge takes as long after its own CANCEL, and its answer has a way to go.
+        self.plan_action(context.now + LIFETIME + 5 * SECOND, Action::GiveUp(call));
     }
 
     pub(super) fn give_up(&mut self, context: &mut Context<'_>, call: usize) {

@@ -197,7 +197,7 @@ impl Agent {
             dialog.is_reinviting &= key.1 != "INVITE";
             if key.1 == "BYE" {
                 dialog.is_over = false;
-                self.hang_up(context, &of);
+                self.plan_action(context.now + SECOND, Action::HangUp(of));
             }
         }
     }

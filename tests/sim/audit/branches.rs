@@ -49,14 +49,14 @@ pub struct Branch {
     /// When its final response came.
     ended: u64,
     cancelled: bool,
-    /// Its connection broke before anything had come back.
-    has_failed: bool,
+    /// Its connection broke before anything had come back, or nobody has heard its response.
+    is_gone: bool,
 }
 
 impl Branch {
     /// Whether its transaction is surely still there.
     fn is_alive(&self, now: u64) -> bool {
-        if self.has_failed {
+        if self.is_gone {
             return false;
         }
         match self.code {
@@ -123,7 +123,7 @@ impl Audit {
     /// A connection of an instance to this address is over.
     pub fn broken(&mut self, life: Life, transport: Transport, to: SocketAddr) {
         let of_it = self.branches.iter_mut().filter(|((of, _), it)| *of == life && it.to == to && it.code < 100);
-        of_it.filter(|(_, it)| it.transport == transport).for_each(|(_, it)| it.has_failed = true);
+        of_it.filter(|(_, it)| it.transport == transport).for_each(|(_, it)| it.is_gone = true);
     }
 
     fn note_response(
@@ -139,8 +139,9 @@ impl Audit {
         let Some(invite) = self.invites.get_mut(&(step.life, upstream)) else { return Ok(()) };
         let (was_alive, before) = (branch.is_alive(step.now), branch.code);
         let to = branch.to;
-        if branch.has_failed && out.is_empty() {
-            // RFC 3261 §17.1.1.2: its transaction ended with its connection, and nothing waits for this.
+        if !was_alive && out.is_empty() {
+            // Its transaction has ended, with its time or with its connection (RFC 3261 §17.1.1.2): nothing waits for this.
+            branch.is_gone = true;
             return Ok(());
         }
         if code < 200 {
@@ -266,7 +267,7 @@ impl Audit {
             code: 0,
             ended: 0,
             cancelled: false,
-            has_failed: false,
+            is_gone: false,
         };
         self.branches.insert(key, branch);
         Ok(())
