@@ -77,11 +77,6 @@ impl Engine {
         to: usize,
     ) -> Result<Option<u128>, ()> {
         let setup = self.setup.clone();
-        if let Some(answer) = self.refusals.find(now, request.branch) {
-            self.counters.retransmissions_absorbed += 1;
-            self.answer(request, answer);
-            return Err(());
-        }
         if matches!(self.gate, Gate::Draining { refuse_from } if refuse_from <= now) {
             self.counters.refused_draining += 1;
             self.refuse_for_now(now, request, self.unavailable());
@@ -223,6 +218,14 @@ impl Engine {
             Lookup::Name(query) => self.names.known(query).iter().any(|server| server.address.ip() == ip),
         };
         self.setup.trunks.iter().position(|trunk| trunk.targets.iter().any(|target| is_there(&target.lookup)))
+    }
+
+    /// Refuses a request as it was refused not long ago (RFC 3261 §8.2.7), whatever has changed meanwhile. Whether it was.
+    pub(super) fn refuse_again(&mut self, now: Time, request: &Incoming<'_>) -> bool {
+        let Some(answer) = self.refusals.find(now, request.branch) else { return false };
+        self.counters.retransmissions_absorbed += 1;
+        self.answer(request, answer);
+        true
     }
 
     /// Refuses a request that there is no room for now; its retransmissions are refused alike.

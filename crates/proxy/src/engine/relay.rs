@@ -51,9 +51,7 @@ impl Engine {
     /// Opens the server transaction of a request that is forwarded, and its first branch or branches.
     pub(super) fn relay(&mut self, now: Time, request: &Incoming<'_>, onward: &Onward<'_>) {
         let setup = self.setup.clone();
-        if let Some(answer) = self.refusals.find(now, request.branch) {
-            self.counters.retransmissions_absorbed += 1;
-            self.answer(request, answer);
+        if self.refuse_again(now, request) {
             return;
         }
         // What new calls leave is for requests within dialogs; past that there is no memory for them either.

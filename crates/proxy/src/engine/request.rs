@@ -229,6 +229,9 @@ impl Engine {
             // RFC 5630 §4: a SIPS request goes over TLS to its end, or nowhere.
             return self.reject(request, UNSUPPORTED_SCHEME);
         }
+        if method == Method::Invite && self.refuse_again(now, request) {
+            return;
+        }
         if !self.destinations.has_any(now, &setup, &self.names, to) {
             self.counters.unresolved_destination += 1;
             return self.refuse_for_now(now, request, self.unavailable());

@@ -177,3 +177,17 @@ fn a_trunk_over_its_calls_leaves_the_rate_of_the_destination_alone() {
     assert_eq!(bench.receive(Port::Ingress, CALLER, &invite(9)).len(), 2);
     assert_eq!(bench.engine.counters().refused_cps, 0);
 }
+
+#[test]
+fn a_refused_invite_is_refused_alike_when_the_reason_has_changed() {
+    let mut limited = config();
+    limited.trunks[0].limits = Limits { cps: Some(1), calls: None };
+    let mut bench = Bench::new(limited);
+    bench.invite("z9hG4bKone");
+    let second = request("INVITE", "sip:+1555@edge", "z9hG4bKtwo", "", "");
+    let first_time = Bench::one(bench.receive(Port::Ingress, CALLER, &second));
+    assert_eq!(first_time.line("retry-after"), "Retry-After: 1");
+    let (transport, address) = (Transport::Udp, CALLEE.parse().unwrap());
+    bench.engine.handle_control(bench.now, Control::Mark { transport, address, mark: Mark::Down });
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &second)), first_time);
+}
