@@ -21,7 +21,7 @@ const PATIENCE: u64 = 60 * SECOND;
 const MOVED_PORT: u16 = 5064;
 const PROXY_PORT: u16 = 5072;
 /// How often a BYE is sent anew when its connection breaks.
-const BYES: u32 = 4;
+const BYES: u32 = 30;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
