@@ -53,6 +53,8 @@ fn calls_on_a_bad_network() {
                     let world = match run(seed) {
                         Ok(world) => world,
                         Err(failure) => {
+                            // At once: a long run may be cut off.
+                            eprintln!("{}", failure.lines().next().unwrap_or_default());
                             failures.lock().map(|mut failures| failures.insert(seed, failure)).ok();
                             continue;
                         }
