@@ -4,6 +4,7 @@
 mod certificates;
 mod destroy;
 mod error;
+mod fleet;
 mod journal;
 mod lab_authority;
 mod progress;
@@ -20,6 +21,7 @@ use sipedge_proxy::config::SecretRef;
 pub use certificates::CertificateError;
 pub use destroy::{Destroyed, destroy};
 pub use error::{Cause, DeployError, StepFailure, lab_unavailable};
+pub use fleet::{Fleet, Group, Lifecycle, Member, Preferences, Refresh, RefreshStatus};
 pub use journal::{Command, Journal, Outcome, Run, Step, StepRecord, now_unix_ms, rfc3339};
 pub use progress::{Event, Progress, for_output};
 pub use secrets::{TokenKey, TokenKeys};
