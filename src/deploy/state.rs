@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::journal::Journal;
 use super::secrets::TokenKeys;
 use crate::files;
-use crate::plan::{Plan, Topology};
+use crate::plan::{Plan, TargetKind, Topology};
 
 /// Both topologies, in the order in which they are shown.
 pub const TOPOLOGIES: [Topology; 2] = [Topology::LoadBalanced, Topology::SingleEc2];
@@ -41,14 +41,24 @@ impl Project {
         &self.edge
     }
 
-    /// The state of one topology.
+    /// The state of one topology in the lab.
     pub fn state(&self, topology: Topology) -> State {
-        State { root: self.root.clone(), edge: self.edge.clone(), topology }
+        self.state_on(TargetKind::Lab, topology)
     }
 
-    /// The topologies of which there is something, whole or damaged.
+    /// The state of one topology on one target. Each has a folder of its own: an edge may be live on AWS and in the lab.
+    pub fn state_on(&self, target: TargetKind, topology: Topology) -> State {
+        State { root: self.root.clone(), edge: self.edge.clone(), target, topology }
+    }
+
+    /// The topologies of which there is something in the lab, whole or damaged.
     pub fn present(&self) -> Vec<Topology> {
-        TOPOLOGIES.into_iter().filter(|topology| self.state(*topology).exists()).collect()
+        self.present_on(TargetKind::Lab)
+    }
+
+    /// The topologies of which there is something on one target, whole or damaged.
+    pub fn present_on(&self, target: TargetKind) -> Vec<Topology> {
+        TOPOLOGIES.into_iter().filter(|topology| self.state_on(target, *topology).exists()).collect()
     }
 }
 
@@ -57,6 +67,7 @@ impl Project {
 pub struct State {
     root: PathBuf,
     edge: String,
+    target: TargetKind,
     topology: Topology,
 }
 
@@ -71,9 +82,15 @@ impl State {
         self.topology
     }
 
-    /// `.sipedge/<edge>/<topology>`.
+    /// Where it is deployed.
+    pub fn target(&self) -> TargetKind {
+        self.target
+    }
+
+    /// `.sipedge/<edge>/<topology>`; on AWS `.sipedge/<edge>/aws-<topology>`.
     pub fn folder(&self) -> PathBuf {
-        self.root.join(&self.edge).join(self.topology.as_str())
+        let prefix = if self.target == TargetKind::Aws { "aws-" } else { "" };
+        self.root.join(&self.edge).join(format!("{prefix}{}", self.topology))
     }
 
     /// The folder of the spec.
@@ -84,6 +101,16 @@ impl State {
     /// The lab's own folder.
     pub fn lab_folder(&self) -> PathBuf {
         self.folder().join("lab")
+    }
+
+    /// Where Terraform works.
+    pub fn terraform_folder(&self) -> PathBuf {
+        self.folder().join("terraform")
+    }
+
+    /// Terraform's state, unless it is in S3. It knows what stands in the account: nothing but a destroy that is complete removes it.
+    pub fn terraform_state_file(&self) -> PathBuf {
+        self.folder().join("terraform.tfstate")
     }
 
     /// The rendered files of the deployed plan.

@@ -33,6 +33,7 @@ pub use client::Lab;
 pub use error::LabError;
 pub use exec::exec;
 pub use supervisor::supervise;
+pub(super) use sys::end_with_parent;
 
 /// Namespace of the router: Internet gateway, NLB and NAT gateway, metadata and resolver.
 pub const VPC_NAMESPACE: &str = "vpc";

@@ -1,0 +1,3 @@
+//! The topologies in an AWS account. Terraform owns the resources; this is how sipedge runs it and reads what it says.
+
+pub mod terraform;
