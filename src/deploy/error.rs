@@ -1,9 +1,10 @@
 //! Why a deploy ended early, and what the user does about it.
 
 use super::certificates::CertificateError;
-use super::journal::Step;
+use super::journal::{Command, Step};
 use super::state::{State, StateError};
-use crate::plan::PlanError;
+use crate::target::aws::terraform::TerraformError;
+use crate::plan::{PlanError, TargetKind};
 use crate::target::lab::{Lab, LabError};
 use crate::verify::Report;
 
@@ -58,6 +59,22 @@ pub enum Cause {
     /// The lab did not do what was asked.
     #[error(transparent)]
     Lab(#[from] LabError),
+    /// Terraform did not do what was asked.
+    #[error(transparent)]
+    Terraform(#[from] TerraformError),
+    /// AWS did not do what was asked.
+    #[cfg(feature = "aws")]
+    #[error(transparent)]
+    Aws(#[from] Box<sipedge_aws::AwsError>),
+    /// There is no image to start instances from.
+    #[error("{0}")]
+    NoImage(String),
+    /// The person who was asked said no.
+    #[error("nothing was changed: the answer was not `yes`")]
+    Declined,
+    /// The target is not as it has to be for this step.
+    #[error("{0}")]
+    NotAsExpected(String),
     /// `--instances` is out of the group's bounds.
     #[error("--instances {wanted} is not within 1 and scaling.max, which is {max} for this topology")]
     Instances {
@@ -79,9 +96,19 @@ pub fn lab_unavailable(error: &LabError) -> bool {
     matches!(error, LabError::UserNamespaces { .. } | LabError::NoProxy { .. })
 }
 
+#[cfg(feature = "aws")]
+impl From<sipedge_aws::AwsError> for Cause {
+    fn from(error: sipedge_aws::AwsError) -> Self {
+        Self::Aws(Box::new(error))
+    }
+}
+
 impl StepFailure {
     /// Asks the target what stands, for the message.
     pub(super) fn new(step: Step, cause: Cause, state: &State) -> Self {
+        if state.target() == TargetKind::Aws {
+            return Self::on_aws(step, cause, state);
+        }
         let mut stands = Vec::new();
         let mut missing = Vec::new();
         if step > Step::Artefacts {
@@ -111,6 +138,42 @@ impl StepFailure {
             missing.push("the verified call".to_owned());
         }
         let next = next_commands(step, state);
+        Self { step, cause, stands, missing, next }
+    }
+
+    /// What stands on AWS is in Terraform's state.
+    fn on_aws(step: Step, cause: Cause, state: &State) -> Self {
+        let topology = state.topology();
+        let mut stands = Vec::new();
+        let mut missing = Vec::new();
+        if step > Step::Artefacts {
+            stands.push(format!("the plan's files in {}", state.artefacts_folder().display()));
+        }
+        match state.resources_in_terraform_state() {
+            Some(0) => missing.push("every resource: nothing of it is in the account".to_owned()),
+            Some(count) => {
+                let plural = if count == 1 { "" } else { "s" };
+                stands.push(format!("{count} resource{plural} in the account, which Terraform's state names"));
+            }
+            None if state.terraform_folder().exists() => stands.push("what Terraform's state in S3 names".to_owned()),
+            None => missing.push("every resource: nothing of it is in the account".to_owned()),
+        }
+        let removing = state.journal().ok().and_then(|journal| Some(journal.last()?.command)) == Some(Command::Destroy);
+        let mut next = match &cause {
+            Cause::Terraform(error) => error.next(),
+            _ => Vec::new(),
+        };
+        if removing {
+            let command = format!("sipedge destroy {topology} --target aws");
+            next.push((command, "goes on with the removal of what is left".to_owned()));
+            return Self { step, cause, stands, missing, next };
+        }
+        missing.push("the verified call".to_owned());
+        let command = format!("sipedge deploy {topology} --target aws");
+        next.push((command, "goes on from what stands, once the cause is gone".to_owned()));
+        if step > Step::TerraformPlan {
+            next.push((format!("sipedge destroy {topology} --target aws"), "removes what stands".to_owned()));
+        }
         Self { step, cause, stands, missing, next }
     }
 }

@@ -51,6 +51,16 @@ pub enum Command {
     Destroy,
 }
 
+impl Command {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Destroy => "destroy",
+        }
+    }
+}
+
 /// The steps, in their order. Each may be run again at any time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -59,16 +69,28 @@ pub enum Step {
     Plan,
     /// The plan's files are written.
     Artefacts,
+    /// AWS: the image that instances start from is found.
+    Image,
+    /// AWS: Terraform has its providers and its state.
+    Init,
+    /// AWS: Terraform has worked out what changes.
+    TerraformPlan,
     /// Token keys are made, unless they are there.
     Secrets,
     /// The network stands as planned.
     Infrastructure,
+    /// AWS: what Terraform has worked out is done.
+    Apply,
     /// Enough instances have been started.
     Instances,
+    /// AWS: every instance is of the newest version.
+    Refresh,
     /// Each of them passes the load balancer's health check.
     Ready,
     /// The smoke call.
     VerifiedCall,
+    /// AWS: the sheet for the carriers is written, with the addresses.
+    HandOff,
     /// Everything is removed.
     Remove,
 }
@@ -85,16 +107,40 @@ impl Step {
         Self::VerifiedCall,
     ];
 
+    /// The steps of a deploy to AWS. Nothing in the account changes before the plan was shown, and agreed to.
+    pub const DEPLOY_AWS: [Self; 11] = [
+        Self::Plan,
+        Self::Artefacts,
+        Self::Image,
+        Self::Init,
+        Self::TerraformPlan,
+        Self::Secrets,
+        Self::Apply,
+        Self::Refresh,
+        Self::Ready,
+        Self::VerifiedCall,
+        Self::HandOff,
+    ];
+
+    /// The steps of a destroy on AWS.
+    pub const DESTROY_AWS: [Self; 4] = [Self::Init, Self::TerraformPlan, Self::Apply, Self::Remove];
+
     /// Its name in journals, JSON and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plan => "plan",
             Self::Artefacts => "artefacts",
+            Self::Image => "image",
+            Self::Init => "init",
+            Self::TerraformPlan => "terraform-plan",
             Self::Secrets => "secrets",
             Self::Infrastructure => "infrastructure",
+            Self::Apply => "apply",
             Self::Instances => "instances",
+            Self::Refresh => "refresh",
             Self::Ready => "ready",
             Self::VerifiedCall => "verified-call",
+            Self::HandOff => "hand-off",
             Self::Remove => "remove",
         }
     }
@@ -268,7 +314,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_json() {
-        for step in Step::DEPLOY {
+        for step in Step::DEPLOY.into_iter().chain(Step::DEPLOY_AWS).chain(Step::DESTROY_AWS) {
             assert_eq!(serde_json::to_value(step).expect("JSON"), step.name());
         }
     }

@@ -1,6 +1,8 @@
 //! The steps of deploy and destroy. Each step may be run again at any time, and is journaled: a run that was cut off is continued by
 //! the next one, and a step that fails says what stands, what does not, and what to type.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 mod certificates;
 mod destroy;
 mod error;
@@ -61,7 +63,7 @@ pub fn deploy(
     progress: &mut dyn Progress,
 ) -> Result<Deployed, DeployError> {
     let lock = take_over(state, progress)?;
-    let mut runner = Runner::begin(state, progress)?;
+    let mut runner = Runner::begin(state, Command::Deploy, &Step::DEPLOY, progress)?;
 
     let plan = runner.step(Step::Plan, |progress| {
         let plan = plan::plan(loaded, state.topology(), TargetKind::Lab)?;
@@ -349,24 +351,28 @@ struct Runner<'a> {
     state: &'a State,
     progress: &'a mut dyn Progress,
     journal: Journal,
+    /// What is done, in this order.
+    steps: &'static [Step],
     /// The step at which the last run ended, unless it ended well.
     last_unfinished: Option<Step>,
 }
 
 impl<'a> Runner<'a> {
-    fn begin(state: &'a State, progress: &'a mut dyn Progress) -> Result<Self, StateError> {
+    fn begin(
+        state: &'a State,
+        command: Command,
+        steps: &'static [Step],
+        progress: &'a mut dyn Progress,
+    ) -> Result<Self, StateError> {
         let mut journal = state.journal()?;
         let last_unfinished = journal.last().and_then(Run::unfinished_step);
         if let (Some(step), Some(Run { outcome: None, command, .. })) = (last_unfinished, journal.last()) {
-            let command = match command {
-                Command::Deploy => "deploy",
-                Command::Destroy => "destroy",
-            };
+            let command = command.name();
             let text = format!("the last {command} was cut off in step {}: going on from what stands", step.name());
             progress.event(&Event::Note { text: &text });
         }
-        journal.begin(Command::Deploy);
-        Ok(Self { state, progress, journal, last_unfinished })
+        journal.begin(command);
+        Ok(Self { state, progress, journal, steps, last_unfinished })
     }
 
     fn step<T>(
@@ -374,10 +380,10 @@ impl<'a> Runner<'a> {
         step: Step,
         work: impl FnOnce(&mut dyn Progress) -> Result<(T, String), Cause>,
     ) -> Result<T, DeployError> {
-        let number = Step::DEPLOY.iter().position(|other| *other == step).map_or(0, |index| index + 1);
+        let number = self.steps.iter().position(|other| *other == step).map_or(0, |index| index + 1);
         self.journal.begin_step(step);
         self.save()?;
-        self.progress.event(&Event::StepStarted { step, number, of: Step::DEPLOY.len() });
+        self.progress.event(&Event::StepStarted { step, number, of: self.steps.len() });
         let begun = Instant::now();
         let result = work(&mut *self.progress);
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

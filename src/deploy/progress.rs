@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::journal::Step;
+use crate::target::aws::terraform::{Phase, ResourceEvent};
 
 /// Something that happened in a run.
 #[derive(Debug, Clone, Serialize)]
@@ -34,6 +35,14 @@ pub enum Event<'a> {
         done: usize,
         /// Of how many.
         of: usize,
+    },
+    /// Something happened to a resource on AWS.
+    Resource {
+        /// The step.
+        step: Step,
+        /// What, to which.
+        #[serde(flatten)]
+        resource: &'a ResourceEvent,
     },
     /// The step is done.
     StepDone {
@@ -116,6 +125,13 @@ impl Progress for Bars {
                 bar.set_length(u64::try_from(*of).unwrap_or(u64::MAX));
                 bar.set_position(u64::try_from(*done).unwrap_or(u64::MAX));
             }
+            Event::Resource { resource, .. } => {
+                let Some(bar) = &self.bar else { return };
+                match resource.phase {
+                    Phase::Started | Phase::Going => bar.set_message(resource_line(resource)),
+                    Phase::Done | Phase::Failed => bar.suspend(|| tell(&format!("  {}", resource_line(resource)))),
+                }
+            }
             Event::StepDone { step, ms, detail } => self.finish("✔", *step, *ms, detail),
             Event::StepFailed { step, ms, detail } => self.finish("✘", *step, *ms, first_line(detail)),
         }
@@ -128,6 +144,10 @@ impl Progress for Lines {
     fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::StepStarted { .. } | Event::Counted { .. } => {}
+            Event::Resource { resource, .. } => match resource.phase {
+                Phase::Started | Phase::Going => {}
+                Phase::Done | Phase::Failed => tell(&format!("       {}", resource_line(resource))),
+            },
             Event::Note { text } => tell(&format!("note: {text}")),
             Event::StepDone { step, ms, detail } => {
                 tell(&format!("done   {:<15} {:>7}  {detail}", step.name(), seconds(*ms)));
@@ -154,6 +174,23 @@ impl Progress for JsonLines {
 fn tell(line: &str) {
     // As above: progress is for whoever listens.
     let _ = writeln!(std::io::stderr().lock(), "{}", line.trim_end());
+}
+
+/// `module.network.aws_vpc.this: created in 3 s`.
+fn resource_line(resource: &ResourceEvent) -> String {
+    let (doing, done) = match resource.action.as_str() {
+        "create" => ("creating", "created"),
+        "delete" => ("destroying", "destroyed"),
+        "read" => ("reading", "read"),
+        _ => ("changing", "changed"),
+    };
+    let ResourceEvent { address, elapsed_s, .. } = resource;
+    match resource.phase {
+        Phase::Started => format!("{address}: {doing}"),
+        Phase::Going => format!("{address}: {doing} for {elapsed_s} s"),
+        Phase::Done => format!("{address}: {done} in {elapsed_s} s"),
+        Phase::Failed => format!("{address}: {doing} it failed after {elapsed_s} s"),
+    }
 }
 
 fn first_line(text: &str) -> &str {

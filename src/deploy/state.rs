@@ -17,6 +17,7 @@ use super::journal::Journal;
 use super::secrets::TokenKeys;
 use crate::files;
 use crate::plan::{Plan, TargetKind, Topology};
+use crate::target::aws::Outputs;
 
 /// Both topologies, in the order in which they are shown.
 pub const TOPOLOGIES: [Topology; 2] = [Topology::LoadBalanced, Topology::SingleEc2];
@@ -111,6 +112,25 @@ impl State {
     /// Terraform's state, unless it is in S3. It knows what stands in the account: nothing but a destroy that is complete removes it.
     pub fn terraform_state_file(&self) -> PathBuf {
         self.folder().join("terraform.tfstate")
+    }
+
+    /// How many resources Terraform's state file has. None when there is no such file, or none that can be read.
+    pub fn resources_in_terraform_state(&self) -> Option<usize> {
+        let bytes = fs::read(self.terraform_state_file()).ok()?;
+        let state: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        let resources = state["resources"].as_array()?;
+        let managed = resources.iter().filter(|resource| resource["mode"] == "managed");
+        Some(managed.map(|resource| resource["instances"].as_array().map_or(0, Vec::len)).sum())
+    }
+
+    /// What Terraform said of what it made: addresses, names and ids. No secrets.
+    pub fn outputs_file(&self) -> PathBuf {
+        self.folder().join("outputs.json")
+    }
+
+    /// The outputs of the last apply, if there was one.
+    pub fn outputs(&self) -> Result<Option<Outputs>, StateError> {
+        read_json(&self.outputs_file())
     }
 
     /// The rendered files of the deployed plan.
@@ -209,6 +229,7 @@ impl State {
         }
         damages.extend(self.plan().err().and_then(StateError::damage));
         damages.extend(self.journal().err().and_then(StateError::damage));
+        damages.extend(self.outputs().err().and_then(StateError::damage));
         damages.extend(self.token_keys().err().and_then(StateError::damage));
         damages
     }

@@ -74,7 +74,7 @@ pub enum TerraformError {
 }
 
 impl TerraformError {
-    pub(super) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(in crate::target::aws) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { doing, path: path.to_owned(), source }
     }
 

@@ -107,6 +107,22 @@ impl Terraform {
             arguments.push("-destroy".into());
         }
         self.stream(Verb::Plan, arguments, on_event)?;
+        self.saved_plan()
+    }
+
+    /// [`Terraform::plan`] without the state's lock: what is seen may be what another run is changing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn look(&self) -> Result<Changes, TerraformError> {
+        let arguments = words(&["plan", "-input=false", "-no-color", "-json", "-lock=false", PLAN_ARGUMENT]);
+        self.stream(Verb::Plan, arguments, &mut |_| {})?;
+        let changes = self.saved_plan();
+        self.folder.remove_plan(PLAN_FILE)?;
+        changes
+    }
+
+    fn saved_plan(&self) -> Result<Changes, TerraformError> {
         let (ended, text) = self.child(words(&["show", "-no-color", "-json", PLAN_FILE]))?.read_all()?;
         self.must(Verb::Show, ended, Vec::new())?;
         Changes::read(&text).map_err(|reason| TerraformError::Strange { verb: Verb::Show, reason })

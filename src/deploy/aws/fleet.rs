@@ -1,0 +1,197 @@
+//! The autoscaling group of an account as [`Fleet`].
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use sipedge_aws::{Aws, Group as AwsGroup, GroupInstance, Refresh as AwsRefresh, RefreshPreferences};
+
+use super::super::error::Cause;
+use super::super::fleet::{Fleet, Group, Lifecycle, Member, Preferences, Refresh, RefreshStatus};
+use crate::plan::{Plan, Topology};
+use crate::target::aws::Outputs;
+use crate::verify::Report;
+
+/// The group of one topology.
+pub struct AwsFleet<'a> {
+    aws: &'a Aws,
+    plan: &'a Plan,
+    group: String,
+    template: String,
+    alarms: Vec<String>,
+    target_groups: Vec<String>,
+}
+
+impl fmt::Debug for AwsFleet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsFleet").field("group", &self.group).field("template", &self.template).finish_non_exhaustive()
+    }
+}
+
+impl<'a> AwsFleet<'a> {
+    /// The group that `outputs` name.
+    pub fn new(aws: &'a Aws, plan: &'a Plan, outputs: &Outputs) -> Self {
+        Self {
+            aws,
+            plan,
+            group: outputs.group_name.clone(),
+            template: outputs.launch_template_id.clone(),
+            alarms: outputs.alarm_names.clone(),
+            target_groups: outputs.target_group_arns.values().cloned().collect(),
+        }
+    }
+
+    /// The newest version of the launch template, and those before it, oldest first.
+    pub fn versions(&self) -> Result<Vec<u64>, Cause> {
+        Ok(self.aws.template_versions(&self.template)?.into_iter().map(|version| version.number).collect())
+    }
+
+    /// Instances that every target group calls healthy; none when there is no load balancer.
+    fn healthy_targets(&self) -> Result<Option<BTreeSet<String>>, Cause> {
+        if self.plan.topology == Topology::SingleEc2 || self.target_groups.is_empty() {
+            return Ok(None);
+        }
+        let mut everywhere: Option<BTreeSet<String>> = None;
+        for target_group in &self.target_groups {
+            let targets = self.aws.target_health(target_group)?;
+            let healthy: BTreeSet<String> =
+                targets.into_iter().filter(|target| target.state == "healthy").map(|target| target.instance).collect();
+            everywhere = Some(match everywhere {
+                None => healthy,
+                Some(before) => before.intersection(&healthy).cloned().collect(),
+            });
+        }
+        Ok(everywhere)
+    }
+
+    fn there(&self) -> Result<AwsGroup, Cause> {
+        self.aws.group(&self.group)?.ok_or_else(|| {
+            Cause::NotAsExpected(format!(
+                "the autoscaling group {} is not in the account: it was removed by hand. Deploy again, which makes it anew",
+                self.group
+            ))
+        })
+    }
+
+    /// Alarms that may end a refresh: those that are quiet now. One that is in alarm already may be what the new version is to cure.
+    fn quiet_alarms(&self) -> Result<Vec<String>, Cause> {
+        let loud = self.alarms()?;
+        Ok(self.alarms.iter().filter(|name| !loud.contains(name)).cloned().collect())
+    }
+}
+
+impl Fleet for AwsFleet<'_> {
+    fn group(&self) -> Result<Group, Cause> {
+        let group = self.there()?;
+        let ids: Vec<String> = group.instances.iter().map(|instance| instance.id.clone()).collect();
+        let addresses = if ids.is_empty() { Default::default() } else { self.aws.addresses_of(&ids)? };
+        let healthy = self.healthy_targets()?;
+        let member = |instance: GroupInstance| {
+            let lifecycle = lifecycle(&instance.lifecycle);
+            let in_service = lifecycle == Lifecycle::InService && instance.health == "Healthy";
+            Member {
+                address: addresses.get(&instance.id).copied().flatten(),
+                zone: instance.zone,
+                version: instance.version.unwrap_or_default(),
+                lifecycle,
+                healthy: match &healthy {
+                    Some(targets) => in_service && targets.contains(&instance.id),
+                    None => in_service,
+                },
+                in_progress: None,
+                id: instance.id,
+            }
+        };
+        Ok(Group {
+            name: group.name,
+            min: group.min,
+            max: group.max,
+            desired: group.desired,
+            version: group.template_version,
+            instances: group.instances.into_iter().map(member).collect(),
+        })
+    }
+
+    fn start_refresh(&self, version: u64, preferences: &Preferences) -> Result<String, Cause> {
+        let asked = RefreshPreferences {
+            min_healthy_percent: preferences.min_healthy_percent,
+            max_healthy_percent: preferences.max_healthy_percent,
+            checkpoints: preferences.checkpoints.clone(),
+            checkpoint_delay_s: preferences.checkpoint_delay_s,
+            bake_s: preferences.bake_s,
+            warmup_s: Some(preferences.warmup_s),
+            skip_matching: preferences.skip_matching,
+            // sipedge leads the rollback; when it is cut off, AWS does it.
+            auto_rollback: true,
+            alarms: self.quiet_alarms()?,
+        };
+        Ok(self.aws.start_refresh(&self.group, &self.template, version, &asked)?)
+    }
+
+    fn refresh(&self, id: &str) -> Result<Refresh, Cause> {
+        let found = self.aws.refresh(&self.group, Some(id))?;
+        let found = found.ok_or_else(|| {
+            Cause::NotAsExpected(format!("the instance refresh {id} of {} is not known to AWS any more", self.group))
+        })?;
+        self.read(found)
+    }
+
+    fn refresh_in_progress(&self) -> Result<Option<Refresh>, Cause> {
+        let newest = self.aws.refresh(&self.group, None)?;
+        newest.filter(|refresh| !refresh.is_final()).map(|refresh| self.read(refresh)).transpose()
+    }
+
+    fn roll_back(&self, _id: &str) -> Result<(), Cause> {
+        // There is one refresh at a time; AWS rolls that one back.
+        Ok(self.aws.roll_back_refresh(&self.group)?)
+    }
+
+    fn smoke_call(&self, _instances: &[String]) -> Result<Report, Cause> {
+        Err(Cause::NotAsExpected("no call can be placed to AWS from here yet; deploy with --no-verify".to_owned()))
+    }
+
+    fn alarms(&self) -> Result<Vec<String>, Cause> {
+        let Some(account) = &self.plan.aws else { return Ok(Vec::new()) };
+        Ok(self.aws.alarms_in_alarm(&account.resource_name)?)
+    }
+}
+
+impl AwsFleet<'_> {
+    fn read(&self, refresh: AwsRefresh) -> Result<Refresh, Cause> {
+        let status = match refresh.status.as_str() {
+            "Pending" => RefreshStatus::Pending,
+            "InProgress" => RefreshStatus::InProgress,
+            "Baking" => RefreshStatus::Baking,
+            "Successful" => RefreshStatus::Successful,
+            "Failed" => RefreshStatus::Failed,
+            "Cancelling" => RefreshStatus::Cancelling,
+            "Cancelled" => RefreshStatus::Cancelled,
+            "RollbackInProgress" => RefreshStatus::RollbackInProgress,
+            "RollbackSuccessful" => RefreshStatus::RollbackSuccessful,
+            "RollbackFailed" => RefreshStatus::RollbackFailed,
+            other => return Err(Cause::NotAsExpected(format!("the instance refresh {} is {other}", refresh.id))),
+        };
+        let at_checkpoint = refresh.checkpoint().is_some();
+        Ok(Refresh {
+            status,
+            reason: refresh.reason,
+            percent: refresh.percent,
+            instances_to_update: refresh.instances_to_update,
+            version: match refresh.version {
+                Some(version) => version,
+                None => self.there()?.template_version,
+            },
+            at_checkpoint,
+            id: refresh.id,
+        })
+    }
+}
+
+fn lifecycle(state: &str) -> Lifecycle {
+    match state.split(':').next().unwrap_or_default() {
+        "Pending" => Lifecycle::Pending,
+        "InService" => Lifecycle::InService,
+        "Terminating" => Lifecycle::Terminating,
+        "Terminated" => Lifecycle::Terminated,
+        _ => Lifecycle::Other,
+    }
+}
