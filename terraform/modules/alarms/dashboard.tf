@@ -1,57 +1,57 @@
 # Four widgets: are there instances, what passes, how busy are they, how many does the group want.
 
 locals {
-  region = data.aws_region.this.name
+  of_group     = { AutoScalingGroupName = var.group_name }
+  of_balancer  = { LoadBalancer = try(var.load_balancer.arn_suffix, "") }
+  with_balance = var.load_balancer != null
 
-  groups = ["AutoScalingGroupName", var.group_name]
-
-  # CloudWatch, "Dashboard body structure": a metric is namespace, name, dimensions, and how it is drawn.
-  health_metrics = var.load_balancer == null ? [
-    concat(["AWS/AutoScaling", "GroupInServiceInstances"], local.groups, [{ label = "in service", stat = "Minimum" }]),
-    concat(["AWS/EC2", "StatusCheckFailed"], local.groups, [{ label = "status check failed", stat = "Maximum" }]),
-    ] : flatten([for dimensions in local.balancers : [
-      { name = "HealthyHostCount", label = "healthy", stat = "Minimum", dimensions = dimensions },
-      { name = "UnHealthyHostCount", label = "unhealthy", stat = "Maximum", dimensions = dimensions },
-  ]])
-  health_widget = var.load_balancer == null ? local.health_metrics : [
-    for metric in local.health_metrics : ["AWS/NetworkELB", metric.name, "LoadBalancer", metric.dimensions.LoadBalancer, "TargetGroup", metric.dimensions.TargetGroup, { label = metric.label, stat = metric.stat }]
-  ]
-
-  traffic_widget = var.load_balancer == null ? [
-    concat(["AWS/EC2", "NetworkPacketsIn"], local.groups, [{ label = "packets in", stat = "Sum" }]),
-    concat(["AWS/EC2", "NetworkPacketsOut"], local.groups, [{ label = "packets out", stat = "Sum" }]),
-    ] : [
-    ["AWS/NetworkELB", "ProcessedPackets", "LoadBalancer", var.load_balancer.arn_suffix, { label = "packets", stat = "Sum" }],
-    ["AWS/NetworkELB", "NewFlowCount", "LoadBalancer", var.load_balancer.arn_suffix, { label = "new flows", stat = "Sum" }],
-    ["AWS/NetworkELB", "ActiveFlowCount", "LoadBalancer", var.load_balancer.arn_suffix, { label = "active flows", stat = "Average" }],
-  ]
-
-  load_widget = concat(
-    [
-      concat(["AWS/EC2", "CPUUtilization"], local.groups, [{ label = "CPU %", stat = "Average" }]),
-      concat(["AWS/EC2", "NetworkIn"], local.groups, [{ label = "bytes in", stat = "Average", yAxis = "right" }]),
-    ],
-    var.load_balancer == null ? [concat(["AWS/EC2", "CPUCreditBalance"], local.groups, [{ label = "CPU credits", stat = "Minimum" }])] : [],
-  )
-
-  group_widget = [for metric, label in {
-    GroupDesiredCapacity      = "desired"
-    GroupInServiceInstances   = "in service"
-    GroupPendingInstances     = "booting"
-    GroupTerminatingInstances = "draining"
-  } : concat(["AWS/AutoScaling", metric], local.groups, [{ label = label, stat = "Maximum" }])]
-
+  # What each widget draws, and whether it belongs to the topology.
   widgets = [
-    { title = "Instances", metrics = local.health_widget },
-    { title = "Traffic", metrics = local.traffic_widget },
-    { title = "Load", metrics = local.load_widget },
-    { title = "Group", metrics = local.group_widget },
+    {
+      title = "Instances"
+      metrics = concat(
+        [for dimensions in local.balancers : { show = true, namespace = "AWS/NetworkELB", name = "HealthyHostCount", dimensions = dimensions, label = "healthy", stat = "Minimum", axis = "left" }],
+        [for dimensions in local.balancers : { show = true, namespace = "AWS/NetworkELB", name = "UnHealthyHostCount", dimensions = dimensions, label = "unhealthy", stat = "Maximum", axis = "left" }],
+        [
+          { show = !local.with_balance, namespace = "AWS/AutoScaling", name = "GroupInServiceInstances", dimensions = local.of_group, label = "in service", stat = "Minimum", axis = "left" },
+          { show = !local.with_balance, namespace = "AWS/EC2", name = "StatusCheckFailed", dimensions = local.of_group, label = "status check failed", stat = "Maximum", axis = "left" },
+        ],
+      )
+    },
+    {
+      title = "Traffic"
+      metrics = [
+        { show = local.with_balance, namespace = "AWS/NetworkELB", name = "ProcessedPackets", dimensions = local.of_balancer, label = "packets", stat = "Sum", axis = "left" },
+        { show = local.with_balance, namespace = "AWS/NetworkELB", name = "NewFlowCount", dimensions = local.of_balancer, label = "new flows", stat = "Sum", axis = "right" },
+        { show = local.with_balance, namespace = "AWS/NetworkELB", name = "ActiveFlowCount", dimensions = local.of_balancer, label = "active flows", stat = "Average", axis = "right" },
+        { show = !local.with_balance, namespace = "AWS/EC2", name = "NetworkPacketsIn", dimensions = local.of_group, label = "packets in", stat = "Sum", axis = "left" },
+        { show = !local.with_balance, namespace = "AWS/EC2", name = "NetworkPacketsOut", dimensions = local.of_group, label = "packets out", stat = "Sum", axis = "left" },
+      ]
+    },
+    {
+      title = "Load"
+      metrics = [
+        { show = true, namespace = "AWS/EC2", name = "CPUUtilization", dimensions = local.of_group, label = "CPU %", stat = "Average", axis = "left" },
+        { show = true, namespace = "AWS/EC2", name = "NetworkIn", dimensions = local.of_group, label = "bytes in", stat = "Average", axis = "right" },
+        { show = !local.with_balance, namespace = "AWS/EC2", name = "CPUCreditBalance", dimensions = local.of_group, label = "CPU credits", stat = "Minimum", axis = "left" },
+      ]
+    },
+    {
+      title = "Group"
+      metrics = [
+        { show = true, namespace = "AWS/AutoScaling", name = "GroupDesiredCapacity", dimensions = local.of_group, label = "desired", stat = "Maximum", axis = "left" },
+        { show = true, namespace = "AWS/AutoScaling", name = "GroupInServiceInstances", dimensions = local.of_group, label = "in service", stat = "Maximum", axis = "left" },
+        { show = true, namespace = "AWS/AutoScaling", name = "GroupPendingInstances", dimensions = local.of_group, label = "booting", stat = "Maximum", axis = "left" },
+        { show = true, namespace = "AWS/AutoScaling", name = "GroupTerminatingInstances", dimensions = local.of_group, label = "draining", stat = "Maximum", axis = "left" },
+      ]
+    },
   ]
 }
 
 resource "aws_cloudwatch_dashboard" "this" {
   dashboard_name = var.name
 
+  # CloudWatch API reference, "Dashboard body structure": a metric is namespace, name, pairs of dimensions, and how it is drawn.
   dashboard_body = jsonencode({
     widgets = [for index, widget in local.widgets : {
       type   = "metric"
@@ -60,11 +60,15 @@ resource "aws_cloudwatch_dashboard" "this" {
       width  = 12
       height = 6
       properties = {
-        title   = widget.title
-        region  = local.region
-        view    = "timeSeries"
-        period  = 60
-        metrics = widget.metrics
+        title  = widget.title
+        region = data.aws_region.this.name
+        view   = "timeSeries"
+        period = 60
+        metrics = [for metric in widget.metrics : concat(
+          [metric.namespace, metric.name],
+          flatten([for name, value in metric.dimensions : [name, value]]),
+          [{ label = metric.label, stat = metric.stat, yAxis = metric.axis }],
+        ) if metric.show]
       }
     }]
   })

@@ -8,9 +8,8 @@ locals {
     UDP     = ["_sip._udp"]
     TCP     = ["_sips._tcp"]
   }
-  srv = var.srv ? merge([for listener in var.listeners : {
-    for service in local.services[listener.protocol] : service => listener.port...
-  }]...) : {}
+  pairs = flatten([for listener in var.listeners : [for service in local.services[listener.protocol] : { service = service, port = listener.port }]])
+  srv   = { for pair in local.pairs : pair.service => pair.port... if var.srv }
 }
 
 data "aws_route53_zone" "this" {

@@ -57,29 +57,27 @@ locals {
         Resource = "${local.arn}:autoscaling:${local.region}:${local.account}:autoScalingGroup:*:autoScalingGroupName/${var.name}"
       },
     ],
-    var.elastic_ip == null ? [] : [
-      {
-        Sid      = "ElasticIp"
-        Effect   = "Allow"
-        Action   = "ec2:AssociateAddress"
-        Resource = "${local.arn}:ec2:${local.region}:${local.account}:elastic-ip/${var.elastic_ip.allocation_id}"
-      },
-      {
-        Sid    = "ElasticIpToThisEdge"
-        Effect = "Allow"
-        Action = "ec2:AssociateAddress"
-        Resource = [
-          "${local.arn}:ec2:${local.region}:${local.account}:instance/*",
-          "${local.arn}:ec2:${local.region}:${local.account}:network-interface/*",
-        ]
-        Condition = {
-          StringEquals = {
-            "aws:ResourceTag/sipedge:edge"     = var.tags["sipedge:edge"]
-            "aws:ResourceTag/sipedge:topology" = var.tags["sipedge:topology"]
-          }
+    [for address in var.elastic_ip[*] : {
+      Sid      = "ElasticIp"
+      Effect   = "Allow"
+      Action   = "ec2:AssociateAddress"
+      Resource = "${local.arn}:ec2:${local.region}:${local.account}:elastic-ip/${address.allocation_id}"
+    }],
+    [for address in var.elastic_ip[*] : {
+      Sid    = "ElasticIpToThisEdge"
+      Effect = "Allow"
+      Action = "ec2:AssociateAddress"
+      Resource = [
+        "${local.arn}:ec2:${local.region}:${local.account}:instance/*",
+        "${local.arn}:ec2:${local.region}:${local.account}:network-interface/*",
+      ]
+      Condition = {
+        StringEquals = {
+          "aws:ResourceTag/sipedge:edge"     = var.tags["sipedge:edge"]
+          "aws:ResourceTag/sipedge:topology" = var.tags["sipedge:topology"]
         }
-      },
-    ],
+      }
+    }],
   )
 }
 
