@@ -21,6 +21,7 @@ const TARGETS: [TargetKind; 2] = [TargetKind::Aws, TargetKind::Lab];
 const BRIDGE: &str = include_str!("../examples/carrier-bridge.yaml");
 const BY_HAND: &str = include_str!("../examples/by-hand.yaml");
 const FAILOVER: &str = include_str!("../examples/failover.yaml");
+const PRODUCTION: &str = include_str!("../examples/production.yaml");
 const TLS: &str = include_str!("../examples/tls.yaml");
 
 fn load(text: &str) -> Loaded {
@@ -28,7 +29,13 @@ fn load(text: &str) -> Loaded {
 }
 
 fn plans() -> impl Iterator<Item = (&'static str, Plan)> {
-    let examples = [("carrier-bridge", BRIDGE), ("by-hand", BY_HAND), ("failover", FAILOVER), ("tls", TLS)];
+    let examples = [
+        ("carrier-bridge", BRIDGE),
+        ("by-hand", BY_HAND),
+        ("failover", FAILOVER),
+        ("production", PRODUCTION),
+        ("tls", TLS),
+    ];
     examples.into_iter().flat_map(|(name, text)| {
         let loaded = load(text);
         TOPOLOGIES
@@ -185,7 +192,7 @@ fn on_aws_ranges_are_the_carriers_own_and_addresses_are_not_known() {
     let plan = plan(&load(BRIDGE), Topology::LoadBalanced, TargetKind::Aws).unwrap();
     assert!(plan.carriers.iter().flat_map(|carrier| &carrier.ranges).all(|range| range.real == range.used));
     assert!(plan.network.ingress_addresses.is_empty() && plan.network.egress_addresses.is_empty());
-    assert_eq!(plan.proxy.secrets.token_keys, SecretRef::Ssm("/sipedge/twilio-bridge/token-keys".into()));
+    assert_eq!(plan.proxy.secrets.token_keys, SecretRef::Ssm("/sipedge/twilio-bridge/load-balanced/token-keys".into()));
     assert!(plan.warnings.iter().any(|warning| warning.contains("examples")), "{:?}", plan.warnings);
 }
 
@@ -353,7 +360,7 @@ fn certificates_are_named_and_not_contained() {
             SecretRef::File("certificate-edge.pem".into()),
             Some(SecretRef::File("lab-roots.pem".into())),
         ),
-        (TargetKind::Aws, SecretRef::Ssm("/sipedge/tls-edge/certificates/edge".into()), None),
+        (TargetKind::Aws, SecretRef::Ssm("/sipedge/tls-edge/load-balanced/certificates/edge".into()), None),
     ] {
         let plan = plan(&load(TLS), Topology::LoadBalanced, target).unwrap();
         let tls = plan.proxy.listen.tls.as_ref().unwrap();

@@ -3,7 +3,11 @@
 
 mod artefacts;
 mod carriers;
+mod cloud;
+mod cost;
+mod defaults;
 mod difference;
+mod hand_off;
 mod network;
 mod proxy;
 mod show;
@@ -15,7 +19,10 @@ use ipnet::IpNet;
 use crate::spec::{Loaded, PLACEHOLDER, Spec};
 
 pub use crate::spec::Defaulted;
+pub use cloud::{AlarmsPlan, AwsPlan, DnsPlan, EgressPlan, RefreshPlan, SlackPlan, StatePlan, TrackingPlan, VpcPlan};
+pub use cost::{Cost, CostItem};
 pub use difference::{ArtefactChange, Difference, SettingChange, State, difference};
+pub use hand_off::{Addresses, Side, Whitelist, hand_off};
 pub use network::lab_differences;
 pub use show::{defaults_table, picture, render};
 pub use types::{
@@ -102,8 +109,11 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
         Topology::SingleEc2 => Scaling { min: 1, max: 1 },
         Topology::LoadBalanced => Scaling { min: spec.scaling.min, max: spec.scaling.max },
     };
+    let refresh = cloud::refresh(spec, topology, target);
+    let zones: Vec<String> = network.zones.iter().map(|zone| zone.name.clone()).collect();
+    let aws = cloud::aws(spec, topology, &zones, scaling, proxy.drain.grace_ms.div_ceil(1_000));
     let verify = verify::verify(spec, target, &carriers, &proxy);
-    let defaults = network::defaults(loaded, topology, target, &network, &proxy, &carriers);
+    let defaults = defaults::defaults(loaded, topology, target, &network, &proxy, &carriers, &refresh);
     let mut plan = Plan {
         name: spec.name.clone(),
         topology,
@@ -112,15 +122,23 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
         user_data: String::new(),
         network,
         scaling,
+        refresh,
+        cost: None,
+        aws: None,
+        whitelist: Vec::new(),
         carriers,
         verify,
-        certificates: proxy::certificates(spec, target),
+        certificates: proxy::certificates(spec, topology, target),
         artefacts: std::collections::BTreeMap::new(),
         defaults,
         warnings,
     };
+    plan.whitelist = hand_off::whitelist(&plan);
     plan.user_data = artefacts::user_data(&plan)?;
-    plan.artefacts = artefacts::all(spec, &plan)?;
+    plan.artefacts = artefacts::all(&plan, &aws)?;
+    if target == TargetKind::Aws {
+        plan.aws = Some(aws);
+    }
     Ok(plan)
 }
 
