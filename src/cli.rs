@@ -1,8 +1,13 @@
 //! Arguments, dispatch, exit codes; nothing else. What the commands do is in the library.
 
+#[cfg(feature = "aws")]
+mod aws;
+mod doctor;
 mod edge;
 mod exit;
 mod lab;
+#[cfg(not(feature = "aws"))]
+mod no_aws;
 mod spec;
 
 use std::path::PathBuf;
@@ -42,6 +47,7 @@ fn dispatch(command_line: CommandLine) -> Result<Exit, Failure> {
         Command::Plan(args) => spec::plan(&global, &args),
         Command::Deploy(args) => edge::deploy(&global, &args),
         Command::Status => edge::status(&global),
+        Command::Doctor => doctor::run(&global),
         Command::Verify { what: Verify::Call(args) } => edge::verify_call(&global, &args),
         Command::Destroy(args) => edge::destroy(&global, &args),
         Command::Schema => spec::schema(),
@@ -106,7 +112,7 @@ struct Global {
     /// The spec. Its state is kept beside it, in `.sipedge/`.
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_SPEC)]
     spec: PathBuf,
-    /// Where the edge is, or is to be. `plan` and `deploy` take aws when it is left out, the others take what is deployed.
+    /// Where the edge is, or is to be. `plan` and `deploy` take aws when it is left out, `destroy` the lab, `status` both.
     #[arg(long, global = true, value_name = "TARGET")]
     target: Option<Target>,
     /// Reports as JSON on standard output, errors as one JSON object on standard error.
@@ -141,6 +147,8 @@ Examples:
   sipedge deploy single-ec2 --target lab --html call.html        writes the call's report as a page as well
   sipedge deploy load-balanced --target lab --instances 3        starts with three instances
   sipedge deploy load-balanced --target lab --json               one JSON line per step
+  sipedge deploy single-ec2                                      to AWS: shows what changes, asks, and does it
+  sipedge deploy single-ec2 --yes --json                         the same for a pipeline, which cannot be asked
 
 A deploy that was cut off or failed is continued by the same command. What runs as planned is kept and verified again.")]
     /// Brings a topology to what the spec says; ends in a verified call.
@@ -153,6 +161,14 @@ Examples:
     Status,
     #[command(after_help = "\
 Examples:
+  sipedge doctor                          tools, credentials, quotas, age of the carriers' data: for AWS and the lab
+  sipedge doctor --target lab             what the lab needs alone
+
+Each line says what is well, doubtful or wrong, and the command that confirms it. A problem makes the exit code 4.")]
+    /// Checks what a deploy needs, before it needs it.
+    Doctor,
+    #[command(after_help = "\
+Examples:
   sipedge verify call                     places the smoke call through what is deployed")]
     /// Proves that what is deployed works.
     Verify {
@@ -162,7 +178,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   sipedge destroy load-balanced           removes one topology: its processes, networks and state
-  sipedge destroy                         removes all topologies of this spec
+  sipedge destroy                         removes all topologies of this spec from the lab
+  sipedge destroy single-ec2 --target aws removes one from the account; asks for the edge's name
 
 A second destroy finds nothing and says so; its exit code is 0.")]
     /// Removes what is deployed.
@@ -213,6 +230,9 @@ struct Deploy {
     /// Does not ask. (In the lab nothing is asked.)
     #[arg(long, short)]
     yes: bool,
+    /// On AWS: places no verified call. The status then says that nothing is proved.
+    #[arg(long)]
+    no_verify: bool,
     /// Instances to start with, from 1 to `scaling.max`, instead of `scaling.min`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     instances: Option<u32>,
@@ -279,6 +299,9 @@ impl From<TransportName> for Transport {
 struct Destroy {
     /// The topology; all when it is left out.
     topology: Option<TopologyName>,
+    /// Does not ask for the edge's name. (In the lab nothing is asked.)
+    #[arg(long, short)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]

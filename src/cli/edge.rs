@@ -4,18 +4,26 @@ use serde_json::{Value, json};
 use sipedge::deploy::{
     self, Cause, DeployError, Destroyed, Options, Project, State, StateError, TopologyStatus, write_whole,
 };
-use sipedge::plan::Topology;
+use sipedge::plan::{TargetKind, Topology};
 use sipedge::spec::{Spec, Transport};
 use sipedge::target::lab::Lab;
 use sipedge::verify::{self, Report, report};
 
+#[cfg(feature = "aws")]
+use super::aws as on_aws;
 use super::exit::{self, Exit, Failure};
+#[cfg(not(feature = "aws"))]
+use super::no_aws as on_aws;
 use super::{Deploy, Destroy, Global, Reports, Target, TopologyName, VerifyCall};
 
 pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     let topology: Topology = args.topology.into();
-    let typed = format!("sipedge deploy {} --target lab", topology);
-    require_lab(Some(global.target.unwrap_or(Target::Aws)), &typed)?;
+    if global.target != Some(Target::Lab) {
+        return on_aws::deploy(global, args);
+    }
+    if args.no_verify {
+        return Err(Failure::new(Exit::Usage, "--no-verify is for AWS: in the lab the call can always be placed"));
+    }
     let loaded = Spec::load(&global.spec)?;
     let state = project(global, &loaded.spec.name)?.state(topology);
     let options = Options { instances: args.instances };
@@ -46,21 +54,23 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
 }
 
 pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
-    require_lab(global.target, "sipedge status --target lab")?;
     let project = deployed_project(global)?;
-    let found: Vec<TopologyStatus> =
-        project.present().into_iter().map(|topology| deploy::status(&project.state(topology))).collect();
-    if found.is_empty() {
-        return Err(nothing_deployed(&project, None));
+    let lab = if global.target == Some(Target::Aws) { Vec::new() } else { project.present() };
+    let found: Vec<TopologyStatus> = lab.into_iter().map(|topology| deploy::status(&project.state(topology))).collect();
+    let on_aws = if global.target == Some(Target::Lab) { Vec::new() } else { project.present_on(TargetKind::Aws) };
+    if found.is_empty() && on_aws.is_empty() {
+        return Err(nothing_deployed(&project, None, global.target));
     }
+    let aws = on_aws::status(&project, &on_aws)?;
     if global.json {
-        exit::print_json(&json!({ "edge": project.edge(), "topologies": found }))?;
+        let topologies: Vec<Value> = found.iter().map(|status| json!(status)).chain(aws.data).collect();
+        exit::print_json(&json!({ "edge": project.edge(), "topologies": topologies }))?;
     } else {
-        let texts: Vec<String> = found.iter().map(TopologyStatus::render).collect();
+        let texts: Vec<String> = found.iter().map(TopologyStatus::render).chain(aws.texts).collect();
         exit::print(&texts.join("\n"))?;
     }
-    let damaged = found.iter().any(|status| !status.damages.is_empty());
-    let running = found.iter().any(|status| status.running);
+    let damaged = aws.damaged || found.iter().any(|status| !status.damages.is_empty());
+    let running = aws.running || found.iter().any(|status| status.running);
     Ok(match (damaged, running) {
         (true, _) => Exit::StateDamaged,
         (false, true) => Exit::Done,
@@ -90,7 +100,9 @@ pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Fa
 }
 
 pub(super) fn destroy(global: &Global, args: &Destroy) -> Result<Exit, Failure> {
-    require_lab(global.target, "sipedge destroy --target lab")?;
+    if global.target == Some(Target::Aws) {
+        return on_aws::destroy(global, args);
+    }
     let project = deployed_project(global)?;
     let topologies = match args.topology {
         Some(topology) => vec![topology.into()],
@@ -121,9 +133,9 @@ pub(super) fn one_deployed(global: &Global, named: Option<TopologyName>) -> Resu
     let present = project.present();
     match (named.map(Topology::from), present.as_slice()) {
         (Some(topology), _) if present.contains(&topology) => Ok(project.state(topology)),
-        (Some(topology), _) => Err(nothing_deployed(&project, Some(topology))),
+        (Some(topology), _) => Err(nothing_deployed(&project, Some(topology), None)),
         (None, [topology]) => Ok(project.state(*topology)),
-        (None, []) => Err(nothing_deployed(&project, None)),
+        (None, []) => Err(nothing_deployed(&project, None, None)),
         (None, _) => {
             let names: Vec<&str> = present.iter().map(|topology| topology.as_str()).collect();
             let message = format!("more than one topology is deployed: say --topology {}", names.join(" or "));
@@ -132,10 +144,10 @@ pub(super) fn one_deployed(global: &Global, named: Option<TopologyName>) -> Resu
     }
 }
 
-/// Refuses AWS, which is not there yet.
+/// Refuses AWS for what is of the lab alone.
 pub(super) fn require_lab(target: Option<Target>, instead: &str) -> Result<(), Failure> {
     match target {
-        Some(Target::Aws) => Err(Failure::new(Exit::TargetNotAvailable, "the target aws is not there yet")
+        Some(Target::Aws) => Err(Failure::new(Exit::TargetNotAvailable, "this is not there for the target aws")
             .next(instead, "does it on this machine, without an AWS account")),
         Some(Target::Lab) | None => Ok(()),
     }
@@ -163,7 +175,7 @@ fn damaged_plan(error: StateError, state: &State) -> Failure {
 const REPORT_MODE: u32 = 0o644;
 
 /// The edge that the spec names. What is deployed can be seen and removed even if the rest of the spec has mistakes by now.
-fn deployed_project(global: &Global) -> Result<Project, Failure> {
+pub(super) fn deployed_project(global: &Global) -> Result<Project, Failure> {
     let name = match Spec::edge_name(&global.spec) {
         Some(name) => name,
         None => Spec::load(&global.spec)?.spec.name,
@@ -171,12 +183,17 @@ fn deployed_project(global: &Global) -> Result<Project, Failure> {
     project(global, &name)
 }
 
-fn project(global: &Global, edge: &str) -> Result<Project, Failure> {
+pub(super) fn project(global: &Global, edge: &str) -> Result<Project, Failure> {
     Project::new(&global.spec, edge)
         .map_err(|error| Failure::new(Exit::Unexpected, format!("cannot find the folder of the spec: {error}")))
 }
 
-fn nothing_deployed(project: &Project, topology: Option<Topology>) -> Failure {
+pub(super) fn nothing_deployed(project: &Project, topology: Option<Topology>, target: Option<Target>) -> Failure {
+    if target == Some(Target::Aws) {
+        let name = topology.unwrap_or(Topology::SingleEc2);
+        return Failure::new(Exit::NothingDeployed, format!("{} is not deployed on AWS from here", project.edge()))
+            .next(format!("sipedge deploy {name}"), "shows what it would make, and asks");
+    }
     let what = topology.map(|topology| format!(" {topology}")).unwrap_or_default();
     let name = topology.unwrap_or(Topology::LoadBalanced);
     Failure::new(Exit::NothingDeployed, format!("{}{what} is not deployed", project.edge()))
@@ -184,7 +201,7 @@ fn nothing_deployed(project: &Project, topology: Option<Topology>) -> Failure {
 }
 
 /// Prints the report and writes its files. As the last line of a deploy's JSON lines it has to be one line.
-fn show_report(report: &Report, files: &Reports, json: bool, one_line: bool) -> Result<(), Failure> {
+pub(super) fn show_report(report: &Report, files: &Reports, json: bool, one_line: bool) -> Result<(), Failure> {
     if !json {
         exit::print(&report::terminal(report))?;
     } else if one_line {

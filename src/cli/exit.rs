@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use sipedge::deploy::{Cause, DeployError, StateError, lab_unavailable};
 use sipedge::plan::PlanError;
 use sipedge::spec::SpecErrors;
+#[cfg(feature = "aws")]
+use sipedge::target::aws::AwsError;
+use sipedge::target::aws::terraform::{Kind, TerraformError};
 use sipedge::target::lab::LabError;
 
 use super::DEFAULT_SPEC;
@@ -199,6 +202,47 @@ impl From<LabError> for Failure {
     }
 }
 
+impl From<TerraformError> for Failure {
+    fn from(error: TerraformError) -> Self {
+        let mut failure = Self::new(terraform_exit(&error), error.to_string());
+        failure.next = error.next();
+        failure
+    }
+}
+
+/// Without Terraform or an account that can be asked, there is no target.
+fn terraform_exit(error: &TerraformError) -> Exit {
+    match error {
+        error if error.is_unavailable() => Exit::TargetNotAvailable,
+        TerraformError::Failed(failed) if failed.is_about_the_account() => Exit::TargetNotAvailable,
+        TerraformError::Failed(failed) if matches!(failed.kind, Kind::StateLocked { .. }) => Exit::StateLocked,
+        TerraformError::Busy { .. } => Exit::StateLocked,
+        _ => Exit::StepFailed,
+    }
+}
+
+#[cfg(feature = "aws")]
+fn aws_exit(error: &AwsError) -> Exit {
+    match error {
+        AwsError::NoCredentials { .. }
+        | AwsError::SsoExpired { .. }
+        | AwsError::NoSuchProfile { .. }
+        | AwsError::CredentialsExpired { .. }
+        | AwsError::CredentialsRefused { .. }
+        | AwsError::UnknownRegion { .. }
+        | AwsError::RegionNotEnabled { .. }
+        | AwsError::Unreachable { .. } => Exit::TargetNotAvailable,
+        _ => Exit::StepFailed,
+    }
+}
+
+#[cfg(feature = "aws")]
+impl From<AwsError> for Failure {
+    fn from(error: AwsError) -> Self {
+        Self::new(aws_exit(&error), error.to_string())
+    }
+}
+
 impl From<DeployError> for Failure {
     fn from(error: DeployError) -> Self {
         let failed = match error {
@@ -211,6 +255,10 @@ impl From<DeployError> for Failure {
             Cause::Instances { .. } => Exit::Usage,
             Cause::Lab(error) if lab_unavailable(error) => Exit::TargetNotAvailable,
             Cause::Verification(_) => Exit::VerificationFailed,
+            Cause::Terraform(error) => terraform_exit(error),
+            #[cfg(feature = "aws")]
+            Cause::Aws(error) => aws_exit(error),
+            Cause::NoImage(_) => Exit::TargetNotAvailable,
             _ => Exit::StepFailed,
         };
         let mut failure = Self::new(exit, failed.to_string());

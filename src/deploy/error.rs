@@ -3,8 +3,8 @@
 use super::certificates::CertificateError;
 use super::journal::{Command, Step};
 use super::state::{State, StateError};
-use crate::target::aws::terraform::TerraformError;
 use crate::plan::{PlanError, TargetKind};
+use crate::target::aws::terraform::TerraformError;
 use crate::target::lab::{Lab, LabError};
 use crate::verify::Report;
 

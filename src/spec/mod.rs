@@ -21,6 +21,7 @@ use structure::Structure;
 use tree::{Node, TreeError};
 
 pub(crate) use checks::PLACEHOLDER;
+pub(crate) use checks::days_since_epoch;
 pub use checks::stale_carriers;
 pub use cloud::{Alarms, Aws, Count, Dns, ExistingVpc, NamedTopology, Refresh, Slack, StateBucket};
 pub use report::{Finding, Severity, SpecErrors};

@@ -51,7 +51,10 @@ pub(super) fn refresh(
             return Err(Cause::NotAsExpected(format!("the instance refresh ended as {:?}: {reason}", now.status)));
         }
         if begun.elapsed() > deadline {
-            return Err(Cause::NotAsExpected(format!("the instance refresh took longer than {} s", deadline.as_secs())));
+            return Err(Cause::NotAsExpected(format!(
+                "the instance refresh took longer than {} s",
+                deadline.as_secs()
+            )));
         }
         std::thread::sleep(LOOK_AGAIN);
     }
@@ -77,7 +80,8 @@ pub(super) fn wait_ready(
             said = Some(ready);
         }
         if wanted > 0 && ready >= wanted {
-            let names: Vec<&str> = group.instances.iter().filter(|one| one.healthy).map(|one| one.id.as_str()).collect();
+            let names: Vec<&str> =
+                group.instances.iter().filter(|one| one.healthy).map(|one| one.id.as_str()).collect();
             let detail = format!("{} healthy", names.join(", "));
             return Ok((group, detail));
         }
@@ -99,7 +103,9 @@ fn not_ready(group: &Group, deadline: Duration) -> String {
     for instance in &group.instances {
         let state = match (instance.lifecycle, instance.healthy) {
             (_, true) => "healthy",
-            (Lifecycle::Pending, _) => "has not told that it is ready: it could not place a call through itself, or does not boot",
+            (Lifecycle::Pending, _) => {
+                "has not told that it is ready: it could not place a call through itself, or does not boot"
+            }
             (Lifecycle::InService, _) => "in service, and the load balancer's health check does not pass",
             (Lifecycle::Terminating | Lifecycle::Terminated, _) => "is being terminated",
             (Lifecycle::Other, _) => "is neither starting nor in service",

@@ -155,7 +155,11 @@ pub(super) fn account(plan: &Plan) -> Result<&AwsPlan, Cause> {
     plan.aws.as_ref().ok_or_else(|| Cause::NotAsExpected("this is no plan for AWS".to_owned()))
 }
 
-fn find_image(account: &AwsPlan, aws: &Aws) -> Result<String, Cause> {
+/// The image that instances start from.
+///
+/// # Errors
+/// There is none, or not the one that is named.
+pub fn find_image(account: &AwsPlan, aws: &Aws) -> Result<String, Cause> {
     let place = format!("account and region ({})", account.region);
     match &account.image {
         Some(id) => match aws.image(id)? {
@@ -240,8 +244,7 @@ fn verified_call(
 pub(super) const NOT_VERIFIED: &str = "not verified: no call was placed (--no-verify)";
 
 fn write_hand_off(plan: &Plan, outputs: &Outputs, state: &State) -> Result<(PathBuf, String), Cause> {
-    let addresses =
-        Addresses { ingress: outputs.ingress_addresses.clone(), egress: outputs.egress_addresses.clone() };
+    let addresses = Addresses { ingress: outputs.ingress_addresses.clone(), egress: outputs.egress_addresses.clone() };
     let sheet = plan::hand_off(plan, &addresses)?;
     let path = state.folder().join(HAND_OFF);
     write_whole(&path, sheet.as_bytes(), ARTEFACT_MODE)?;

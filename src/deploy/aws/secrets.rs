@@ -14,12 +14,7 @@ use super::{account, tags};
 use crate::plan::Plan;
 
 /// Puts what the plan names and the account lacks where instances find it.
-pub(super) fn bring(
-    plan: &Plan,
-    state: &State,
-    aws: &Aws,
-    progress: &mut dyn Progress,
-) -> Result<((), String), Cause> {
+pub(super) fn bring(plan: &Plan, state: &State, aws: &Aws, progress: &mut dyn Progress) -> Result<((), String), Cause> {
     let account = account(plan)?;
     let certificates = certificates::read(plan, &state.spec_folder(), SystemTime::now())?;
     for warning in certificates.iter().filter_map(|certificate| certificate.warning.as_ref()) {

@@ -141,7 +141,11 @@ impl AwsStatus {
             }
         }
         if let Some(refresh) = &self.refresh {
-            let _ = writeln!(text, "  refresh to version {}: {} % ({:?})", refresh.version, refresh.percent, refresh.status);
+            let _ = writeln!(
+                text,
+                "  refresh to version {}: {} % ({:?})",
+                refresh.version, refresh.percent, refresh.status
+            );
         }
         if !self.alarms.is_empty() {
             let _ = writeln!(text, "  in alarm: {}", self.alarms.join(", "));

@@ -12,7 +12,7 @@ use super::tree::{Node, Path};
 use super::types::Spec;
 
 pub(crate) use trunks::PLACEHOLDER;
-pub use trunks::stale_carriers;
+pub use trunks::{days_since_epoch, stale_carriers};
 
 /// Runs all checks on what is sound of `spec`. Each finding: where, whether at the key, what.
 pub(super) fn all(spec: &Spec, document: &Node, structure: &Structure) -> Vec<(Path, bool, What)> {

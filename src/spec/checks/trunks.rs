@@ -27,7 +27,7 @@ pub fn stale_carriers(spec: &Spec, now: SystemTime) -> Vec<String> {
     used.sort_by_key(|data| &data.name);
     used.dedup();
     used.into_iter()
-        .filter(|data| days(&data.as_of).is_some_and(|day| today > day + STALE_DAYS))
+        .filter(|data| days_since_epoch(&data.as_of).is_some_and(|day| today > day + STALE_DAYS))
         .map(|data| {
             format!("the addresses of {} are as of {}; compare them with {}", data.title, data.as_of, data.source)
         })
@@ -35,7 +35,7 @@ pub fn stale_carriers(spec: &Spec, now: SystemTime) -> Vec<String> {
 }
 
 /// Days from the Unix epoch to a date YYYY-MM-DD (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn days(date: &str) -> Option<u64> {
+pub fn days_since_epoch(date: &str) -> Option<u64> {
     let mut parts = date.split('-').map(|part| part.parse::<u64>().ok());
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
     let year = if month <= 2 { year.checked_sub(1)? } else { year };
@@ -306,17 +306,17 @@ mod tests {
 
     #[test]
     fn dates_are_days_since_the_epoch() {
-        assert_eq!(days("1970-01-01"), Some(0));
-        assert_eq!(days("2000-03-01"), Some(11_017));
-        assert_eq!(days("2026-11-20"), Some(20_777));
-        assert_eq!(days("2026-11"), None);
+        assert_eq!(days_since_epoch("1970-01-01"), Some(0));
+        assert_eq!(days_since_epoch("2000-03-01"), Some(11_017));
+        assert_eq!(days_since_epoch("2026-11-20"), Some(20_777));
+        assert_eq!(days_since_epoch("2026-11"), None);
     }
 
     #[test]
     fn old_data_is_a_warning() {
         let spec = crate::spec::Spec::parse("x", &crate::spec::init_text("x")).unwrap().spec;
         let day = |count: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(count * 86_400);
-        let as_of = days(&carriers::find("twilio").unwrap().as_of).unwrap();
+        let as_of = days_since_epoch(&carriers::find("twilio").unwrap().as_of).unwrap();
         assert!(stale_carriers(&spec, day(as_of + 180)).is_empty());
         assert_eq!(stale_carriers(&spec, day(as_of + 181)).len(), 1);
     }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 pub use outputs::Outputs;
 pub use preview::preview;
+#[cfg(feature = "aws")]
+pub use sipedge_aws::AwsError;
 
 use crate::deploy::State;
 use crate::plan::Plan;

@@ -32,8 +32,9 @@ use serde::{Deserialize, Serialize};
 pub use client::Lab;
 pub use error::LabError;
 pub use exec::exec;
-pub use supervisor::supervise;
+pub use supervisor::{proxy_program, supervise};
 pub(super) use sys::end_with_parent;
+pub use userns::user_namespaces_forbidden;
 
 /// Namespace of the router: Internet gateway, NLB and NAT gateway, metadata and resolver.
 pub const VPC_NAMESPACE: &str = "vpc";

@@ -81,13 +81,11 @@ pub(super) struct Supervisor {
     ending: Notify,
 }
 
-/// What can be found out before the process leaves the machine's network.
-fn prepare(folder: &Path) -> Result<(PathBuf, Plan, PathBuf, Layout), LabError> {
-    let folder = fs::canonicalize(folder).map_err(|error| LabError::io("open the folder", folder, error))?;
-    let path = folder.join(state::PLAN);
-    let text = fs::read(&path).map_err(|error| LabError::io("read", &path, error))?;
-    let plan: Plan = serde_json::from_slice(&text).map_err(|error| LabError::io("understand", &path, error))?;
-    let layout = Layout::of(&plan)?;
+/// The appliance's program: named by the environment, or beside this one.
+///
+/// # Errors
+/// [`LabError::NoProxy`].
+pub fn proxy_program() -> Result<PathBuf, LabError> {
     let proxy = match std::env::var_os(PROXY_VARIABLE) {
         Some(path) => PathBuf::from(path),
         None => {
@@ -98,7 +96,17 @@ fn prepare(folder: &Path) -> Result<(PathBuf, Plan, PathBuf, Layout), LabError> 
     };
     let can_be_run = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
     let found = fs::canonicalize(&proxy).ok().filter(can_be_run);
-    let proxy = found.ok_or(LabError::NoProxy { tried: proxy })?;
+    found.ok_or(LabError::NoProxy { tried: proxy })
+}
+
+/// What can be found out before the process leaves the machine's network.
+fn prepare(folder: &Path) -> Result<(PathBuf, Plan, PathBuf, Layout), LabError> {
+    let folder = fs::canonicalize(folder).map_err(|error| LabError::io("open the folder", folder, error))?;
+    let path = folder.join(state::PLAN);
+    let text = fs::read(&path).map_err(|error| LabError::io("read", &path, error))?;
+    let plan: Plan = serde_json::from_slice(&text).map_err(|error| LabError::io("understand", &path, error))?;
+    let layout = Layout::of(&plan)?;
+    let proxy = proxy_program()?;
     std::env::set_current_dir(&folder).map_err(|error| LabError::io("enter", &folder, error))?;
     Ok((folder, plan, proxy, layout))
 }

@@ -23,17 +23,33 @@ pub(super) fn classify(diagnostics: &[Diagnostic], tail: &[String]) -> Kind {
 fn known(text: &str) -> Option<Kind> {
     let has = |phrase: &str| text.contains(phrase);
     let any = |phrases: &[&str]| phrases.iter().any(|phrase| has(phrase));
-    if any(&["SSO session has expired", "refresh cached SSO token failed", "SSO session token", "sso session has expired", "failed to read cached SSO token"])
-    {
+    if any(&[
+        "SSO session has expired",
+        "refresh cached SSO token failed",
+        "SSO session token",
+        "sso session has expired",
+        "failed to read cached SSO token",
+    ]) {
         return Some(Kind::SsoExpired);
     }
     if any(&["failed to get shared config profile", "The config profile"]) {
         return Some(Kind::NoProfile);
     }
-    if any(&["Invalid AWS Region", "invalid AWS Region", "OptInRequired", "is not a valid AWS Region", "not enabled in region"]) {
+    if any(&[
+        "Invalid AWS Region",
+        "invalid AWS Region",
+        "OptInRequired",
+        "is not a valid AWS Region",
+        "not enabled in region",
+    ]) {
         return Some(Kind::Region);
     }
-    if any(&["No valid credential sources found", "no EC2 IMDS role found", "static credentials are empty", "get credentials"]) {
+    if any(&[
+        "No valid credential sources found",
+        "no EC2 IMDS role found",
+        "static credentials are empty",
+        "get credentials",
+    ]) {
         return Some(Kind::NoCredentials);
     }
     if has("NoSuchBucket") || (has("S3 bucket") && has("does not exist")) {
@@ -54,8 +70,14 @@ fn known(text: &str) -> Option<Kind> {
     if any(&["which is newer than current", "created by Terraform v", "state snapshot was created by"]) {
         return Some(Kind::StateNewer);
     }
-    if any(&["Failed to load state", "Error loading state", "Unsupported state file format", "Failed to read state", "state data", "Error refreshing state"])
-        && !any(UNREACHABLE)
+    if any(&[
+        "Failed to load state",
+        "Error loading state",
+        "Unsupported state file format",
+        "Failed to read state",
+        "state data",
+        "Error refreshing state",
+    ]) && !any(UNREACHABLE)
     {
         return Some(Kind::StateUnreadable);
     }
@@ -165,7 +187,8 @@ fn after(text: &str, phrase: &str) -> Option<String> {
 
 /// The host that the text says cannot be reached.
 fn host(text: &str) -> Option<String> {
-    let named = after(text, "could not connect to ").or_else(|| after(text, "lookup ")).or_else(|| after(text, "dial tcp "))?;
+    let named =
+        after(text, "could not connect to ").or_else(|| after(text, "lookup ")).or_else(|| after(text, "dial tcp "))?;
     let named = named.split(['/', '"']).next()?.trim_end_matches(':');
     (named.contains('.') || named.contains(':')).then(|| named.to_owned())
 }
@@ -200,9 +223,10 @@ mod tests {
         let sso = "failed to refresh cached credentials, refresh cached SSO token failed, unable to refresh SSO token";
         assert_eq!(of("No valid credential sources found", sso), Kind::SsoExpired);
         assert_eq!(of("Invalid AWS Region: us-est-1", ""), Kind::Region);
-        assert_eq!(of("creating IAM Role (x)", "api error EntityAlreadyExists: Role with name x already exists."), Kind::NameClash {
-            code: "EntityAlreadyExists".into()
-        });
+        assert_eq!(
+            of("creating IAM Role (x)", "api error EntityAlreadyExists: Role with name x already exists."),
+            Kind::NameClash { code: "EntityAlreadyExists".into() }
+        );
         assert_eq!(of("Invalid value for variable", "zones must not be empty"), Kind::Other);
     }
 
@@ -211,11 +235,14 @@ mod tests {
         let detail = "Error message: resource temporarily unavailable\nLock Info:\n  ID:        7d2b\n  Path:      terraform.tfstate\n  \
                       Operation: OperationTypeApply\n  Who:       ann@host\n  Version:   1.11.4\n  Created:   2026-11-20 17:42:57 +0000 \
                       UTC\n  Info:      \n";
-        assert_eq!(of("Error acquiring the state lock", detail), Kind::StateLocked {
-            id: "7d2b".into(),
-            who: "ann@host".into(),
-            operation: "OperationTypeApply".into(),
-            created: "2026-11-20 17:42:57 +0000 UTC".into()
-        });
+        assert_eq!(
+            of("Error acquiring the state lock", detail),
+            Kind::StateLocked {
+                id: "7d2b".into(),
+                who: "ann@host".into(),
+                operation: "OperationTypeApply".into(),
+                created: "2026-11-20 17:42:57 +0000 UTC".into()
+            }
+        );
     }
 }

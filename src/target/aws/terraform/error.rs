@@ -45,7 +45,9 @@ pub enum TerraformError {
     #[error(transparent)]
     Failed(Box<Failed>),
     /// It said what nobody understands.
-    #[error("`{verb}` was not answered as Terraform answers: {reason}. This is a fault of sipedge; please report it with `terraform version`")]
+    #[error(
+        "`{verb}` was not answered as Terraform answers: {reason}. This is a fault of sipedge; please report it with `terraform version`"
+    )]
     Strange {
         /// What it was asked.
         verb: Verb,
@@ -238,6 +240,20 @@ impl fmt::Display for Failed {
 }
 
 impl Failed {
+    /// Whether the account cannot be asked as things are: credentials, region, network.
+    pub fn is_about_the_account(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::NoCredentials
+                | Kind::SsoExpired
+                | Kind::NoProfile
+                | Kind::CredentialsRefused { .. }
+                | Kind::Region
+                | Kind::ProviderMissing
+                | Kind::NoNetwork { .. }
+        )
+    }
+
     /// The reason in one or two sentences.
     fn reason(&self) -> String {
         match &self.kind {
@@ -312,10 +328,17 @@ impl Failed {
             Kind::Region => own("aws account list-regions", "shows the regions of this account"),
             Kind::Quota { .. } => own("sipedge doctor", "compares the account's quotas with what the plan needs"),
             Kind::StateLocked { id, .. } => {
-                vec![(format!("{here} force-unlock {id}"), "releases the lock, when you are sure that run is over".to_owned())]
+                vec![(
+                    format!("{here} force-unlock {id}"),
+                    "releases the lock, when you are sure that run is over".to_owned(),
+                )]
             }
-            Kind::ProviderMissing | Kind::NoNetwork { .. } => own("sipedge doctor", "checks tools, network and credentials"),
-            Kind::StateUnreadable | Kind::StateNewer => vec![(format!("{here} show"), "shows what can be read of the state".to_owned())],
+            Kind::ProviderMissing | Kind::NoNetwork { .. } => {
+                own("sipedge doctor", "checks tools, network and credentials")
+            }
+            Kind::StateUnreadable | Kind::StateNewer => {
+                vec![(format!("{here} show"), "shows what can be read of the state".to_owned())]
+            }
             Kind::NameClash { .. } | Kind::NoBucket | Kind::Interrupted | Kind::Killed | Kind::Other => Vec::new(),
         }
     }
