@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use sipedge_aws::ImageFilter;
-use support::{Edge, GROUP, against_moto, connect};
+use support::{against_moto, connect};
 
 #[test]
 fn the_newest_fitting_image_is_found() {
@@ -49,51 +49,4 @@ fn the_newest_fitting_image_is_found() {
         assert_eq!(aws.image(&old).unwrap().map(|image| image.name).as_deref(), Some("sipedge-1"));
         assert_eq!(aws.image("ami-00000000000000000").unwrap(), None);
     });
-}
-
-#[test]
-fn an_instance_takes_its_elastic_ip_when_it_is_let_in() {
-    // What the stand-in does for an appliance, so that a deploy of single-ec2 can be followed to its end.
-    against_moto("an_instance_takes_its_elastic_ip_when_it_is_let_in", |moto| {
-        let edge = Edge::make(moto, 0);
-        let allocation = moto.ask("ec2", "allocate_address", json!({ "Domain": "vpc" }))["AllocationId"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        let data = json!({ "ImageId": "ami-33333333", "InstanceType": "c7g.large", "UserData": base64(&format!("cloud: {{ elastic_ip: {allocation} }}")) });
-        moto.ask(
-            "ec2",
-            "create_launch_template_version",
-            json!({ "LaunchTemplateId": edge.template, "LaunchTemplateData": data }),
-        );
-        let template = json!({ "LaunchTemplateId": edge.template, "Version": "3" });
-        moto.ask(
-            "autoscaling",
-            "update_auto_scaling_group",
-            json!({ "AutoScalingGroupName": GROUP, "LaunchTemplate": template, "DesiredCapacity": 1 }),
-        );
-        let holder = || {
-            moto.ask("ec2", "describe_addresses", json!({ "AllocationIds": [allocation] }))["Addresses"][0]["InstanceId"].clone()
-        };
-        moto.advance(15);
-        assert_eq!(holder(), serde_json::Value::Null, "it boots");
-        moto.advance(30);
-        let instance = connect().group(GROUP).unwrap().unwrap().instances[0].id.clone();
-        assert_eq!(holder(), json!(instance));
-    });
-}
-
-/// Base64 (RFC 4648), with padding.
-fn base64(text: &str) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = |chunk: &[u8]| {
-        let bits = (0..3).fold(0, |bits, index| bits << 8 | u32::from(chunk.get(index).copied().unwrap_or_default()));
-        let used = chunk.len() + 1;
-        (0..4)
-            .map(
-                move |digit| if digit < used { LETTERS[(bits >> (18 - 6 * digit)) as usize & 63] as char } else { '=' },
-            )
-            .collect::<String>()
-    };
-    text.as_bytes().chunks(3).map(digits).collect()
 }
