@@ -160,6 +160,14 @@ impl Moto {
         self.wish("ask", &json!({ "service": service, "operation": operation, "arguments": arguments }))
     }
 
+    /// Asks for what that AWS refuses; returns its words.
+    pub(crate) fn refusal(&self, service: &str, operation: &str, arguments: Value) -> String {
+        let wish = json!({ "service": service, "operation": operation, "arguments": arguments });
+        let (status, body) = self.post("/sipedge/ask", &wish.to_string());
+        assert_eq!(status, 400, "{wish} is not refused: {body}");
+        body
+    }
+
     /// How often an action was asked for, such as `ssm:PutParameter`.
     pub(crate) fn calls(&self, action: &str) -> u64 {
         self.wish("calls", &json!({})).get(action).and_then(Value::as_u64).unwrap_or_default()
