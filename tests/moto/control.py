@@ -1,10 +1,13 @@
-"""What the tests do to this AWS that no user of it can: POST JSON to /sipedge/NAME. GET /sipedge/calls counts what was asked."""
+"""What the tests do to this AWS that no user of it can: JSON to /sipedge/NAME. /sipedge/calls counts what was asked, /sipedge/ask asks
+for a test that has no client of its own."""
 
 import json
 import struct
 from collections import Counter
 from urllib.parse import parse_qs
 
+import boto3
+from botocore.config import Config
 from moto.autoscaling.models import autoscaling_backends
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core import DEFAULT_ACCOUNT_ID
@@ -100,6 +103,21 @@ class Control:
 
 
 CONTROL = Control()
+
+
+def ask(port, wish):
+    """Asks by boto3: service, operation (in boto3's spelling), arguments, region. Its calls are counted like anybody's."""
+    client = boto3.client(
+        wish["service"],
+        region_name=wish.get("region", REGION),
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(proxies={}, retries={"max_attempts": 0}),
+    )
+    told = getattr(client, wish["operation"])(**wish.get("arguments", {}))
+    told.pop("ResponseMetadata", None)
+    return told
 
 
 def action_of(environ, body):

@@ -45,9 +45,9 @@ pub struct Refresh {
     pub status: String,
     /// Why, in AWS's words.
     pub reason: Option<String>,
-    /// Percent of the instances that are replaced, 0 to 100; of a rollback, of those that are back.
+    /// Percent of the instances that are replaced, 0 to 100; goes back to 0 during a rollback.
     pub percent: u32,
-    /// Instances that are still to be replaced.
+    /// Instances that are still to be replaced; during a rollback those that never were.
     pub instances_to_update: u32,
     /// The launch template version that it brings; none: the group's own.
     pub version: Option<u64>,
@@ -130,7 +130,7 @@ impl Aws {
         self.call("autoscaling:RollbackInstanceRefresh", request).map(drop)
     }
 
-    /// Ends the refresh that is in progress; what is replaced stays, and the group's version with it.
+    /// Ends the refresh that is in progress. What is replaced stays; the group keeps its version, which a refresh changes at its success.
     ///
     /// # Errors
     /// [`AwsError::NoRefreshInProgress`] and the others.
