@@ -10,7 +10,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::plan::{self, TargetKind, Topology};
-use crate::spec::{Loaded, Spec, days_since_epoch, stale_carriers};
+use crate::spec::dates::{day_of, days_since_epoch};
+use crate::spec::{Loaded, Spec, stale_carriers};
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -111,8 +112,8 @@ fn data_is_young(loaded: &Loaded, now: SystemTime) -> Vec<Check> {
     }
     let cost = plan::plan(loaded, Topology::SingleEc2, TargetKind::Aws).ok().and_then(|plan| plan.cost);
     if let Some(cost) = cost {
-        let today = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
-        let old = days_since_epoch(&cost.as_of).is_some_and(|day| today > day + STALE_PRICES_DAYS);
+        let today = days_since_epoch(now);
+        let old = day_of(&cost.as_of).is_some_and(|day| today > day + STALE_PRICES_DAYS);
         let (state, what) = if old {
             (Health::Warning, format!("are as of {}: compare them with {}", cost.as_of, cost.source))
         } else {

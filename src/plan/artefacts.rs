@@ -88,6 +88,7 @@ struct Variables<'a> {
     public_subnets: BTreeMap<&'a str, Ipv4Net>,
     ready_hook_timeout_s: u32,
     region: &'a str,
+    rules_quota: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     scaling: Option<ScalingVariables>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -192,6 +193,7 @@ fn variables(plan: &Plan, aws: &AwsPlan) -> Result<String, PlanError> {
         public_subnets: zones.iter().map(|zone| (zone.name.as_str(), zone.public_subnet)).collect(),
         ready_hook_timeout_s: aws.ready_hook_timeout_s,
         region: &aws.region,
+        rules_quota: aws.rules_quota,
         scaling: balanced.then_some(ScalingVariables { max: plan.scaling.max, min: plan.scaling.min }),
         spreading: balanced.then_some(match plan.network.spreading {
             Spreading::SourceIp => "source-ip",

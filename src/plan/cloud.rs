@@ -51,6 +51,8 @@ pub struct AwsPlan {
     pub alarms: AlarmsPlan,
     /// Names, when the spec has them and they stand for this topology.
     pub dns: Option<DnsPlan>,
+    /// Inbound rules that the account admits in one security group.
+    pub rules_quota: u32,
     /// Tags that everything bears.
     pub tags: BTreeMap<String, String>,
     /// Deregistration delay of the target groups, in seconds; absent for single-ec2.
@@ -312,6 +314,7 @@ pub(super) fn aws(spec: &Spec, topology: Topology, zones: &[String], scaling: Sc
             name: dns.name.to_ascii_lowercase(),
             srv: dns.srv,
         }),
+        rules_quota: spec.aws.rules_quota,
         tags,
         deregistration_delay_s: balanced.then_some(delay),
         ready_hook_timeout_s: READY_HOOK_S,

@@ -38,6 +38,10 @@ pub struct Aws {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "StateBucket")]
     pub state: Option<StateBucket>,
+    /// Inbound rules that the account admits in one security group. Each source range needs one for each transport.
+    #[serde(default = "default_rules")]
+    #[schemars(range(min = 1, max = 1_000), extend("x-reason" = "AWS's quota until it is raised (Amazon VPC quotas, inbound rules for each security group)"))]
+    pub rules_quota: u32,
     /// Tags that everything bears, beside those of sipedge.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend(
@@ -54,13 +58,13 @@ pub struct ExistingVpc {
     /// Its id.
     #[schemars(with = "String", extend("format" = "vpc-id", "pattern" = "^vpc-([0-9a-f]{8}|[0-9a-f]{17})$"), example = &"vpc-0123456789abcdef0")]
     pub id: String,
-    /// By zone: the subnet with a route to an Internet gateway, for load balancer, NAT gateway and the instance of single-ec2.
+    /// By zone: the subnet with a route to an Internet gateway, for the load balancer and the instance of single-ec2.
     #[schemars(
         extend("minProperties" = 1, "propertyNames" = {"format": "aws-zone"}, "additionalProperties" = {"type": "string", "format": "subnet-id", "examples": ["subnet-0123456789abcdef0"]}),
         example = serde_json::json!({})
     )]
     pub public_subnets: BTreeMap<String, String>,
-    /// By zone: the subnet for instances behind the load balancer. sipedge sets its default route to the NAT gateway.
+    /// By zone: the subnet for instances behind the load balancer. Its default route leads to a NAT gateway that is there.
     #[schemars(
         extend("minProperties" = 1, "propertyNames" = {"format": "aws-zone"}, "additionalProperties" = {"type": "string", "format": "subnet-id", "examples": ["subnet-0123456789abcdef0"]}),
         example = serde_json::json!({})
@@ -216,6 +220,10 @@ fn default_profile() -> String {
 
 fn default_instance_type() -> String {
     "t3.small".into()
+}
+
+fn default_rules() -> u32 {
+    60
 }
 
 fn default_prefix() -> String {

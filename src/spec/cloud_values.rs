@@ -103,19 +103,24 @@ fn tag_key(text: &str) -> Result<(), Fault> {
     if lower.starts_with("sipedge:") || text == "Name" {
         return Err(Fault::new(format!("sipedge sets the tag `{text}` itself"), "choose another key"));
     }
+    // Keys are shown to instances in their metadata (Amazon EC2 User Guide, "Tags in instance metadata").
+    if let Some(bad) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"+-=.,_:@".contains(*c)) {
+        let reason = format!("`{text}` contains {bad:?}: AWS launches no instance with such a key in its metadata");
+        return Err(Fault::new(reason, "write letters, digits and + - = . , _ : @ alone"));
+    }
     tag_text(text, "key", TAG_KEY_CHARACTERS)
 }
 
-/// Letters, digits, space and `+ - = . _ : / @`.
+/// Letters, digits, space and `+ - = . , _ : / @`.
 fn tag_text(text: &str, what: &str, most: usize) -> Result<(), Fault> {
     let count = text.chars().count();
     if count > most {
         return Err(Fault::new(format!("the {what} of a tag has {count} characters; AWS takes {most}"), "shorten it"));
     }
-    match text.chars().find(|c| !c.is_alphanumeric() && !" +-=._:/@".contains(*c)) {
+    match text.chars().find(|c| !c.is_alphanumeric() && !" +-=.,_:/@".contains(*c)) {
         Some(bad) => Err(Fault::new(
             format!("`{text}` contains {bad:?}, which AWS refuses in the {what} of a tag"),
-            "write letters, digits, spaces and + - = . _ : / @ alone",
+            "write letters, digits, spaces and + - = . , _ : / @ alone",
         )),
         None => Ok(()),
     }
@@ -180,7 +185,11 @@ mod tests {
             ("subnet-id", vec!["subnet-0123456789abcdef0"], vec!["vpc-0123456789abcdef0"]),
             ("bucket-name", vec!["abc", "a.b-c1"], vec!["ab", "A-b", "a_b", "-ab", "ab-", "a..b", "s3://abc/d"]),
             ("key-prefix", vec!["sipedge", "a/b.c-d_e"], vec!["/a", "a/", "a b"]),
-            ("tag-key", vec!["team", "cost center", "a:b"], vec!["aws:x", "AWS:x", "sipedge:edge", "Name", "a*b"]),
+            (
+                "tag-key",
+                vec!["team", "cost-center", "a:b"],
+                vec!["aws:x", "AWS:x", "sipedge:edge", "Name", "a*b", "a b", "a/b"],
+            ),
             ("tag-value", vec!["sip", "a@b.c"], vec!["a;b"]),
             ("email", vec!["a@b.c", "a+b@example.com"], vec!["a", "a@b", "@b.c", "a b@c.de", "a@b@c.de"]),
             (

@@ -7,6 +7,8 @@ pub mod carriers;
 mod checks;
 mod cloud;
 mod cloud_values;
+mod dates;
+pub mod instance_types;
 pub(crate) mod peers;
 mod report;
 mod schema;
@@ -21,9 +23,9 @@ use structure::Structure;
 use tree::{Node, TreeError};
 
 pub(crate) use checks::PLACEHOLDER;
-pub(crate) use checks::days_since_epoch;
 pub use checks::stale_carriers;
 pub use cloud::{Alarms, Aws, Count, Dns, ExistingVpc, NamedTopology, Refresh, Slack, StateBucket};
+pub(crate) use dates::{day_of, days_since_epoch};
 pub use report::{Finding, Severity, SpecErrors};
 pub use schema::{Defaulted, schema};
 pub use types::{
