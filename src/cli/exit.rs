@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use sipedge::deploy::{Cause, DeployError, StateError, lab_unavailable};
+use sipedge::deploy::{Cause, DeployError, StateError, Trouble, lab_unavailable};
 use sipedge::plan::PlanError;
 use sipedge::spec::SpecErrors;
 use sipedge::target::lab::LabError;
@@ -211,6 +211,9 @@ impl From<DeployError> for Failure {
             Cause::Instances { .. } => Exit::Usage,
             Cause::Lab(error) if lab_unavailable(error) => Exit::TargetNotAvailable,
             Cause::Verification(_) => Exit::VerificationFailed,
+            Cause::Refresh(failure) if matches!(failure.why, Trouble::SmokeCall { .. }) => Exit::VerificationFailed,
+            Cause::NoVersionBefore { .. } => Exit::Usage,
+            Cause::NotRunning { .. } => Exit::NothingDeployed,
             _ => Exit::StepFailed,
         };
         let mut failure = Self::new(exit, failed.to_string());

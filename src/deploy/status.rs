@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::journal::{Command, Outcome, Run, now_unix_ms};
+use super::journal::{Outcome, Run, now_unix_ms};
 use super::state::{Damage, State};
 use crate::plan::{TargetKind, Topology};
 use crate::target::lab::{Lab, LabStatus};
@@ -112,10 +112,7 @@ impl TopologyStatus {
 }
 
 fn render_run(run: &Run) -> String {
-    let command = match run.command {
-        Command::Deploy => "deploy",
-        Command::Destroy => "destroy",
-    };
+    let command = run.command.name();
     let ago = duration(now_unix_ms().saturating_sub(run.started_unix_ms) / 1000);
     let step = run.unfinished_step().map_or("its start", |step| step.name());
     match (run.outcome, run.ended_unix_ms) {
