@@ -8,6 +8,7 @@ mod exit;
 mod lab;
 #[cfg(not(feature = "aws"))]
 mod no_aws;
+mod rollout;
 mod spec;
 
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ fn dispatch(command_line: CommandLine) -> Result<Exit, Failure> {
         Command::Check => spec::check(&global),
         Command::Plan(args) => spec::plan(&global, &args),
         Command::Deploy(args) => edge::deploy(&global, &args),
+        Command::Refresh(args) => rollout::refresh(&global, &args),
+        Command::Rollback(args) => rollout::rollback(&global, &args),
         Command::Status => edge::status(&global),
         Command::Doctor => doctor::run(&global),
         Command::Verify { what: Verify::Call(args) } => edge::verify_call(&global, &args),
@@ -155,6 +158,26 @@ A deploy that was cut off or failed is continued by the same command. What runs 
     Deploy(Deploy),
     #[command(after_help = "\
 Examples:
+  sipedge refresh                         replaces every instance, such as after a new sipedge-proxy was built
+  sipedge refresh load-balanced --json    one JSON line per step, and per change of an instance
+  sipedge refresh --version 2             brings version 2, which is not live
+
+New instances are started before old ones leave; old ones drain, and calls that are up go on. At the first checkpoint the smoke call is
+placed through a new instance: when it does not pass, the version of before comes back and the exit code is 6. A refresh that is in
+progress, because its leader was cut off, is led on.")]
+    /// Replaces the instances of a topology, without losing a call.
+    Refresh(Refresh),
+    #[command(after_help = "\
+Examples:
+  sipedge rollback                        goes back to the version that was live before
+  sipedge rollback single-ec2             the same for one of two topologies
+
+A refresh that is in progress is turned back. Where there is no version before, the exit code is 2. The spec stays as it is: the next
+deploy brings what it says.")]
+    /// Goes back to the version that was live before.
+    Rollback(Rollback),
+    #[command(after_help = "\
+Examples:
   sipedge status                          instances, health, addresses, age, last deploy; of both topologies
   sipedge status --json                   the same for programs")]
     /// Shows what is deployed.
@@ -236,6 +259,25 @@ struct Deploy {
     /// Instances to start with, from 1 to `scaling.max`, instead of `scaling.min`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     instances: Option<u32>,
+    #[command(flatten)]
+    reports: Reports,
+}
+
+#[derive(Debug, Args)]
+struct Refresh {
+    /// The topology; needed only when both are up.
+    topology: Option<TopologyName>,
+    /// The version to bring; the live one when it is left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    version: Option<u64>,
+    #[command(flatten)]
+    reports: Reports,
+}
+
+#[derive(Debug, Args)]
+struct Rollback {
+    /// The topology; needed only when both are up.
+    topology: Option<TopologyName>,
     #[command(flatten)]
     reports: Reports,
 }

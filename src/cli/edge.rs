@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sipedge::deploy::{
-    self, Cause, DeployError, Destroyed, Options, Project, State, StateError, TopologyStatus, write_whole,
+    self, Cause, DeployError, Destroyed, Options, Project, State, StateError, TopologyStatus, Trouble, write_whole,
 };
 use sipedge::plan::{TargetKind, Topology};
 use sipedge::spec::{Spec, Transport};
@@ -28,17 +28,8 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     let state = project(global, &loaded.spec.name)?.state(topology);
     let options = Options { instances: args.instances };
     let mut progress = deploy::for_output(global.json);
-    let deployed = deploy::deploy(&loaded, &state, &options, progress.as_mut()).map_err(|error| {
-        // The report comes before the error, which says what to do about it.
-        let written = match &error {
-            DeployError::Step(failed) => match &failed.cause {
-                Cause::Verification(report) => show_report(report, &args.reports, global.json, true),
-                _ => Ok(()),
-            },
-            _ => Ok(()),
-        };
-        written.err().unwrap_or_else(|| error.into())
-    })?;
+    let deployed = deploy::deploy(&loaded, &state, &options, progress.as_mut())
+        .map_err(|error| reported(error, &args.reports, global.json))?;
     show_report(&deployed.report, &args.reports, global.json, true)?;
     if !global.json {
         let ingress: Vec<String> = deployed.status.ingress_addresses.iter().map(ToString::to_string).collect();
@@ -198,6 +189,23 @@ pub(super) fn nothing_deployed(project: &Project, topology: Option<Topology>, ta
     let name = topology.unwrap_or(Topology::LoadBalanced);
     Failure::new(Exit::NothingDeployed, format!("{}{what} is not deployed", project.edge()))
         .next(format!("sipedge deploy {name} --target lab"), "deploys it on this machine")
+}
+
+/// The failure of a run. The report of its call comes before the error, which says what to do about it.
+pub(super) fn reported(error: DeployError, files: &Reports, json: bool) -> Failure {
+    let report = match &error {
+        DeployError::Step(failed) => match &failed.cause {
+            Cause::Verification(report) => Some(report),
+            Cause::Refresh(failure) => match &failure.why {
+                Trouble::SmokeCall { report, .. } => Some(report),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    };
+    let written = report.map_or(Ok(()), |report| show_report(report, files, json, true));
+    written.err().unwrap_or_else(|| error.into())
 }
 
 /// Prints the report and writes its files. As the last line of a deploy's JSON lines it has to be one line.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use sipedge::deploy::{Cause, DeployError, StateError, lab_unavailable};
+use sipedge::deploy::{Cause, DeployError, StateError, Trouble, lab_unavailable};
 use sipedge::plan::PlanError;
 use sipedge::spec::SpecErrors;
 #[cfg(feature = "aws")]
@@ -259,6 +259,9 @@ impl From<DeployError> for Failure {
             #[cfg(feature = "aws")]
             Cause::Aws(error) => aws_exit(error),
             Cause::NoImage(_) => Exit::TargetNotAvailable,
+            Cause::Refresh(failure) if matches!(failure.why, Trouble::SmokeCall { .. }) => Exit::VerificationFailed,
+            Cause::NoVersionBefore { .. } => Exit::Usage,
+            Cause::NotRunning { .. } => Exit::NothingDeployed,
             _ => Exit::StepFailed,
         };
         let mut failure = Self::new(exit, failed.to_string());

@@ -2,6 +2,7 @@
 
 use super::certificates::CertificateError;
 use super::journal::{Command, Step};
+use super::refresh::{Back, RefreshFailure, Trouble};
 use super::state::{State, StateError};
 use crate::plan::{PlanError, TargetKind};
 use crate::target::aws::terraform::TerraformError;
@@ -83,6 +84,32 @@ pub enum Cause {
         /// The most that there may be.
         max: u32,
     },
+    /// A refresh did not bring its version.
+    #[error(transparent)]
+    Refresh(Box<RefreshFailure>),
+    /// A refresh could not be awaited.
+    #[error(transparent)]
+    Trouble(Box<Trouble>),
+    /// There is no version to go back to.
+    #[error(
+        "{edge} {topology} has no version before version {version} that was found good: there is nothing to go back to"
+    )]
+    NoVersionBefore {
+        /// Name of the edge.
+        edge: String,
+        /// The topology.
+        topology: crate::plan::Topology,
+        /// The version that is live.
+        version: u64,
+    },
+    /// Nothing runs that could be changed.
+    #[error("{edge} {topology} does not run")]
+    NotRunning {
+        /// Name of the edge.
+        edge: String,
+        /// The topology.
+        topology: crate::plan::Topology,
+    },
     /// The infrastructure has no address to call.
     #[error("the infrastructure has no ingress address to place a call to")]
     NoIngress,
@@ -134,8 +161,13 @@ impl StepFailure {
             }
             None => missing.push("the lab and its instances".to_owned()),
         }
-        if step != Step::Remove {
-            missing.push("the verified call".to_owned());
+        match &cause {
+            Cause::Refresh(failure) => match &failure.back {
+                Back::Version(version) => stands.push(format!("version {version}, which is live again")),
+                Back::Not(reason) => missing.push(format!("the version of before: {reason}")),
+            },
+            _ if step == Step::Remove => {}
+            _ => missing.push("the verified call".to_owned()),
         }
         let next = next_commands(step, state);
         Self { step, cause, stands, missing, next }

@@ -231,6 +231,7 @@ impl State {
         damages.extend(self.journal().err().and_then(StateError::damage));
         damages.extend(self.outputs().err().and_then(StateError::damage));
         damages.extend(self.token_keys().err().and_then(StateError::damage));
+        damages.extend(self.versions().err().and_then(StateError::damage));
         damages
     }
 
@@ -382,7 +383,7 @@ fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S:
 
 const LOCK_FILE: &str = "lock";
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     match fs::read(path) {
         Ok(bytes) => match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Some(value)),
@@ -396,7 +397,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> 
     }
 }
 
-fn remove_any(path: &Path) -> io::Result<()> {
+pub(super) fn remove_any(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(data) if data.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::plan::{self, TargetKind, Topology};
-use crate::spec::dates::{day_of, days_since_epoch};
+use crate::spec::{day_of, days_since_epoch};
 use crate::spec::{Loaded, Spec, stale_carriers};
 
 /// One line of the report.

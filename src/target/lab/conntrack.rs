@@ -1,6 +1,6 @@
 //! The table of tracked flows (ctnetlink): forget those of one address, or all.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use netlink_packet_core::NlasIterator;
 use nix::libc;
@@ -18,6 +18,12 @@ const ID: u16 = 12;
 /// Attributes of a tuple: its addresses; and of those, source and destination.
 const TUPLE_IP: u16 = 1;
 const IP_V4: [u16; 2] = [1, 2];
+/// Attributes of a tuple: its protocol; and of that number, source port, destination port.
+const TUPLE_PROTOCOL: u16 = 2;
+const PROTOCOL_NUMBER: u16 = 1;
+const SOURCE_PORT: u16 = 2;
+const DESTINATION_PORT: u16 = 3;
+const UDP: u8 = 17;
 
 /// Forgets every flow.
 pub(super) fn flush(netfilter: &mut Netfilter) -> Result<(), LabError> {
@@ -52,6 +58,42 @@ pub(super) fn forget(netfilter: &mut Netfilter, address: Ipv4Addr, flows: Flows)
         }
     }
     Ok(())
+}
+
+/// The address that answers on the UDP flow from `source` to `edge`; none when there is no such flow.
+pub(super) fn target_of(
+    netfilter: &mut Netfilter,
+    source: SocketAddrV4,
+    edge: SocketAddrV4,
+) -> Result<Option<Ipv4Addr>, LabError> {
+    let what = format!("list the tracked flows of {source}");
+    let mut found = None;
+    netfilter.dump(&Message { what, kind: GET, flags: 0, attrs: Attrs::default() }, |attrs| {
+        found = found.or(answerer_if_of(attrs, source, edge));
+    })?;
+    Ok(found)
+}
+
+/// The source of the flow's replies, when it was opened from `source` to `edge` by UDP.
+fn answerer_if_of(flow: &[u8], source: SocketAddrV4, edge: SocketAddrV4) -> Option<Ipv4Addr> {
+    let tuple = |kind: u16| NlasIterator::new(flow).flatten().find(|attr| attr.kind() == kind);
+    let [from, to] = IP_V4;
+    let opened = tuple(TUPLE_ORIG)?;
+    let number = |kind: u16| part(opened.value(), TUPLE_PROTOCOL, kind);
+    let matches = number(PROTOCOL_NUMBER)? == [UDP]
+        && part(opened.value(), TUPLE_IP, from)? == source.ip().octets()
+        && part(opened.value(), TUPLE_IP, to)? == edge.ip().octets()
+        && number(SOURCE_PORT)? == source.port().to_be_bytes()
+        && number(DESTINATION_PORT)? == edge.port().to_be_bytes();
+    let answerer: [u8; 4] = part(tuple(TUPLE_REPLY)?.value(), TUPLE_IP, from)?.try_into().ok()?;
+    matches.then(|| Ipv4Addr::from(answerer))
+}
+
+/// One attribute of one part of a tuple.
+fn part(tuple: &[u8], of: u16, kind: u16) -> Option<Vec<u8>> {
+    let within = NlasIterator::new(tuple).flatten().find(|attr| attr.kind() == of)?;
+    let found = NlasIterator::new(within.value()).flatten().find(|attr| attr.kind() == kind)?;
+    Some(found.value().to_vec())
 }
 
 fn not_found() -> String {

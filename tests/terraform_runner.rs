@@ -1,0 +1,1 @@
+//! Terraform as sipedge runs it.
