@@ -270,6 +270,9 @@ struct Refresh {
     /// The version to bring; the live one when it is left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     version: Option<u64>,
+    /// On AWS: places no call. The status then says that nothing is proved.
+    #[arg(long)]
+    no_verify: bool,
     #[command(flatten)]
     reports: Reports,
 }
@@ -278,6 +281,9 @@ struct Refresh {
 struct Rollback {
     /// The topology; needed only when both are up.
     topology: Option<TopologyName>,
+    /// On AWS: places no call. The status then says that nothing is proved.
+    #[arg(long)]
+    no_verify: bool,
     #[command(flatten)]
     reports: Reports,
 }

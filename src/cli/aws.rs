@@ -3,15 +3,15 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use serde_json::{Value, json};
-use sipedge::deploy::aws::{self, Options};
-use sipedge::deploy::{self, Cause, DeployError, Destroyed, Project, State};
+use sipedge::deploy::aws::{self, Options, Rolled};
+use sipedge::deploy::{self, Destroyed, Project, RefreshOptions, State};
 use sipedge::plan::{Plan, TargetKind, Topology};
 use sipedge::spec::Spec;
 use sipedge::target::aws::preview;
 
-use super::edge::{deployed_project, project, show_report};
+use super::edge::{deployed_project, nothing_deployed, project, reported, show_report};
 use super::exit::{self, Exit, Failure};
-use super::{Deploy, Destroy, Global};
+use super::{Deploy, Destroy, Global, Refresh, Reports, Rollback, TopologyName};
 
 /// What the account says of a plan.
 #[derive(Debug, Default)]
@@ -123,6 +123,56 @@ pub(super) fn destroy(global: &Global, args: &Destroy) -> Result<Exit, Failure> 
         exit::print(&format!("{}: {} destroyed", project.edge(), removed.join(" and ")))?;
     }
     Ok(Exit::Done)
+}
+
+pub(super) fn refresh(global: &Global, args: &Refresh) -> Result<Exit, Failure> {
+    let state = one_on_aws(global, args.topology)?;
+    let mut progress = deploy::for_output(global.json);
+    let wanted = RefreshOptions { version: args.version };
+    let done = aws::refresh(&state, &wanted, Options { verify: !args.no_verify }, progress.as_mut())
+        .map_err(|error| reported(error, &args.reports, global.json))?;
+    rolled(global, &args.reports, &done, "refreshed")
+}
+
+pub(super) fn rollback(global: &Global, args: &Rollback) -> Result<Exit, Failure> {
+    let state = one_on_aws(global, args.topology)?;
+    let mut progress = deploy::for_output(global.json);
+    let done = aws::rollback(&state, Options { verify: !args.no_verify }, progress.as_mut())
+        .map_err(|error| reported(error, &args.reports, global.json))?;
+    rolled(global, &args.reports, &done, "rolled back")
+}
+
+fn rolled(global: &Global, files: &Reports, done: &Rolled, what: &str) -> Result<Exit, Failure> {
+    if let Some(report) = &done.report {
+        show_report(report, files, global.json, true)?;
+    }
+    let (edge, topology, version) = (&done.plan.name, done.plan.topology, done.version);
+    if global.json {
+        let verified = done.report.is_some();
+        let line = json!({
+            "event": what.replace(' ', "-"), "edge": edge, "topology": topology, "version": version,
+            "verified": verified, "group": done.group,
+        });
+        exit::print(&line.to_string())?;
+    } else {
+        let verified = if done.report.is_some() { "" } else { "; not verified: no call was placed" };
+        exit::print(&format!("{edge} {topology} on AWS is {what}: version {version} is live{verified}"))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The state of the topology on AWS that is named, or of the only one that there is.
+fn one_on_aws(global: &Global, named: Option<TopologyName>) -> Result<State, Failure> {
+    let project = deployed_project(global)?;
+    let present = project.present_on(TargetKind::Aws);
+    match (named.map(Topology::from), present.as_slice()) {
+        (Some(topology), _) if present.contains(&topology) => Ok(project.state_on(TargetKind::Aws, topology)),
+        (None, [topology]) => Ok(project.state_on(TargetKind::Aws, *topology)),
+        (named, [] | [_]) | (named @ Some(_), _) => Err(nothing_deployed(&project, named, global.target)),
+        (None, _) => {
+            Err(Failure::new(Exit::Usage, "both topologies are on AWS: say which, single-ec2 or load-balanced"))
+        }
+    }
 }
 
 pub(super) fn status(project: &Project, topologies: &[Topology]) -> Result<Status, Failure> {

@@ -5,7 +5,7 @@ use sipedge::deploy::{Project, State};
 use sipedge::plan::{Plan, Topology};
 
 use super::exit::{Exit, Failure};
-use super::{Deploy, Destroy, Global};
+use super::{Deploy, Destroy, Global, Refresh, Rollback};
 
 /// What the account says of a plan.
 #[derive(Debug, Default)]
@@ -30,6 +30,14 @@ pub(super) fn deploy(_global: &Global, args: &Deploy) -> Result<Exit, Failure> {
 }
 
 pub(super) fn destroy(_global: &Global, _args: &Destroy) -> Result<Exit, Failure> {
+    Err(no_support())
+}
+
+pub(super) fn refresh(_global: &Global, _args: &Refresh) -> Result<Exit, Failure> {
+    Err(no_support())
+}
+
+pub(super) fn rollback(_global: &Global, _args: &Rollback) -> Result<Exit, Failure> {
     Err(no_support())
 }
 

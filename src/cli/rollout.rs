@@ -2,12 +2,18 @@
 
 use sipedge::deploy::{self, Deployed, RefreshOptions};
 
-use super::edge::{one_deployed, reported, require_lab, show_report};
+#[cfg(feature = "aws")]
+use super::aws as on_aws;
+use super::edge::{one_deployed, reported, show_report};
 use super::exit::{self, Exit, Failure};
-use super::{Global, Refresh, Reports, Rollback};
+#[cfg(not(feature = "aws"))]
+use super::no_aws as on_aws;
+use super::{Global, Refresh, Reports, Rollback, Target};
 
 pub(super) fn refresh(global: &Global, args: &Refresh) -> Result<Exit, Failure> {
-    require_lab(global.target, "sipedge refresh --target lab")?;
+    if global.target == Some(Target::Aws) {
+        return on_aws::refresh(global, args);
+    }
     let state = one_deployed(global, args.topology)?;
     let options = RefreshOptions { version: args.version };
     let mut progress = deploy::for_output(global.json);
@@ -17,7 +23,9 @@ pub(super) fn refresh(global: &Global, args: &Refresh) -> Result<Exit, Failure> 
 }
 
 pub(super) fn rollback(global: &Global, args: &Rollback) -> Result<Exit, Failure> {
-    require_lab(global.target, "sipedge rollback --target lab")?;
+    if global.target == Some(Target::Aws) {
+        return on_aws::rollback(global, args);
+    }
     let state = one_deployed(global, args.topology)?;
     let mut progress = deploy::for_output(global.json);
     let done =

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::plan::{self, TargetKind, Topology};
-use crate::spec::{day_of, days_since_epoch};
 use crate::spec::{Loaded, Spec, stale_carriers};
+use crate::spec::{day_of, days_since_epoch};
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use sipedge_aws::{Aws, Group as AwsGroup, GroupInstance, Refresh as AwsRefresh, RefreshPreferences};
 
 use super::super::error::Cause;
-use super::super::fleet::{Fleet, Group, Lifecycle, Member, Preferences, Refresh, RefreshStatus};
+use super::super::fleet::{Fleet, Group, Lifecycle, Member, Preferences, Refresh, RefreshStatus, SmokeCall};
 use crate::plan::{Plan, Topology};
 use crate::target::aws::Outputs;
-use crate::verify::Report;
 
 /// The group of one topology.
 pub struct AwsFleet<'a> {
@@ -145,7 +145,7 @@ impl Fleet for AwsFleet<'_> {
         Ok(self.aws.roll_back_refresh(&self.group)?)
     }
 
-    fn smoke_call(&self, _instances: &[String]) -> Result<Report, Cause> {
+    fn smoke_call(&self, _instances: &[String]) -> Result<SmokeCall, Cause> {
         Err(Cause::NotAsExpected("no call can be placed to AWS from here yet; deploy with --no-verify".to_owned()))
     }
 
@@ -153,7 +153,14 @@ impl Fleet for AwsFleet<'_> {
         let Some(account) = &self.plan.aws else { return Ok(Vec::new()) };
         Ok(self.aws.alarms_in_alarm(&account.resource_name)?)
     }
+
+    fn pause(&self) -> Duration {
+        LOOK_AGAIN
+    }
 }
+
+/// Time between two looks: describe calls are throttled per account, at a few each second.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl AwsFleet<'_> {
     fn read(&self, refresh: AwsRefresh) -> Result<Refresh, Cause> {

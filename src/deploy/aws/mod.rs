@@ -3,7 +3,7 @@
 
 mod destroy;
 mod fleet;
-mod instances;
+mod rollout;
 mod secrets;
 mod status;
 
@@ -16,14 +16,16 @@ use sipedge_aws::{Aws, AwsError, ImageFilter, Settings};
 
 pub use destroy::destroy;
 pub use fleet::AwsFleet;
+pub use rollout::{Rolled, refresh, rollback};
 pub use status::{AwsStatus, status};
 
 use super::error::{Cause, DeployError};
 use super::fleet::{Fleet, Group};
 use super::journal::{Command, Step, now_unix_ms};
 use super::progress::{Event, Progress};
+use super::runner::Runner;
 use super::state::{State, StateError, write_json, write_whole};
-use super::{ARTEFACT_MODE, Runner, clear_stale_artefacts, notes, take_over, write_artefacts};
+use super::{ARTEFACT_MODE, clear_stale_artefacts, notes, take_over, write_artefacts};
 use crate::plan::{self, Addresses, AwsPlan, Plan, TargetKind};
 use crate::spec::Loaded;
 use crate::target::aws::terraform::{Changes, Phase, ResourceEvent, Terraform, interrupt};
@@ -110,10 +112,19 @@ pub fn deploy(
     if runner.journal.infrastructure_since_unix_ms.is_none() {
         runner.journal.infrastructure_since_unix_ms = Some(now_unix_ms());
     }
+    let version = outputs.launch_template_version;
+    state.keep_plan_of(version, &plan)?;
     let fleet = AwsFleet::new(&aws, &plan, &outputs);
-    runner.step(Step::Refresh, |progress| instances::refresh(&plan, &outputs, options, &fleet, progress))?;
-    let group = runner.step(Step::Ready, |progress| instances::wait_ready(&plan, &fleet, progress))?;
-    let report = runner.step(Step::VerifiedCall, |progress| verified_call(options, &group, &fleet, progress))?;
+    if rollout::is_needed(&fleet, version).map_err(|cause| runner.failed(cause))? {
+        runner.expect_refresh_after(Step::Apply);
+        rollout::bring(&fleet, version, true, &plan, options, &mut runner)?;
+    } else {
+        write_json(&state.plan_file(), &plan, ARTEFACT_MODE)?;
+    }
+    let (group, report) = rollout::prove(&plan, &fleet, options, &mut runner)?;
+    if report.is_some() {
+        state.found_good(version)?;
+    }
     let hand_off = runner.step(Step::HandOff, |_| write_hand_off(&plan, &outputs, state))?;
     runner.end()?;
     drop(lock);
@@ -205,7 +216,6 @@ fn apply(
     let strange = |reason| Cause::NotAsExpected(format!("Terraform's outputs are not those of this build: {reason}"));
     let outputs = Outputs::read(&terraform.outputs()?).map_err(strange)?;
     write_json(&state.outputs_file(), &outputs, ARTEFACT_MODE)?;
-    write_json(&state.plan_file(), plan, ARTEFACT_MODE)?;
     Ok((outputs, detail))
 }
 
@@ -233,7 +243,7 @@ fn verified_call(
         return Ok((None, NOT_VERIFIED.to_owned()));
     }
     let instances: Vec<String> = group.instances.iter().map(|instance| instance.id.clone()).collect();
-    let report = fleet.smoke_call(&instances)?;
+    let report = fleet.smoke_call(&instances)?.report;
     if !report.passed {
         return Err(Cause::Verification(Box::new(report)));
     }
