@@ -42,16 +42,8 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     let mut progress = deploy::for_output(global.json);
     let mut ask = |changes: &str| args.yes || agreed(changes, "Make these changes? (yes/no) ", "yes");
     let options = Options { verify: !args.no_verify };
-    let deployed = aws::deploy(&loaded, &state, options, &mut ask, progress.as_mut()).map_err(|error| {
-        let written = match &error {
-            DeployError::Step(failed) => match &failed.cause {
-                Cause::Verification(report) => show_report(report, &args.reports, global.json, true),
-                _ => Ok(()),
-            },
-            _ => Ok(()),
-        };
-        written.err().unwrap_or_else(|| error.into())
-    })?;
+    let deployed = aws::deploy(&loaded, &state, options, &mut ask, progress.as_mut())
+        .map_err(|error| reported(error, &args.reports, global.json))?;
     if let Some(report) = &deployed.report {
         show_report(report, &args.reports, global.json, true)?;
     }
