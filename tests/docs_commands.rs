@@ -133,6 +133,7 @@ macro_rules! documents {
 
 documents! {
     readme: "README.md",
+    aws: "docs/aws.md",
     getting_started: "docs/getting-started.md",
     commands: "docs/commands.md",
     lab: "docs/lab.md",
