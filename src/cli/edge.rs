@@ -1,9 +1,7 @@
-//! Commands on what is deployed: deploy, status, verify, destroy.
+//! Commands on what is deployed: deploy, verify, destroy.
 
 use serde_json::{Value, json};
-use sipedge::deploy::{
-    self, Cause, DeployError, Destroyed, Options, Project, State, StateError, TopologyStatus, Trouble, write_whole,
-};
+use sipedge::deploy::{self, Cause, DeployError, Destroyed, Options, Project, State, StateError, Trouble, write_whole};
 use sipedge::plan::Topology;
 use sipedge::spec::{Spec, Transport};
 use sipedge::target::lab::Lab;
@@ -34,29 +32,6 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
         ))?;
     }
     Ok(Exit::Done)
-}
-
-pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
-    require_lab(global.target, "sipedge status --target lab")?;
-    let project = deployed_project(global)?;
-    let found: Vec<TopologyStatus> =
-        project.present().into_iter().map(|topology| deploy::status(&project.state(topology))).collect();
-    if found.is_empty() {
-        return Err(nothing_deployed(&project, None));
-    }
-    if global.json {
-        exit::print_json(&json!({ "edge": project.edge(), "topologies": found }))?;
-    } else {
-        let texts: Vec<String> = found.iter().map(TopologyStatus::render).collect();
-        exit::print(&texts.join("\n"))?;
-    }
-    let damaged = found.iter().any(|status| !status.damages.is_empty());
-    let running = found.iter().any(|status| status.running);
-    Ok(match (damaged, running) {
-        (true, _) => Exit::StateDamaged,
-        (false, true) => Exit::Done,
-        (false, false) => Exit::NothingDeployed,
-    })
 }
 
 pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
@@ -154,7 +129,7 @@ fn damaged_plan(error: StateError, state: &State) -> Failure {
 const REPORT_MODE: u32 = 0o644;
 
 /// The edge that the spec names. What is deployed can be seen and removed even if the rest of the spec has mistakes by now.
-fn deployed_project(global: &Global) -> Result<Project, Failure> {
+pub(super) fn deployed_project(global: &Global) -> Result<Project, Failure> {
     let name = match Spec::edge_name(&global.spec) {
         Some(name) => name,
         None => Spec::load(&global.spec)?.spec.name,
@@ -167,7 +142,7 @@ fn project(global: &Global, edge: &str) -> Result<Project, Failure> {
         .map_err(|error| Failure::new(Exit::Unexpected, format!("cannot find the folder of the spec: {error}")))
 }
 
-fn nothing_deployed(project: &Project, topology: Option<Topology>) -> Failure {
+pub(super) fn nothing_deployed(project: &Project, topology: Option<Topology>) -> Failure {
     let what = topology.map(|topology| format!(" {topology}")).unwrap_or_default();
     let name = topology.unwrap_or(Topology::LoadBalanced);
     Failure::new(Exit::NothingDeployed, format!("{}{what} is not deployed", project.edge()))
