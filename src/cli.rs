@@ -10,6 +10,7 @@ mod lab;
 mod no_aws;
 mod rollout;
 mod spec;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,7 +50,7 @@ fn dispatch(command_line: CommandLine) -> Result<Exit, Failure> {
         Command::Deploy(args) => edge::deploy(&global, &args),
         Command::Refresh(args) => rollout::refresh(&global, &args),
         Command::Rollback(args) => rollout::rollback(&global, &args),
-        Command::Status => edge::status(&global),
+        Command::Status(args) => status::status(&global, &args),
         Command::Doctor => doctor::run(&global),
         Command::Verify { what: Verify::Call(args) } => edge::verify_call(&global, &args),
         Command::Destroy(args) => edge::destroy(&global, &args),
@@ -178,10 +179,12 @@ deploy brings what it says.")]
     Rollback(Rollback),
     #[command(after_help = "\
 Examples:
-  sipedge status                          instances, health, addresses, age, last deploy; of both topologies
+  sipedge status                          instances, versions, health, what they have in progress; of both topologies
+  sipedge status --watch                  again every second, until Ctrl-C
+  sipedge status --watch --json           one line of JSON per second
   sipedge status --json                   the same for programs")]
     /// Shows what is deployed.
-    Status,
+    Status(Status),
     #[command(after_help = "\
 Examples:
   sipedge doctor                          tools, credentials, quotas, age of the carriers' data: for AWS and the lab
@@ -286,6 +289,13 @@ struct Rollback {
     no_verify: bool,
     #[command(flatten)]
     reports: Reports,
+}
+
+#[derive(Debug, Args)]
+struct Status {
+    /// Shows it again every second: on a terminal in place, otherwise below.
+    #[arg(long)]
+    watch: bool,
 }
 
 /// Files that the verified call's report is written to.

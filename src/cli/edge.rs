@@ -1,10 +1,8 @@
-//! Commands on what is deployed: deploy, status, verify, destroy.
+//! Commands on what is deployed: deploy, verify, destroy.
 
 use serde_json::{Value, json};
-use sipedge::deploy::{
-    self, Cause, DeployError, Destroyed, Options, Project, State, StateError, TopologyStatus, Trouble, write_whole,
-};
-use sipedge::plan::{TargetKind, Topology};
+use sipedge::deploy::{self, Cause, DeployError, Destroyed, Options, Project, State, StateError, Trouble, write_whole};
+use sipedge::plan::Topology;
 use sipedge::spec::{Spec, Transport};
 use sipedge::target::lab::Lab;
 use sipedge::verify::{self, Report, report};
@@ -42,31 +40,6 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
         ))?;
     }
     Ok(Exit::Done)
-}
-
-pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
-    let project = deployed_project(global)?;
-    let lab = if global.target == Some(Target::Aws) { Vec::new() } else { project.present() };
-    let found: Vec<TopologyStatus> = lab.into_iter().map(|topology| deploy::status(&project.state(topology))).collect();
-    let on_aws = if global.target == Some(Target::Lab) { Vec::new() } else { project.present_on(TargetKind::Aws) };
-    if found.is_empty() && on_aws.is_empty() {
-        return Err(nothing_deployed(&project, None, global.target));
-    }
-    let aws = on_aws::status(&project, &on_aws)?;
-    if global.json {
-        let topologies: Vec<Value> = found.iter().map(|status| json!(status)).chain(aws.data).collect();
-        exit::print_json(&json!({ "edge": project.edge(), "topologies": topologies }))?;
-    } else {
-        let texts: Vec<String> = found.iter().map(TopologyStatus::render).chain(aws.texts).collect();
-        exit::print(&texts.join("\n"))?;
-    }
-    let damaged = aws.damaged || found.iter().any(|status| !status.damages.is_empty());
-    let running = aws.running || found.iter().any(|status| status.running);
-    Ok(match (damaged, running) {
-        (true, _) => Exit::StateDamaged,
-        (false, true) => Exit::Done,
-        (false, false) => Exit::NothingDeployed,
-    })
 }
 
 pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {

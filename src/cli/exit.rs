@@ -247,24 +247,11 @@ impl From<DeployError> for Failure {
     fn from(error: DeployError) -> Self {
         let failed = match error {
             DeployError::State(error) => return error.into(),
+            DeployError::Refused(cause) => return Self::new(exit_of(&cause), cause.to_string()),
             DeployError::Step(failed) => *failed,
             error => return Self::new(Exit::Unexpected, error.to_string()),
         };
-        let exit = match &failed.cause {
-            Cause::Plan(_) => Exit::SpecRefused,
-            Cause::Instances { .. } => Exit::Usage,
-            Cause::Lab(error) if lab_unavailable(error) => Exit::TargetNotAvailable,
-            Cause::Verification(_) => Exit::VerificationFailed,
-            Cause::Terraform(error) => terraform_exit(error),
-            #[cfg(feature = "aws")]
-            Cause::Aws(error) => aws_exit(error),
-            Cause::NoImage(_) => Exit::TargetNotAvailable,
-            Cause::Refresh(failure) if matches!(failure.why, Trouble::SmokeCall { .. }) => Exit::VerificationFailed,
-            Cause::NoVersionBefore { .. } => Exit::Usage,
-            Cause::NotRunning { .. } => Exit::NothingDeployed,
-            _ => Exit::StepFailed,
-        };
-        let mut failure = Self::new(exit, failed.to_string());
+        let mut failure = Self::new(exit_of(&failed.cause), failed.to_string());
         for (label, lines) in [("stands:", &failed.stands), ("missing:", &failed.missing)] {
             for (index, line) in lines.iter().enumerate() {
                 let label = if index == 0 { label } else { "" };
@@ -274,6 +261,23 @@ impl From<DeployError> for Failure {
         failure.data = json!({ "step": failed.step, "stands": failed.stands, "missing": failed.missing });
         failure.next = failed.next;
         failure
+    }
+}
+
+/// What a cause means to a script.
+fn exit_of(cause: &Cause) -> Exit {
+    match cause {
+        Cause::Plan(_) => Exit::SpecRefused,
+        Cause::Instances { .. } | Cause::NoVersionBefore { .. } | Cause::NoSuchVersion { .. } => Exit::Usage,
+        Cause::Lab(error) if lab_unavailable(error) => Exit::TargetNotAvailable,
+        Cause::Verification(_) => Exit::VerificationFailed,
+        Cause::Refresh(failure) if matches!(failure.why, Trouble::SmokeCall { .. }) => Exit::VerificationFailed,
+        Cause::NotRunning { .. } => Exit::NothingDeployed,
+        Cause::Terraform(error) => terraform_exit(error),
+        #[cfg(feature = "aws")]
+        Cause::Aws(error) => aws_exit(error),
+        Cause::NoImage(_) => Exit::TargetNotAvailable,
+        _ => Exit::StepFailed,
     }
 }
 
@@ -291,13 +295,17 @@ fn quoted(path: &Path) -> String {
 
 /// Writes a command's result to standard output. A reader that went away (`| head`) is no failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    print_to_reader(text).map(|_| ())
+}
+
+/// [`print`]; whether there is still somebody who reads.
+pub(super) fn print_to_reader(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     let newline = if text.ends_with('\n') { "" } else { "\n" };
     match out.write_all(text.as_bytes()).and_then(|()| out.write_all(newline.as_bytes())).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Unexpected, format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(Exit::Unexpected, format!("cannot write to standard output: {error}"))),
     }
 }
 

@@ -19,6 +19,9 @@ pub enum DeployError {
     /// A step failed.
     #[error(transparent)]
     Step(Box<StepFailure>),
+    /// It cannot be done with what is deployed; nothing was begun.
+    #[error(transparent)]
+    Refused(Box<Cause>),
 }
 
 impl From<StepFailure> for DeployError {
@@ -92,7 +95,7 @@ pub enum Cause {
     Trouble(Box<Trouble>),
     /// There is no version to go back to.
     #[error(
-        "{edge} {topology} has no version before version {version} that was found good: there is nothing to go back to"
+        "there is nothing to go back to: {edge} {topology} has no version that was found good before version {version}"
     )]
     NoVersionBefore {
         /// Name of the edge.
@@ -102,8 +105,18 @@ pub enum Cause {
         /// The version that is live.
         version: u64,
     },
+    /// There is no such version.
+    #[error("{edge} {topology} has no version {version}")]
+    NoSuchVersion {
+        /// Name of the edge.
+        edge: String,
+        /// The topology.
+        topology: crate::plan::Topology,
+        /// The version that was asked for.
+        version: u64,
+    },
     /// Nothing runs that could be changed.
-    #[error("{edge} {topology} does not run")]
+    #[error("{edge} {topology} does not run: there is nothing that could be changed")]
     NotRunning {
         /// Name of the edge.
         edge: String,

@@ -41,9 +41,9 @@ pub use status::{TopologyStatus, status};
 pub use versions::{Verified, Versions};
 
 use crate::plan::{self, LAB_PEERS, LAB_ROOTS, Plan, TargetKind};
-use crate::spec::{Loaded, Spec, Transport, stale_carriers};
-use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabStatus};
-use crate::verify::{self, Addresses, Report};
+use crate::spec::{Loaded, Spec, stale_carriers};
+use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabFleet, LabStatus};
+use crate::verify::{Addresses, Report};
 
 /// What a deploy may be told beside the spec.
 #[derive(Debug, Clone, Default)]
@@ -379,7 +379,7 @@ fn wait_ready(instances: &[InstanceId], lab: &Lab, progress: &mut dyn Progress) 
 fn place_call(plan: &Plan, lab: &Lab) -> Result<((LabStatus, Report), String), Cause> {
     let status = lab.status()?;
     let addresses = addresses(plan, &status).ok_or(Cause::NoIngress)?;
-    let report = verify::run(plan, &addresses, Transport::Udp, lab, &rfc3339(now_unix_ms()));
+    let report = LabFleet::new(lab, plan).verified_call()?;
     if !report.passed {
         return Err(Cause::Verification(Box::new(report)));
     }

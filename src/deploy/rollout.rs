@@ -11,7 +11,7 @@ use super::runner::Runner;
 use super::state::{State, write_json};
 use super::{ARTEFACT_MODE, Deployed, clear_stale_artefacts, place_call, take_over, write_artefacts};
 use crate::plan::{Plan, Topology};
-use crate::target::lab::{Lab, LabFleet, LabStatus};
+use crate::target::lab::{GroupStatus, Lab, LabError, LabFleet, LabStatus};
 
 /// What a refresh may be told.
 #[derive(Debug, Clone, Default)]
@@ -23,21 +23,19 @@ pub struct RefreshOptions {
 /// Replaces all instances of the lab of `state` by new ones, and places the verified call.
 pub fn refresh(state: &State, options: &RefreshOptions, progress: &mut dyn Progress) -> Result<Deployed, DeployError> {
     let lock = take_over(state, progress)?;
-    let steps = [Step::Refresh, Step::SmokeCall, Step::Bake, Step::VerifiedCall];
-    let mut runner = Runner::begin(state, Command::Refresh, &steps, progress)?;
-    let (lab, live_plan) = running(state).map_err(|cause| runner.failed(cause))?;
-    let status = lab.status().map_err(|error| runner.failed(error.into()))?;
-    let in_progress = status.group.refresh.filter(|refresh| !refresh.status.is_final()).map(|refresh| refresh.version);
-    let version = options.version.or(in_progress).unwrap_or(status.group.version);
+    let (lab, live_plan, group) = running(state)?;
+    let in_progress = group.refresh.filter(|refresh| !refresh.status.is_final()).map(|refresh| refresh.version);
+    let version = options.version.or(in_progress).unwrap_or(group.version);
     let plan = match state.plan_of(version)? {
         Some(plan) => plan,
-        None if version == status.group.version => live_plan,
+        None if version == group.version => live_plan,
         None => {
-            return Err(
-                runner.failed(crate::target::lab::LabError::Group(format!("there is no version {version}")).into())
-            );
+            let (edge, topology) = (state.edge().to_owned(), state.topology());
+            return Err(refused(Cause::NoSuchVersion { edge, topology, version }));
         }
     };
+    let steps = [Step::Refresh, Step::SmokeCall, Step::Bake, Step::VerifiedCall];
+    let mut runner = Runner::begin(state, Command::Refresh, &steps, progress)?;
     bring(&lab, version, false, &plan, &mut runner)?;
     let (status, report) = runner.step(Step::VerifiedCall, |_| place_call(&plan, &lab))?;
     state.found_good(version)?;
@@ -49,28 +47,29 @@ pub fn refresh(state: &State, options: &RefreshOptions, progress: &mut dyn Progr
 /// Goes back to the version that was live before, and places the verified call. A refresh that is in progress is turned back.
 pub fn rollback(state: &State, progress: &mut dyn Progress) -> Result<Deployed, DeployError> {
     let lock = take_over(state, progress)?;
-    let mut runner = Runner::begin(state, Command::Rollback, &[Step::Rollback, Step::VerifiedCall], progress)?;
-    let (lab, live_plan) = running(state).map_err(|cause| runner.failed(cause))?;
-    let (_, options) = settings(&live_plan, true, &runner);
-    let fleet = LabFleet::new(&lab, &live_plan);
-    let turned = turn_back(&fleet, &options, &MachineClock::default(), &mut runner);
-    let (version, plan) = match turned.map_err(|cause| runner.failed(cause))? {
-        Some(Back::Version(version)) => (version, live_plan),
-        Some(Back::Not(reason)) => {
-            return Err(runner.failed(crate::target::lab::LabError::Group(reason).into()));
+    let (lab, live_plan, group) = running(state)?;
+    let steps = [Step::Rollback, Step::VerifiedCall];
+    let (version, plan, runner) = if group.refresh.is_some_and(|refresh| !refresh.status.is_final()) {
+        let mut runner = Runner::begin(state, Command::Rollback, &steps, progress)?;
+        let (_, options) = settings(&live_plan, true, &runner);
+        let fleet = LabFleet::new(&lab, &live_plan);
+        let turned = turn_back(&fleet, &options, &MachineClock::default(), &mut runner);
+        if let Some(Back::Not(reason)) = turned.map_err(|cause| runner.failed(cause))? {
+            return Err(runner.failed(LabError::Group(reason).into()));
         }
-        None => {
-            let live = lab.status().map_err(|error| runner.failed(error.into()))?.group.version;
-            let before = state.versions()?.before(live);
-            let plan = before.map(|version| state.plan_of(version)).transpose()?.flatten();
-            let (Some(version), Some(plan)) = (before, plan) else {
-                let (edge, topology) = (state.edge().to_owned(), state.topology());
-                return Err(runner.failed(Cause::NoVersionBefore { edge, topology, version: live }));
-            };
-            return_to(&lab, version, &plan, &mut runner)?;
-            (version, plan)
-        }
+        (group.version, live_plan, runner)
+    } else {
+        let before = state.versions()?.before(group.version);
+        let plan = before.map(|version| state.plan_of(version)).transpose()?.flatten();
+        let (Some(version), Some(plan)) = (before, plan) else {
+            let (edge, topology) = (state.edge().to_owned(), state.topology());
+            return Err(refused(Cause::NoVersionBefore { edge, topology, version: group.version }));
+        };
+        let mut runner = Runner::begin(state, Command::Rollback, &steps, progress)?;
+        return_to(&lab, version, &plan, &mut runner)?;
+        (version, plan, runner)
     };
+    let mut runner = runner;
     let (status, report) = runner.step(Step::VerifiedCall, |_| place_call(&plan, &lab))?;
     state.found_good(version)?;
     runner.end()?;
@@ -139,12 +138,17 @@ fn live(state: &State, plan: &Plan) -> Result<(), super::StateError> {
     clear_stale_artefacts(plan, &state.artefacts_folder())
 }
 
-/// The lab that runs, and its plan.
-fn running(state: &State) -> Result<(Lab, Plan), Cause> {
-    let gone = || Cause::NotRunning { edge: state.edge().to_owned(), topology: state.topology() };
-    let lab = Lab::attach(&state.lab_folder())?.ok_or_else(gone)?;
+/// The lab that runs, the plan of what is live, and the group.
+fn running(state: &State) -> Result<(Lab, Plan, GroupStatus), DeployError> {
+    let gone = || refused(Cause::NotRunning { edge: state.edge().to_owned(), topology: state.topology() });
+    let lab = Lab::attach(&state.lab_folder()).map_err(|error| refused(error.into()))?.ok_or_else(gone)?;
     let plan = state.plan()?.ok_or_else(gone)?;
-    Ok((lab, plan))
+    let group = lab.status().map_err(|error| refused(error.into()))?.group;
+    Ok((lab, plan, group))
+}
+
+fn refused(cause: Cause) -> DeployError {
+    DeployError::Refused(Box::new(cause))
 }
 
 /// How a refresh of `plan` goes about its work.

@@ -70,7 +70,8 @@ impl<'a> Runner<'a> {
 
     /// The failure of a part that has told its steps by itself.
     pub(super) fn failed(&self, cause: Cause) -> DeployError {
-        let step = self.journal.last().and_then(Run::unfinished_step).unwrap_or(Step::Refresh);
+        let begun = self.journal.last().and_then(Run::unfinished_step);
+        let step = begun.or(self.steps.first().copied()).unwrap_or(Step::Refresh);
         StepFailure::new(step, cause, self.state).into()
     }
 

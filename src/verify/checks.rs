@@ -31,12 +31,12 @@ const REQUEST_URI: &str = "request-uri-rewritten";
 const FORWARDED_FROM: &str = "forwarded-from";
 const VIA: &str = "via-reply-path";
 const PROVISIONAL: &str = "provisional";
-const ANSWERED: &str = "answered";
-const SET_UP_DELAY: &str = "set-up-delay";
+pub(super) const ANSWERED: &str = "answered";
+pub(super) const SET_UP_DELAY: &str = "set-up-delay";
 const ACK: &str = "ack-end-to-end";
 const REINVITE: &str = "reinvite";
 const FORGED: &str = "forged-refused";
-const BYE_CALLER: &str = "bye-from-caller";
+pub(super) const BYE_CALLER: &str = "bye-from-caller";
 const BYE_CALLEE: &str = "bye-from-callee";
 const SAME_CARRIER: &str = "same-carrier";
 const CANCEL: &str = "cancel";
@@ -44,7 +44,7 @@ const MAX_FORWARDS: &str = "max-forwards";
 const STRANGER: &str = "stranger-refused";
 
 /// The parts of the smoke call, as the ladder names them.
-const MAIN_PART: &str = "main call";
+pub(super) const MAIN_PART: &str = "main call";
 const BYE_PART: &str = "BYE from the callee";
 const SAME_PART: &str = "source and destination in one";
 const CANCEL_PART: &str = "CANCEL";

@@ -5,6 +5,7 @@
 //! need other calls.
 
 pub mod agent;
+mod caller;
 mod cause;
 mod checks;
 mod pace;
@@ -33,6 +34,7 @@ use pace::Pace;
 use sheet::{Failure, Sheet};
 use trace::Trace;
 
+pub use caller::run_caller;
 pub use report::{CallReport, Check, LadderMessage, Report};
 
 /// Address of the user agent that no trunk admits, in the namespace [`STRANGER_NAMESPACE`]: [`lab::STRANGER_ADDRESS`] with the

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use outputs::Outputs;
-pub use preview::preview;
+pub use preview::{meaning, preview};
 #[cfg(feature = "aws")]
 pub use sipedge_aws::AwsError;
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::terraform::{Action, Changes, ResourceChange};
+use crate::plan;
 
 /// The changes as text, the gravest first.
 pub fn preview(changes: &Changes) -> String {
@@ -31,6 +32,9 @@ pub fn preview(changes: &Changes) -> String {
                 (_, attributes) => format!(": {}", attributes.join(", ")),
             };
             let _ = writeln!(text, "  {sign} {}{why}", resource.address);
+            if let Some(meaning) = meaning(resource) {
+                let _ = writeln!(text, "      {meaning}");
+            }
         }
     }
     if changes.resources.is_empty() && !changes.outputs.is_empty() {
@@ -40,4 +44,16 @@ pub fn preview(changes: &Changes) -> String {
         let _ = writeln!(text, "Changed outside of sipedge since the last deploy: {}", changes.drifted.join(", "));
     }
     text
+}
+
+/// What a change means for calls; none when no call notices.
+pub fn meaning(resource: &ResourceChange) -> Option<&'static str> {
+    let action = match resource.action {
+        Action::Create => plan::Action::Create,
+        Action::Update => plan::Action::Update,
+        Action::Replace => plan::Action::Replace,
+        Action::Delete => plan::Action::Destroy,
+        Action::Forget => return None,
+    };
+    plan::meaning(&resource.kind, action)
 }

@@ -170,9 +170,17 @@ impl Lab {
         }
     }
 
-    /// The instance to which the UDP flow from `source` to `edge` goes; none when there is no such flow.
-    pub fn target_of(&self, source: SocketAddr, edge: SocketAddr) -> Result<Option<InstanceId>, LabError> {
-        match self.ask(&Request::TargetOf { source, edge }, ANSWER_WITHIN)? {
+    /// Has the UDP flow from `source`, an address of `namespace`, to the edge's address `edge` go to one of the instances `to`, until it
+    /// idles out; to which it goes. None when none of them is a target of the load balancer.
+    pub fn pin(
+        &self,
+        namespace: &str,
+        source: SocketAddr,
+        edge: SocketAddr,
+        to: &[InstanceId],
+    ) -> Result<Option<InstanceId>, LabError> {
+        let request = Request::Pin { namespace: namespace.to_owned(), source, edge, to: to.to_vec() };
+        match self.ask(&request, ANSWER_WITHIN)? {
             Response::Target(id) => Ok(id),
             other => Err(unexpected(&other)),
         }

@@ -49,8 +49,24 @@ pub(super) fn forget(netfilter: &mut Netfilter, address: Ipv4Addr, flows: Flows)
             found.push(key);
         }
     })?;
-    for key in found {
-        let what = format!("forget a tracked flow of {address}");
+    forget_all(netfilter, found)
+}
+
+/// Forgets the UDP flow from `source` to `edge`, if there is one.
+pub(super) fn forget_one(netfilter: &mut Netfilter, source: SocketAddrV4, edge: SocketAddrV4) -> Result<(), LabError> {
+    let what = format!("list the tracked flows of {source}");
+    let mut found = Vec::new();
+    netfilter.dump(&Message { what, kind: GET, flags: 0, attrs: Attrs::default() }, |attrs| {
+        if answerer_if_of(attrs, source, edge).is_some() {
+            found.push(key_of(attrs));
+        }
+    })?;
+    forget_all(netfilter, found)
+}
+
+fn forget_all(netfilter: &mut Netfilter, keys: Vec<Attrs>) -> Result<(), LabError> {
+    for key in keys {
+        let what = "forget a tracked flow".to_owned();
         match netfilter.request(&Message { what, kind: DELETE, flags: 0, attrs: key }) {
             // It ended by itself in between.
             Err(LabError::Kernel { reason, .. }) if reason == not_found() => {}
@@ -100,18 +116,26 @@ fn not_found() -> String {
     std::io::Error::from_raw_os_error(libc::ENOENT).to_string()
 }
 
+/// The attributes that name the flow.
+fn key_of(flow: &[u8]) -> Attrs {
+    let mut key = Attrs::default();
+    for attr in NlasIterator::new(flow).flatten() {
+        match attr.kind() {
+            TUPLE_ORIG => key = key.nested_bytes(TUPLE_ORIG, attr.value()),
+            ID => key = key.bytes(ID, attr.value()),
+            _ => {}
+        }
+    }
+    key
+}
+
 /// The attributes that name the flow, when it is one of the wanted ones.
 fn key_if_of(flow: &[u8], address: Ipv4Addr, wanted: Flows) -> Option<Attrs> {
-    let mut key = Attrs::default();
     let (mut opened, mut answered) = (false, false);
     for attr in NlasIterator::new(flow).flatten() {
         match attr.kind() {
-            TUPLE_ORIG => {
-                opened |= tuple_has(attr.value(), address);
-                key = key.nested_bytes(TUPLE_ORIG, attr.value());
-            }
+            TUPLE_ORIG => opened |= tuple_has(attr.value(), address),
             TUPLE_REPLY => answered |= tuple_has(attr.value(), address),
-            ID => key = key.bytes(ID, attr.value()),
             _ => {}
         }
     }
@@ -119,7 +143,7 @@ fn key_if_of(flow: &[u8], address: Ipv4Addr, wanted: Flows) -> Option<Attrs> {
         Flows::All => opened || answered,
         Flows::TranslatedTo => answered && !opened,
     };
-    matches.then_some(key)
+    matches.then(|| key_of(flow))
 }
 
 fn tuple_has(tuple: &[u8], address: Ipv4Addr) -> bool {

@@ -5,23 +5,20 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::{InstanceId, InstanceStatus, Lab, LabError};
+use super::{InstanceId, InstanceStatus, Lab, LabError, STRANGER_NAMESPACE};
 use crate::deploy::{
     Cause, Fleet, Group, Lifecycle, Member, Preferences, Refresh, SmokeCall, addresses, now_unix_ms, rfc3339,
 };
-use crate::plan::{Plan, VerifyCall};
+use crate::plan::{Endpoint, Plan, VerifyCall};
 use crate::spec::Transport;
-use crate::verify;
+use crate::verify::{self, Report};
 
 /// Time between two looks at a refresh: it takes seconds.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Sources that are tried, for each call, until the load balancer sends one to the instance that is looked for. With two instances half
-/// of them go there, with ten a tenth.
+/// Addresses that are tried for a caller until there is one that no other program uses.
 const SOURCES: usize = 64;
 /// Distance between the ports that are tried at one address.
 const PORT_STEP: u16 = 2;
-/// What opens a flow without being a message (RFC 5626 §3.5.1): the edge answers to it, or does not.
-const KEEP_ALIVE: &[u8] = b"\r\n\r\n";
 /// The metric that tells how much an instance has to do yet.
 const IN_PROGRESS: &str = "sipedge_pending_transactions ";
 
@@ -36,6 +33,20 @@ impl<'a> LabFleet<'a> {
     /// Of `lab`, to be proved by the calls of `plan`.
     pub fn new(lab: &'a Lab, plan: &'a Plan) -> Self {
         Self { lab, plan }
+    }
+
+    /// Places the calls of the plan through the edge as it is. Where another program has an address of theirs, the call is placed from
+    /// another address, and whoever is at the called one answers it.
+    pub fn verified_call(&self) -> Result<Report, Cause> {
+        let status = self.lab.status()?;
+        let addresses = addresses(self.plan, &status).ok_or(Cause::NoIngress)?;
+        for end in self.plan.verify.calls.iter().flat_map(|call| std::iter::once(&call.caller).chain(&call.callee)) {
+            if self.lab.udp_socket(&end.namespace, end.address).is_err_and(|error| is_in_use(&error)) {
+                let all: Vec<String> = status.instances.into_iter().map(|instance| instance.id.0).collect();
+                return Ok(self.smoke_call(&all)?.report);
+            }
+        }
+        Ok(verify::run(self.plan, &addresses, Transport::Udp, self.lab, &rfc3339(now_unix_ms())))
     }
 
     fn member(&self, instance: &InstanceStatus) -> Member {
@@ -58,38 +69,56 @@ impl<'a> LabFleet<'a> {
         value.trim().parse().ok().filter(|_| status == 200)
     }
 
-    /// The call from a source whose packets the load balancer sends to one of `instances`, and which of them. None when none is found.
-    fn through(
-        &self,
-        call: &VerifyCall,
-        edge: SocketAddr,
-        instances: &[String],
-    ) -> Result<Option<(VerifyCall, InstanceId)>, LabError> {
-        let taken = |address: &IpAddr| call.callee.iter().any(|callee| callee.address.ip() == *address);
+    /// Has a user agent's flow go to one of `instances`. Whether it can: nobody else may have its address.
+    fn pin(&self, end: &Endpoint, edge: SocketAddr, instances: &[InstanceId]) -> Result<Pinned, LabError> {
+        match self.lab.pin(&end.namespace, end.address, edge, instances) {
+            Ok(target) => Ok(Pinned::To(target)),
+            Err(error) if is_in_use(&error) => Ok(Pinned::InUse),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Prepares one call of the plan: all its user agents' flows go to `instances`, and its caller has an address that nobody uses.
+    fn prepare(&self, call: &mut VerifyCall, edge: SocketAddr, instances: &[InstanceId]) -> Result<Prepared, LabError> {
         let trunk = self.plan.proxy.trunks.iter().find(|trunk| trunk.name == call.from);
         let ranges = trunk.map(|trunk| trunk.from.as_slice()).unwrap_or_default();
+        let taken = |address: &IpAddr| call.callee.iter().any(|callee| callee.address.ip() == *address);
         let hosts: Vec<IpAddr> =
             ranges.iter().flat_map(|range| range.hosts().take(SOURCES)).filter(|address| !taken(address)).collect();
         let first = call.caller.address;
         let ports = (0..).map(|step| first.port().saturating_add(PORT_STEP * step));
-        let others = ports.flat_map(|port| hosts.iter().map(move |host| SocketAddr::new(*host, port)));
-        for source in std::iter::once(first).chain(others.filter(|source| *source != first)).take(SOURCES) {
-            let socket = match self.lab.udp_socket(&call.caller.namespace, source) {
-                Ok(socket) => socket,
-                Err(error) if is_in_use(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            let sent = socket.send_to(KEEP_ALIVE, edge);
-            sent.map_err(|error| LabError::kernel(format!("send from {source} to {edge}"), error))?;
-            let target = self.lab.target_of(source, edge)?;
-            if let Some(target) = target.filter(|target| instances.contains(&target.0)) {
-                let mut call = call.clone();
-                call.caller.address = source;
-                return Ok(Some((call, target)));
+        let others = ports.take(SOURCES).flat_map(|port| hosts.iter().map(move |host| SocketAddr::new(*host, port)));
+        let candidates: Vec<SocketAddr> = std::iter::once(first).chain(others).take(SOURCES).collect();
+        let mut through = None;
+        for candidate in candidates {
+            call.caller.address = candidate;
+            if let Pinned::To(target) = self.pin(&call.caller, edge, instances)? {
+                through = target;
+                break;
             }
         }
-        Ok(None)
+        let mut callees_are_free = true;
+        for callee in &call.callee {
+            callees_are_free &= matches!(self.pin(callee, edge, instances)?, Pinned::To(_));
+        }
+        Ok(Prepared { through, callees_are_free })
     }
+}
+
+/// What a call was prepared to.
+struct Prepared {
+    /// The instance that its caller reaches.
+    through: Option<InstanceId>,
+    /// Whether our own user agents can answer it.
+    callees_are_free: bool,
+}
+
+/// What became of a user agent's flow.
+enum Pinned {
+    /// It goes there; to whomever when there is no name.
+    To(Option<InstanceId>),
+    /// Another program has the address.
+    InUse,
 }
 
 impl Fleet for LabFleet<'_> {
@@ -126,17 +155,36 @@ impl Fleet for LabFleet<'_> {
 
     fn smoke_call(&self, instances: &[String]) -> Result<SmokeCall, Cause> {
         let addresses = addresses(self.plan, &self.lab.status()?).ok_or(Cause::NoIngress)?;
-        let mut plan = self.plan.clone();
+        // Where another program answers, such as a load generator, the caller is ours alone.
+        let (mut ours, mut others) = (Vec::new(), Vec::new());
+        let instances: Vec<InstanceId> = instances.iter().cloned().map(InstanceId).collect();
         let mut through = Vec::new();
-        for call in &mut plan.verify.calls {
-            if let Some((moved, instance)) = self.through(call, addresses.ingress, instances)? {
-                *call = moved;
-                if !through.contains(&instance.0) {
-                    through.push(instance.0);
-                }
-            }
+        for mut call in self.plan.verify.calls.iter().cloned() {
+            let prepared = self.prepare(&mut call, addresses.ingress, &instances)?;
+            through.extend(prepared.through.map(|instance| instance.0));
+            if prepared.callees_are_free { ours.push(call) } else { others.push(call) }
         }
-        let report = verify::run(&plan, &addresses, Transport::Udp, self.lab, &rfc3339(now_unix_ms()));
+        through.sort();
+        through.dedup();
+        let stranger = Endpoint {
+            namespace: STRANGER_NAMESPACE.to_owned(),
+            address: verify::STRANGER_ADDRESS,
+            transport: Transport::Udp,
+        };
+        self.pin(&stranger, addresses.ingress, &instances)?;
+        let started = rfc3339(now_unix_ms());
+        let with = |calls: Vec<VerifyCall>| {
+            let mut plan = self.plan.clone();
+            plan.verify.calls = calls;
+            plan
+        };
+        let mut report = verify::run_caller(&with(others), &addresses, self.lab, &started);
+        if !ours.is_empty() || report.calls.is_empty() {
+            let answered = verify::run(&with(ours), &addresses, Transport::Udp, self.lab, &started);
+            report.passed = answered.passed && (report.passed || report.calls.is_empty());
+            report.took_ms += answered.took_ms;
+            report.calls.extend(answered.calls);
+        }
         Ok(SmokeCall { report, through })
     }
 

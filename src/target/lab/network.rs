@@ -213,6 +213,11 @@ impl Network {
         }
     }
 
+    /// Forgets the UDP flow from `source` to `edge`, if there is one.
+    pub(super) fn forget_flow(&self, source: SocketAddrV4, edge: SocketAddrV4) -> Result<(), LabError> {
+        conntrack::forget_one(&mut self.netfilter.borrow_mut(), source, edge)
+    }
+
     /// The address to which the UDP flow from `source` to `edge` goes.
     pub(super) fn target_of(&self, source: SocketAddrV4, edge: SocketAddrV4) -> Result<Option<Ipv4Addr>, LabError> {
         conntrack::target_of(&mut self.netfilter.borrow_mut(), source, edge)

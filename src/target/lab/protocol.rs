@@ -23,7 +23,7 @@ pub(super) enum Request {
     TcpSocket { namespace: String, address: SocketAddr },
     Namespace { name: String },
     HttpGet { id: InstanceId, path: String },
-    TargetOf { source: SocketAddr, edge: SocketAddr },
+    Pin { namespace: String, source: SocketAddr, edge: SocketAddr, to: Vec<InstanceId> },
     SetSize { min: u32, max: u32 },
     PutVersion { user_data: String, drain: DrainTimes },
     StartRefresh { version: u64, preferences: Preferences },

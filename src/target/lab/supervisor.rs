@@ -44,6 +44,10 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 const FOLDER_CHECK: Duration = Duration::from_secs(1);
 /// How often it looks whether killed processes that are not its children are gone.
 const GONE_CHECK: Duration = Duration::from_millis(5);
+/// Looks at the table of flows, [`GONE_CHECK`] apart, until a packet that was sent has opened its flow: usually it has at the first.
+const PIN_LOOKS: u32 = 100;
+/// What opens a flow without being a message (RFC 5626 §3.5.1).
+const KEEP_ALIVE: &[u8] = b"\r\n\r\n";
 
 /// The process that owns a lab: what `sipedge lab supervise FOLDER` (hidden) runs. Must be called before the process has a second thread.
 ///
@@ -292,7 +296,9 @@ impl Supervisor {
                 let (status, body) = self.http_get(&id, &path).await?;
                 Response::Http { status, body }
             }
-            Request::TargetOf { source, edge } => Response::Target(self.target_of(source, edge)?),
+            Request::Pin { namespace, source, edge, to } => {
+                Response::Target(self.pin(&namespace, (source, edge), &to).await?)
+            }
             Request::SetSize { min, max } => {
                 self.group.borrow_mut().size = Scaling { min, max };
                 Response::Done
@@ -401,10 +407,39 @@ impl Supervisor {
         self.changed.send_replace(());
     }
 
-    /// The instance to which a UDP flow of the Internet goes.
-    fn target_of(&self, source: SocketAddr, edge: SocketAddr) -> Result<Option<InstanceId>, LabError> {
-        let (SocketAddr::V4(source), SocketAddr::V4(edge)) = (source, edge) else { return Ok(None) };
-        let address = self.network.target_of(source, edge)?;
+    /// Has the UDP flow from `source` to `edge` go to one of the instances `to`; to which it goes then. None when none of them is a
+    /// target.
+    async fn pin(
+        &self,
+        namespace: &str,
+        (source, edge): (SocketAddr, SocketAddr),
+        to: &[InstanceId],
+    ) -> Result<Option<InstanceId>, LabError> {
+        let (SocketAddr::V4(from), SocketAddr::V4(at)) = (source, edge) else { return Ok(None) };
+        let bound = self.inside(namespace, || UdpSocket::bind(source))?;
+        let failed = |error: std::io::Error| LabError::kernel(format!("bind {source} in {namespace}"), error);
+        let socket = bound.map_err(failed)?;
+        let wanted = |address: &Ipv4Addr| {
+            self.instances.borrow().iter().any(|it| it.place.address == *address && to.contains(&it.id))
+        };
+        let targets: Vec<Ipv4Addr> = self.targets.borrow().iter().copied().filter(wanted).collect();
+        if targets.is_empty() {
+            return Ok(None);
+        }
+        // As if the load balancer had nobody else for as long as it takes to open a flow; those that are open stay where they are.
+        self.network.forget_flow(from, at)?;
+        self.network.set_targets(&targets)?;
+        let sent = socket.send_to(KEEP_ALIVE, edge);
+        let mut address = None;
+        for _ in 0..PIN_LOOKS {
+            address = self.network.target_of(from, at)?;
+            if address.is_some() {
+                break;
+            }
+            tokio::time::sleep(GONE_CHECK).await;
+        }
+        self.network.set_targets(&self.targets.borrow())?;
+        sent.map_err(|error| LabError::kernel(format!("send from {source} to {edge}"), error))?;
         let instances = self.instances.borrow();
         let found = instances.iter().find(|it| it.namespace.is_some() && Some(it.place.address) == address);
         Ok(found.map(|instance| instance.id.clone()))
