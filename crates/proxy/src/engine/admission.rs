@@ -324,7 +324,7 @@ const UNAVAILABLE: Answer = Answer::new(503, "Service Unavailable");
 /// RFC 3261 §21.5.6.
 const VERSION_NOT_SUPPORTED: Answer = Answer::new(505, "Version Not Supported");
 /// RFC 3261 §21.5.7. Sent on, it would fit no datagram, and the caller would take the silence for the destination's.
-const TOO_LARGE: Answer = Answer::new(513, "Message Too Large");
+pub(super) const TOO_LARGE: Answer = Answer::new(513, "Message Too Large");
 
 /// Bytes of the largest request that is sent on: the longest UDP payload over IPv4 (65,507) less what the edge adds at most, which is
 /// three host names of 255 bytes (Via, Record-Route, Request-URI) and the text around them.
