@@ -192,7 +192,8 @@ impl Engine {
         let is_ack = request.head.method() == Method::Ack;
         if !matches!(sender, Sender::Stranger) {
             if !is_ack {
-                self.answer(request, answer);
+                // A token may have come before its key: its copies are refused alike.
+                self.refuse_for_now(now, request, answer);
             }
             return;
         }
@@ -228,7 +229,7 @@ impl Engine {
         true
     }
 
-    /// Refuses a request that there is no room for now; its retransmissions are refused alike.
+    /// Refuses a request for what may be otherwise soon, such as a want of room; its retransmissions are refused alike.
     pub(super) fn refuse_for_now(&mut self, now: Time, request: &Incoming<'_>, answer: Answer) {
         if request.head.method() == Method::Invite {
             self.refusals.insert(now, request.branch, answer, self.setup.timers.lifetime());

@@ -109,6 +109,22 @@ fn a_re_invite_to_a_name_without_servers_is_refused_alike_when_there_are_some() 
 }
 
 #[test]
+fn a_re_invite_whose_key_comes_after_it_is_refused_alike() {
+    let route = Bench::with_keys(config(), &keys(&[2])).call();
+    let mut bench = Bench::new(config());
+    let again = request("INVITE", "sip:b@198.51.100.1", "z9hG4bKx", ";tag=callee", &route);
+    let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &again));
+    assert!(refused.start().starts_with("SIP/2.0 403"), "{refused:?}");
+    let both = setup(config(), &keys(&[1, 2]));
+    let shared = Arc::new(Shared::new(&both));
+    bench.engine.handle_setup(bench.now, both, shared);
+    bench.engine.clear_outbox();
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &again)), refused);
+    let anew = again.replace("z9hG4bKx", "z9hG4bKy");
+    assert!(bench.receive(Port::Ingress, CALLER, &anew).iter().any(|it| it.start().starts_with("INVITE ")));
+}
+
+#[test]
 fn a_large_request_of_a_token_holder_from_nowhere_is_refused() {
     let route = Bench::new(config()).call();
     let info = |bytes: usize| {
