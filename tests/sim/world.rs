@@ -402,7 +402,11 @@ impl World {
     ) -> Result<(), String> {
         let mut now = self.time();
         if self.rng.chance(self.profile.backward) {
-            let most = if self.profile.is_clean() { MOST_BACKWARD_CLEAN } else { MOST_BACKWARD };
+            let most = if self.profile.is_clean() || self.profile.only_crashes() {
+                MOST_BACKWARD_CLEAN
+            } else {
+                MOST_BACKWARD
+            };
             now = now - std::time::Duration::from_micros(self.rng.range(0, most));
         }
         let life = (index, self.instances[index].life);
