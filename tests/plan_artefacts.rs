@@ -28,6 +28,13 @@ fn load(text: &str) -> Loaded {
     Spec::parse("sipedge.yaml", text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
+/// The bridge with these sources, in an account that admits many rules.
+fn many_ranges(ranges: &[String]) -> String {
+    BRIDGE
+        .replace("source: { carrier: twilio }", &format!("source: {{ from: [{}] }}", ranges.join(", ")))
+        .replace("region: us-east-1", "region: us-east-1, rules_quota: 1000")
+}
+
 fn plans() -> impl Iterator<Item = (&'static str, Plan)> {
     let examples = [
         ("carrier-bridge", BRIDGE),
@@ -108,8 +115,8 @@ fn user_data_is_a_configuration_once_the_address_is_filled_in() {
 
 #[test]
 fn user_data_over_the_limit_is_refused_with_size_and_reason() {
-    let ranges: Vec<String> = (0..1_500).map(|n| format!("20.{}.{}.0/24", n / 250, n % 250)).collect();
-    let text = BRIDGE.replace("source: { carrier: twilio }", &format!("source: {{ from: [{}] }}", ranges.join(", ")));
+    let ranges: Vec<String> = (0..950).map(|n| format!("20.{}.{}.0/24", n / 250, n % 250)).collect();
+    let text = many_ranges(&ranges) + "listen: { tcp: false }\n";
     let error = plan(&load(&text), Topology::LoadBalanced, TargetKind::Aws).unwrap_err();
     let PlanError::UserDataTooLarge { bytes } = error else { panic!("{error}") };
     assert!(bytes > USER_DATA_LIMIT);
@@ -120,8 +127,7 @@ fn user_data_over_the_limit_is_refused_with_size_and_reason() {
 #[test]
 fn the_lab_runs_out_of_documentation_addresses_with_a_reason() {
     let ranges: Vec<String> = (0..40).map(|n| format!("20.0.{n}.0/24")).collect();
-    let text = BRIDGE.replace("source: { carrier: twilio }", &format!("source: {{ from: [{}] }}", ranges.join(", ")));
-    let loaded = load(&text);
+    let loaded = load(&many_ranges(&ranges));
     let error = plan(&loaded, Topology::LoadBalanced, TargetKind::Lab).unwrap_err();
     assert!(matches!(error, PlanError::DocumentationSpace { .. }), "{error}");
     assert!(plan(&loaded, Topology::LoadBalanced, TargetKind::Aws).is_ok());

@@ -96,10 +96,14 @@ pub(super) fn plan(global: &Global, args: &Plan) -> Result<Exit, Failure> {
         }
     }
     let stale = stale_carriers(&loaded.spec, SystemTime::now());
+    let prices = match target_or_aws(global) {
+        TargetKind::Aws => plan::stale_prices(&loaded.spec, SystemTime::now()),
+        TargetKind::Lab => Vec::new(),
+    };
     if global.json {
-        exit::print_json(&json!({ "plans": data, "stale_carriers": stale }))?;
+        exit::print_json(&json!({ "plans": data, "stale_carriers": stale, "stale_prices": prices }))?;
     } else {
-        text.extend(stale.iter().map(|warning| format!("warning: {warning}\n")));
+        text.extend(stale.iter().chain(&prices).map(|warning| format!("warning: {warning}\n")));
         exit::print(&format!("{}\n", text.trim_end()))?;
     }
     Ok(Exit::Done)

@@ -85,38 +85,33 @@ pub(super) fn open(checks: &mut Checks<'_>) {
 }
 
 fn fault(range: &IpNet, open: bool) -> Option<What> {
-    let error = |message: String, help: String| Some(What::error("spec::range", message, help));
-    if range.addr().is_ipv6() {
-        return error(
-            format!("{range}: sources with an IPv6 address are not there yet"),
-            "write the carrier's IPv4 ranges".into(),
-        );
-    }
+    let error = |message: String, help: &str| Some(What::error("spec::range", message, help));
+    let meant = "or `open_to_the_world: true` beside them if that is meant";
     if range.prefix_len() == 0 && !open {
-        let help =
-            "write the carrier's signalling ranges alone, or `open_to_the_world: true` beside them if that is meant";
-        return error(format!("{range} lets everyone in"), help.into());
+        let help = format!("write the carrier's signalling ranges alone, {meant}");
+        return error(format!("{range} lets everyone in"), &help);
+    }
+    if range.addr().is_ipv6() {
+        let message = format!("{range}: sources with an IPv6 address are not there yet");
+        return error(message, "write the carrier's IPv4 ranges");
     }
     if range.addr() != range.network() {
         let message = format!("{range} has bits set behind its prefix");
         let single = IpNet::from(range.addr());
-        return error(
-            message,
-            format!("write {} for the whole range, or {single} for the address alone", range.trunc()),
-        );
+        let help = format!("write {} for the whole range, or {single} for the address alone", range.trunc());
+        return error(message, &help);
     }
     let wide = range.prefix_len() < SHORTEST_PREFIX;
-    if let Some(what) = never_arrives(range).filter(|_| !(open && wide) || within_never(range)) {
+    // A wide range that has private ones in it is wide in the first place.
+    if let Some(what) = never_arrives(range).filter(|_| !wide || within_never(range)) {
         let message = format!("{range} is {what}: no packet from a carrier comes from there");
-        return error(message, "write the carrier's public addresses, as its documentation lists them".into());
+        return error(message, "write the carrier's public addresses, as its documentation lists them");
     }
     if wide && !open {
         let count = 1_u64 << (32 - u32::from(range.prefix_len()));
         let message = format!("{range} lets {count} addresses in; no carrier signals from so many");
-        let help = format!(
-            "write ranges of /{SHORTEST_PREFIX} or longer prefix, or `open_to_the_world: true` beside them if that is meant"
-        );
-        return error(message, help);
+        let help = format!("write ranges of /{SHORTEST_PREFIX} or longer prefix, {meant}");
+        return error(message, &help);
     }
     None
 }
