@@ -24,7 +24,7 @@ resource "aws_iam_role" "chatbot" {
   tags = { Name = "${var.name}-chatbot" }
 }
 
-# Alarms and their graphs. The actions know no resources.
+# The alarms of this edge and their graphs; metrics know no resources.
 resource "aws_iam_role_policy" "chatbot" {
   for_each = local.chatbot
 
@@ -33,11 +33,18 @@ resource "aws_iam_role_policy" "chatbot" {
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [{
-      Effect   = "Allow"
-      Action   = ["cloudwatch:DescribeAlarms", "cloudwatch:GetMetricData", "cloudwatch:GetMetricStatistics", "cloudwatch:GetMetricWidgetImage", "cloudwatch:ListMetrics"]
-      Resource = "*"
-    }]
+    Statement = [
+      {
+        Effect   = "Allow"
+        Action   = "cloudwatch:DescribeAlarms"
+        Resource = local.alarm_arns
+      },
+      {
+        Effect   = "Allow"
+        Action   = ["cloudwatch:GetMetricData", "cloudwatch:GetMetricStatistics", "cloudwatch:GetMetricWidgetImage", "cloudwatch:ListMetrics"]
+        Resource = "*"
+      },
+    ]
   })
 }
 

@@ -18,7 +18,6 @@ data "aws_route53_zone" "this" {
 }
 
 resource "aws_route53_record" "address" {
-  #checkov:skip=CKV2_AWS_23:the addresses are Elastic IPs of this edge, which the module is given
   zone_id = data.aws_route53_zone.this.zone_id
   name    = var.name
   type    = "A"

@@ -115,8 +115,9 @@ resource "aws_launch_template" "this" {
 
   lifecycle {
     precondition {
-      # 16 KB before base64, which makes 4 letters of 3 bytes (Amazon EC2 User Guide, "Run commands at launch").
-      condition     = length(base64encode(var.user_data)) <= ceil(16384 / 3) * 4
+      # 16 KB before base64 (Amazon EC2 User Guide, "Run commands at launch"), which makes 4 letters of 3 bytes and = of what is missing:
+      # length() alone would count letters, not bytes.
+      condition     = length(base64encode(var.user_data)) / 4 * 3 - length(regexall("=", base64encode(var.user_data))) <= 16384
       error_message = "The user data has more than 16,384 bytes, which EC2 does not take."
     }
   }

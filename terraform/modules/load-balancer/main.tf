@@ -25,8 +25,6 @@ resource "aws_eip" "ingress" {
 resource "aws_lb" "this" {
   #checkov:skip=CKV_AWS_91:access logs of a Network Load Balancer tell of TLS listeners only, and TLS ends on the instances
   #checkov:skip=CKV_AWS_150:`sipedge destroy` and `terraform destroy` ask, and have to be able to do what they are told
-  #checkov:skip=CKV2_AWS_20:a load balancer for SIP has nothing to redirect to HTTPS
-  #checkov:skip=CKV2_AWS_28:a web application firewall reads HTTP, and stands before application load balancers only
   name               = local.name
   load_balancer_type = "network"
   internal           = false
