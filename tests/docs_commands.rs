@@ -135,6 +135,7 @@ documents! {
     readme: "README.md",
     getting_started: "docs/getting-started.md",
     commands: "docs/commands.md",
+    deploy: "docs/deploy.md",
     lab: "docs/lab.md",
     how_it_works: "docs/how-it-works.md",
     troubleshooting: "docs/troubleshooting.md",
