@@ -136,6 +136,7 @@ documents! {
     aws: "docs/aws.md",
     getting_started: "docs/getting-started.md",
     commands: "docs/commands.md",
+    deploy: "docs/deploy.md",
     lab: "docs/lab.md",
     how_it_works: "docs/how-it-works.md",
     troubleshooting: "docs/troubleshooting.md",

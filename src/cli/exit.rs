@@ -54,10 +54,13 @@ impl Exit {
             Self::TargetNotAvailable => {
                 ("target-not-available", "the target is not there, or this machine cannot have a lab")
             }
-            Self::StepFailed => {
-                ("step-failed", "a step of deploy or destroy failed, or the lab did not do what was asked")
+            Self::StepFailed => (
+                "step-failed",
+                "a step of deploy, refresh, rollback or destroy failed, or the lab did not do what was asked",
+            ),
+            Self::VerificationFailed => {
+                ("verification-failed", "the verified call, or the smoke call of a refresh, did not pass")
             }
-            Self::VerificationFailed => ("verification-failed", "the verified call did not pass"),
             Self::NothingDeployed => ("nothing-deployed", "nothing is deployed, or what was deployed no longer runs"),
             Self::StateLocked => ("state-locked", "another sipedge is changing the same topology"),
             Self::StateDamaged => ("state-damaged", "the state folder is damaged; deploy and destroy repair it"),

@@ -570,3 +570,6 @@ impl Shown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

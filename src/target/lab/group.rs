@@ -439,3 +439,6 @@ struct Counts<'a> {
 fn percent_of(number: usize, percent: u32) -> usize {
     usize::try_from(percent).map_or(number, |percent| (number * percent).div_ceil(100))
 }
+
+#[cfg(test)]
+mod tests;

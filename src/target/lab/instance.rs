@@ -27,6 +27,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the kernel may take to end a killed process.
 const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How long an instance that leaves may take to see that in its metadata, at which it looks every second or more often.
+const NOTICE: Duration = Duration::from_millis(1_500);
+/// Time between two looks whether it has.
+const NOTICE_LOOK: Duration = Duration::from_millis(50);
 /// Lines of an instance's log that an error shows.
 const LOG_LINES: usize = 20;
 /// Variables of the supervisor's environment that instances get.
@@ -170,29 +174,30 @@ impl Supervisor {
     pub(super) async fn terminate_instance(&self, id: &InstanceId, grace: Duration) -> Result<Option<i32>, LabError> {
         let address = self.leave(id)?;
         self.signal(id, Signal::SIGTERM);
-        if !self.ended(id, grace).await {
-            self.signal(id, Signal::SIGKILL);
-            self.ended(id, KILL_WAIT).await;
-        }
-        self.remove(id).await?;
-        // A target group for UDP ends a target's connections when it is deregistered (AWS, TargetGroupAttribute,
-        // `deregistration_delay.connection_termination.enabled`): what comes next on them goes to another target.
-        self.network.forget_flows(Some(address))?;
+        self.drain(id, address, self.drain_times(id).deregistration(), grace).await?;
         self.with(id, |instance| instance.exit_code)
     }
 
     /// Begins to end an instance of the group: with a drain, or at once when it never served. It is gone from the list when it has ended.
     pub(super) fn retire(self: &Rc<Self>, id: &InstanceId, drain: bool) {
-        let version = self.with(id, |instance| instance.version).unwrap_or_default();
-        let times = self.group.borrow().version(version).map(|version| version.drain);
-        let times = times.filter(|_| drain).unwrap_or(DrainTimes { accept_ms: 0, grace_ms: 0 });
         tracing::info!(instance = %id, drain, "leaves");
         // At once, so that what is decided next knows that it leaves.
         let left = self.leave(id);
         let (supervisor, id) = (Rc::clone(self), id.clone());
         spawn_local(async move {
             let ended = match left {
-                Ok(address) => supervisor.drain(&id, address, times).await,
+                Ok(address) if drain => {
+                    let times = supervisor.drain_times(&id);
+                    let (delay, grace) = (times.deregistration(), times.grace());
+                    // The instance sees in its metadata that it leaves; the system's shutdown sends SIGTERM to one that did not.
+                    let told = async {
+                        if !supervisor.drains_by_itself(&id).await {
+                            supervisor.signal(&id, Signal::SIGTERM);
+                        }
+                    };
+                    tokio::join!(told, supervisor.drain(&id, address, delay, grace + NOTICE)).1
+                }
+                Ok(address) => supervisor.drain(&id, address, Duration::ZERO, Duration::ZERO).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
@@ -203,12 +208,39 @@ impl Supervisor {
         });
     }
 
+    /// Whether an instance has ended its readiness by itself before long.
+    async fn drains_by_itself(&self, id: &InstanceId) -> bool {
+        let until = self.began.elapsed() + NOTICE;
+        while self.began.elapsed() < until {
+            match self.http_get(id, &self.plan.network.health_check.path).await {
+                Ok((503, _)) => return true,
+                Ok(_) => tokio::time::sleep(NOTICE_LOOK).await,
+                // It has ended, or cannot be asked.
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// How long an instance's version takes to leave.
+    fn drain_times(&self, id: &InstanceId) -> DrainTimes {
+        let version = self.with(id, |instance| instance.version).unwrap_or_default();
+        let times = self.group.borrow().version(version).map(|version| version.drain);
+        times.unwrap_or(DrainTimes { accept_ms: 0, grace_ms: 0 })
+    }
+
     /// What a target group and a terminating lifecycle hook do with an instance that has been taken out: it gets what comes on its flows
-    /// until the deregistration delay ends, and it ends when it has drained, or after its grace.
-    async fn drain(&self, id: &InstanceId, address: std::net::Ipv4Addr, times: DrainTimes) -> Result<(), LabError> {
-        self.signal(id, Signal::SIGTERM);
-        let (delay, grace) = (times.deregistration(), times.grace());
+    /// until the deregistration `delay` ends, and it ends when it has drained, or after its `grace`.
+    async fn drain(
+        &self,
+        id: &InstanceId,
+        address: std::net::Ipv4Addr,
+        delay: Duration,
+        grace: Duration,
+    ) -> Result<(), LabError> {
         if !self.ended(id, delay.min(grace)).await {
+            // A target group for UDP ends a target's flows with the delay (AWS, TargetGroupAttribute,
+            // `deregistration_delay.connection_termination.enabled`): what comes next on them goes to another target.
             self.network.forget_ingress_flows(address)?;
             if !self.ended(id, grace.saturating_sub(delay)).await {
                 self.signal(id, Signal::SIGKILL);
