@@ -9,9 +9,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::plan::{self, TargetKind, Topology};
+use crate::plan::{self, TargetKind};
 use crate::spec::{Loaded, Spec, stale_carriers};
-use crate::spec::{day_of, days_since_epoch};
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -87,9 +86,6 @@ pub fn worst(checks: &[Check]) -> Health {
     checks.iter().map(|check| check.state).max().unwrap_or(Health::Ok)
 }
 
-/// Days after which AWS's prices should be compared to their source again: they change a few times a year, mostly downwards.
-const STALE_PRICES_DAYS: u64 = 365;
-
 fn spec_is_sound(loaded: &Loaded, file: &Path) -> Check {
     let (state, says) = match loaded.warnings.len() {
         0 => (Health::Ok, format!("{} is sound: edge {}", file.display(), loaded.spec.name)),
@@ -110,16 +106,13 @@ fn data_is_young(loaded: &Loaded, now: SystemTime) -> Vec<Check> {
             "the addresses of the spec's carriers are of the last half year",
         ));
     }
-    let cost = plan::plan(loaded, Topology::SingleEc2, TargetKind::Aws).ok().and_then(|plan| plan.cost);
-    if let Some(cost) = cost {
-        let today = days_since_epoch(now);
-        let old = day_of(&cost.as_of).is_some_and(|day| today > day + STALE_PRICES_DAYS);
-        let (state, what) = if old {
-            (Health::Warning, format!("are as of {}: compare them with {}", cost.as_of, cost.source))
-        } else {
-            (Health::Ok, format!("are as of {}", cost.as_of))
-        };
-        checks.push(Check::new("prices", state, format!("the prices of the cost estimate {what}")));
+    let old: Vec<Check> = plan::stale_prices(&loaded.spec, now)
+        .into_iter()
+        .map(|warning| Check::new("prices", Health::Warning, warning))
+        .collect();
+    if old.is_empty() {
+        checks.push(Check::new("prices", Health::Ok, "AWS's prices in the cost estimate are of the last year"));
     }
+    checks.extend(old);
     checks
 }
