@@ -88,6 +88,7 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
         budgets: Budgets { transactions: TRANSACTIONS, message_bytes: MESSAGE_BYTES, counted_calls: COUNTED_CALLS },
         streams: Streams { above_bytes: spec.listen.tcp_above, ..Streams::default() },
         drain: Drain { accept_ms: accept.as_millis(), grace_ms: grace.as_millis(), retry_after_s: RETRY_AFTER_S },
+        answerer: None,
     }
 }
 

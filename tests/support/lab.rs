@@ -294,5 +294,6 @@ fn proxy(egress_port: u16) -> config::Config {
         budgets: config::Budgets { transactions: 1000, message_bytes: 1 << 20, counted_calls: 1000 },
         streams: config::Streams::default(),
         drain: config::Drain { accept_ms: 0, grace_ms: 0, retry_after_s: 1 },
+        answerer: None,
     }
 }
