@@ -229,7 +229,7 @@ impl Engine {
         }
         let setup = self.setup.clone();
         match answerer.judge(now, request, &setup.branch_key, &setup.advertised) {
-            Judgement::Right => {}
+            Judgement::Right => self.strangers.forgive(request.source.ip()),
             Judgement::None => {
                 self.challenge(now, request, false);
                 return true;

@@ -63,6 +63,14 @@ impl Strangers {
         }
     }
 
+    /// `source` has proved who it is: what was refused before counts no more.
+    pub(super) fn forgive(&mut self, source: IpAddr) {
+        let source = network(source);
+        for entry in self.sets.get_mut(place(source)).into_iter().flatten() {
+            entry.take_if(|offender| offender.source == source);
+        }
+    }
+
     /// Whether `source` has had too many requests refused, and is heard no more for a while.
     pub(super) fn is_silent(&self, now: Time, source: IpAddr) -> bool {
         let source = network(source);
