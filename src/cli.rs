@@ -256,6 +256,9 @@ struct VerifyCall {
     /// Whose call it is. In the lab both kinds are placed when it is left out.
     #[arg(long, value_enum, value_name = "WHO")]
     via: Option<Via>,
+    /// Has a carrier place a real call by its API: `twilio`, with the account in the environment (see docs/verify.md).
+    #[arg(long, value_enum, value_name = "CARRIER", conflicts_with_all = ["via", "ingress"])]
+    carrier: Option<CarrierName>,
     /// The edge's ingress address, for the operator's call to an edge that is not in the lab.
     #[arg(long, value_name = "ADDRESS")]
     ingress: Option<IpAddr>,
@@ -272,6 +275,12 @@ enum Via {
     Carriers,
     /// From an operator to the answerer that the edge has built in.
     Operator,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CarrierName {
+    /// Twilio.
+    Twilio,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

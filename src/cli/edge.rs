@@ -7,10 +7,11 @@ use sipedge::deploy::{
 use sipedge::plan::{self, Plan, TargetKind, Topology};
 use sipedge::spec::{Spec, Transport};
 use sipedge::target::lab::Lab;
+use sipedge::verify::twilio::{self, Account, Pace};
 use sipedge::verify::{self, Addresses, Report, report};
 
 use super::exit::{self, Exit, Failure};
-use super::{Deploy, Destroy, Global, Reports, Target, TopologyName, VerifyCall, Via};
+use super::{CarrierName, Deploy, Destroy, Global, Reports, Target, TopologyName, VerifyCall, Via};
 
 pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     let topology: Topology = args.topology.into();
@@ -69,6 +70,9 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
 }
 
 pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
+    if args.carrier == Some(CarrierName::Twilio) {
+        return twilios_call(global, args);
+    }
     if global.target == Some(Target::Aws) {
         return operators_call(global, args);
     }
@@ -123,6 +127,18 @@ fn operators_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
         return Err(not_spoken(&plan.name, topology, transport));
     };
     let report = verify::run_operator(&plan, &addresses, transport, &password, &deploy::rfc3339(deploy::now_unix_ms()));
+    show_report(&report, &args.reports, global.json, false)?;
+    Ok(if report.passed { Exit::Done } else { Exit::VerificationFailed })
+}
+
+/// A call that Twilio places by its API.
+fn twilios_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
+    let account = Account::from_environment(|name| std::env::var(name).ok());
+    let account = account.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let loaded = Spec::load(&global.spec)?;
+    let topology = args.topology.map_or(Topology::LoadBalanced, Topology::from);
+    let plan = plan::plan(&loaded, topology, global.target.unwrap_or(Target::Aws).into())?;
+    let report = twilio::run(&plan, &account, Pace::default(), &deploy::rfc3339(deploy::now_unix_ms()));
     show_report(&report, &args.reports, global.json, false)?;
     Ok(if report.passed { Exit::Done } else { Exit::VerificationFailed })
 }

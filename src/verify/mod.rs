@@ -13,6 +13,7 @@ pub mod report;
 mod sheet;
 mod tls;
 pub mod trace;
+pub mod twilio;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

@@ -1,5 +1,7 @@
 //! A call to the built-in answerer from outside every trunk: challenged, answered, re-INVITE, and hung up by either end.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
+
 mod process;
 
 use std::net::SocketAddr;
