@@ -12,6 +12,9 @@ use super::{
     USER_DATA_LIMIT, VpcPlan,
 };
 
+/// Under which the operators' ranges stand beside the carriers'. No carrier's name has a capital.
+const OPERATORS: &str = "Operators";
+
 #[derive(Template)]
 #[template(path = "user-data.yaml", escape = "none")]
 struct UserData<'a> {
@@ -152,6 +155,8 @@ fn variables(plan: &Plan, aws: &AwsPlan) -> Result<String, PlanError> {
     let balanced = plan.topology == Topology::LoadBalanced;
     let check = &plan.network.health_check;
     let zones = &plan.network.zones;
+    let operators: Vec<String> = plan.verify.operators.iter().map(ToString::to_string).collect();
+    let operators = (!operators.is_empty()).then_some((OPERATORS, operators));
     let variables = Variables {
         admin_port: check.port,
         alarms: AlarmVariables {
@@ -169,6 +174,7 @@ fn variables(plan: &Plan, aws: &AwsPlan) -> Result<String, PlanError> {
             .carriers
             .iter()
             .map(|carrier| (carrier.name.as_str(), carrier.ranges.iter().map(|range| range.used.to_string()).collect()))
+            .chain(operators)
             .collect(),
         deregistration_delay_s: aws.deregistration_delay_s,
         dns: aws.dns.as_ref(),

@@ -25,6 +25,7 @@ pub use cost::{Cost, CostItem, stale_prices};
 pub use difference::{ArtefactChange, Difference, SettingChange, State, difference};
 pub use hand_off::{Addresses, Side, Whitelist, hand_off};
 pub use network::lab_differences;
+pub(crate) use proxy::ANSWERER_FILE;
 pub use risk::{Action, Effect, Risk, meaning, risks};
 pub use show::{defaults_table, picture, render};
 pub use types::{

@@ -77,6 +77,7 @@ fn config(ingress: SocketAddr, caller: SocketAddr, refuse: Refuse) -> Config {
         budgets: Budgets { transactions: 1_000, message_bytes: 1_000_000, counted_calls: 1_000 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 10_000, retry_after_s: 5 },
+        answerer: None,
     }
 }
 

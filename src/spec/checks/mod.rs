@@ -47,6 +47,7 @@ pub(super) fn all(spec: &Spec, document: &Node, structure: &Structure) -> Vec<(P
     trunks::unused(&mut checks);
     ranges::each(&mut checks);
     ranges::open(&mut checks);
+    ranges::operators(&mut checks);
     ranges::within_trunks(&mut checks);
     ranges::between_trunks(&mut checks);
     checks.findings
