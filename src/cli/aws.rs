@@ -11,7 +11,7 @@ use sipedge::target::aws::preview;
 
 use super::edge::{deployed_project, nothing_deployed, project, reported, show_report};
 use super::exit::{self, Exit, Failure};
-use super::{Deploy, Destroy, Global, Refresh, Reports, Rollback, TopologyName};
+use super::{Deploy, Destroy, Global, Refresh, Reports, Rollback, TopologyName, VerifyCall, Via};
 
 /// What the account says of a plan.
 #[derive(Debug, Default)]
@@ -132,6 +132,19 @@ pub(super) fn rollback(global: &Global, args: &Rollback) -> Result<Exit, Failure
     let done = aws::rollback(&state, Options { verify: !args.no_verify }, progress.as_mut())
         .map_err(|error| reported(error, &args.reports, global.json))?;
     rolled(global, &args.reports, &done, "rolled back")
+}
+
+/// The operator's call to what was deployed from here, with the password from Parameter Store.
+pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
+    if args.via == Some(Via::Carriers) {
+        let message = "on AWS nobody stands at the carriers' addresses who could call from there";
+        return Err(Failure::new(Exit::Usage, message)
+            .next("sipedge verify call --target aws --via operator", "calls from this machine"));
+    }
+    let state = one_on_aws(global, args.topology)?;
+    let report = aws::verify_call(&state, args.transport.into())?;
+    show_report(&report, &args.reports, global.json, false)?;
+    Ok(if report.passed { Exit::Done } else { Exit::VerificationFailed })
 }
 
 fn rolled(global: &Global, files: &Reports, done: &Rolled, what: &str) -> Result<Exit, Failure> {

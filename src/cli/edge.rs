@@ -1,5 +1,7 @@
 //! Commands on what is deployed: deploy, verify, destroy.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 use sipedge::deploy::{self, Cause, DeployError, Destroyed, Options, Project, State, StateError, Trouble, write_whole};
 use sipedge::plan::{self, Plan, TargetKind, Topology};
@@ -48,7 +50,10 @@ pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Fa
         return twilios_call(global, args);
     }
     if global.target == Some(Target::Aws) {
-        return operators_call(global, args);
+        return match args.ingress {
+            None => on_aws::verify_call(global, args),
+            Some(ingress) => operators_call(global, args, ingress),
+        };
     }
     let state = one_deployed(global, args.topology)?;
     let plan = state.plan().map_err(|error| damaged_plan(error, &state))?;
@@ -74,7 +79,7 @@ pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Fa
 }
 
 /// The operator's call from this machine to an edge on AWS.
-fn operators_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
+fn operators_call(global: &Global, args: &VerifyCall, ingress: IpAddr) -> Result<Exit, Failure> {
     if args.via == Some(Via::Carriers) {
         let message = "on AWS nobody stands at the carriers' addresses who could call from there";
         return Err(Failure::new(Exit::Usage, message)
@@ -86,11 +91,6 @@ fn operators_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
     if plan.proxy.answerer.is_none() {
         return Err(no_answerer(&plan));
     }
-    let Some(ingress) = args.ingress else {
-        let message =
-            "the edge's address is missing: say --ingress ADDRESS, one of `ingress_addresses` in Terraform's outputs";
-        return Err(Failure::new(Exit::Usage, message));
-    };
     let Some(password) = std::env::var(PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()) else {
         let message = format!("the answerer's password is missing: set {PASSWORD_VARIABLE}");
         return Err(Failure::new(Exit::Usage, message));

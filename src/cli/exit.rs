@@ -246,6 +246,16 @@ impl From<AwsError> for Failure {
     }
 }
 
+impl From<Cause> for Failure {
+    fn from(cause: Cause) -> Self {
+        let mut failure = Self::new(exit_of(&cause), cause.to_string());
+        if let Cause::Terraform(error) = &cause {
+            failure.next = error.next();
+        }
+        failure
+    }
+}
+
 impl From<DeployError> for Failure {
     fn from(error: DeployError) -> Self {
         let failed = match error {

@@ -5,7 +5,7 @@ use sipedge::deploy::{Project, State};
 use sipedge::plan::{Plan, Topology};
 
 use super::exit::{Exit, Failure};
-use super::{Deploy, Destroy, Global, Refresh, Rollback};
+use super::{Deploy, Destroy, Global, Refresh, Rollback, VerifyCall};
 
 /// What the account says of a plan.
 #[derive(Debug, Default)]
@@ -39,6 +39,14 @@ pub(super) fn refresh(_global: &Global, _args: &Refresh) -> Result<Exit, Failure
 
 pub(super) fn rollback(_global: &Global, _args: &Rollback) -> Result<Exit, Failure> {
     Err(no_support())
+}
+
+pub(super) fn verify_call(_global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
+    let topology = args.topology.map_or(Topology::LoadBalanced, Topology::from);
+    Err(no_support().next(
+        format!("sipedge verify call --target aws --topology {topology} --ingress ADDRESS"),
+        "calls an address that is known, with the password in SIPEDGE_ANSWERER_PASSWORD",
+    ))
 }
 
 pub(super) fn status(_project: &Project, topologies: &[Topology]) -> Result<Status, Failure> {

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use sipedge_aws::{Aws, Group as AwsGroup, GroupInstance, Refresh as AwsRefresh, RefreshPreferences};
+use sipedge_proxy::config::SecretRef;
 
 use super::super::error::Cause;
 use super::super::fleet::{Fleet, Group, Lifecycle, Member, Preferences, Refresh, RefreshStatus, SmokeCall};
+use super::super::journal::{now_unix_ms, rfc3339};
 use crate::plan::{Plan, Topology};
+use crate::spec::Transport;
 use crate::target::aws::Outputs;
+use crate::verify::{self, Addresses, Report};
 
 /// The group of one topology.
 pub struct AwsFleet<'a> {
@@ -19,6 +24,7 @@ pub struct AwsFleet<'a> {
     template: String,
     alarms: Vec<String>,
     target_groups: Vec<String>,
+    addresses: Addresses,
 }
 
 impl fmt::Debug for AwsFleet<'_> {
@@ -37,6 +43,10 @@ impl<'a> AwsFleet<'a> {
             template: outputs.launch_template_id.clone(),
             alarms: outputs.alarm_names.clone(),
             target_groups: outputs.target_group_arns.values().cloned().collect(),
+            addresses: Addresses {
+                ingress: (outputs.ingress_addresses.first().copied().unwrap_or(NO_ADDRESS), 0).into(),
+                egress: outputs.egress_addresses.clone(),
+            },
         }
     }
 
@@ -61,6 +71,24 @@ impl<'a> AwsFleet<'a> {
             });
         }
         Ok(everywhere)
+    }
+
+    /// The operator's call from this machine: to the answerer of the edge, with the password that is in Parameter Store.
+    pub fn operators_call(&self, transport: Transport) -> Result<Report, Cause> {
+        let no_answerer = || {
+            Cause::NotAsExpected(
+                "the spec says `verify.answerer: false`, so that there is nobody to call from here: deploy with --no-verify".to_owned(),
+            )
+        };
+        let answerer = self.plan.proxy.answerer.as_ref().ok_or_else(no_answerer)?;
+        let SecretRef::Ssm(name) = &answerer.password else { return Err(no_answerer()) };
+        let gone =
+            || Cause::NotAsExpected(format!("the answerer's password is not at {name}: deploy again, which makes it"));
+        let password = self.aws.secret(name)?.ok_or_else(gone)?;
+        let addresses = self.addresses.by(transport, self.plan).ok_or_else(|| {
+            Cause::NotAsExpected(format!("the edge takes no calls by {transport}: its spec has not set it"))
+        })?;
+        Ok(verify::run_operator(self.plan, &addresses, transport, password.trim_end(), &rfc3339(now_unix_ms())))
     }
 
     fn there(&self) -> Result<AwsGroup, Cause> {
@@ -146,7 +174,9 @@ impl Fleet for AwsFleet<'_> {
     }
 
     fn smoke_call(&self, _instances: &[String]) -> Result<SmokeCall, Cause> {
-        Err(Cause::NotAsExpected("no call can be placed to AWS from here yet; deploy with --no-verify".to_owned()))
+        let report = self.operators_call(Transport::Udp)?;
+        // The load balancer chooses the instance by the operator's address, and the answer names it in the report.
+        Ok(SmokeCall { report, through: Vec::new() })
     }
 
     fn alarms(&self) -> Result<Vec<String>, Cause> {
@@ -158,6 +188,9 @@ impl Fleet for AwsFleet<'_> {
         LOOK_AGAIN
     }
 }
+
+/// Stands where Terraform has told of no ingress address; a call there reaches nobody.
+const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Time between two looks: describe calls are throttled per account, at a few each second.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);

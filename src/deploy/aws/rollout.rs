@@ -13,6 +13,7 @@ use super::super::state::{State, write_json};
 use super::super::{ARTEFACT_MODE, take_over};
 use super::{AwsFleet, Options, Report, account, connect, verified_call};
 use crate::plan::{Plan, RefreshPlan};
+use crate::spec::Transport;
 use crate::target::aws::Outputs;
 use crate::target::aws::terraform::interrupt;
 
@@ -90,6 +91,18 @@ pub fn rollback(state: &State, options: Options, progress: &mut dyn Progress) ->
     runner.end()?;
     drop(lock);
     Ok(Rolled { plan, version, group, report })
+}
+
+/// Places the operator's call through what stands, and changes nothing but the record that it passed.
+pub fn verify_call(state: &State, transport: Transport) -> Result<Report, Cause> {
+    let (plan, outputs) = standing(state)?;
+    let aws = connect(account(&plan)?)?;
+    let fleet = AwsFleet::new(&aws, &plan, &outputs);
+    let report = fleet.operators_call(transport)?;
+    if report.passed {
+        state.found_good(fleet.group()?.version)?;
+    }
+    Ok(report)
 }
 
 /// Whether instances have to be replaced for `version` to be live, or somebody has begun with that.

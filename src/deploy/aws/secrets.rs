@@ -8,7 +8,7 @@ use sipedge_proxy::config::SecretRef;
 use super::super::certificates;
 use super::super::error::Cause;
 use super::super::progress::{Event, Progress};
-use super::super::secrets::TokenKeys;
+use super::super::secrets::{TokenKeys, answerer_password};
 use super::super::state::{State, StateError};
 use super::{account, tags};
 use crate::plan::Plan;
@@ -39,6 +39,13 @@ pub(super) fn bring(plan: &Plan, state: &State, aws: &Aws, progress: &mut dyn Pr
                 progress.event(&Event::Note { text });
             }
         }
+    }
+    if let Some(SecretRef::Ssm(name)) = plan.proxy.answerer.as_ref().map(|answerer| &answerer.password)
+        && !is_there(name)
+    {
+        let password = answerer_password().map_err(StateError::io("make a password for", name.as_ref()))?;
+        aws.put_secret(name, &password, &tags(account))?;
+        detail.push("answerer's password made".to_owned());
     }
     let mut written = 0;
     for certificate in &certificates {
