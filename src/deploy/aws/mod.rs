@@ -250,8 +250,8 @@ fn verified_call(
     Ok((Some(report), "passed".to_owned()))
 }
 
-/// What the journal says of a deploy that placed no call; `status` looks for it.
-pub(super) const NOT_VERIFIED: &str = "not verified: no call was placed (--no-verify)";
+/// What the journal says of a deploy that placed no call.
+const NOT_VERIFIED: &str = "not verified: no call was placed (--no-verify)";
 
 fn write_hand_off(plan: &Plan, outputs: &Outputs, state: &State) -> Result<(PathBuf, String), Cause> {
     let addresses = Addresses { ingress: outputs.ingress_addresses.clone(), egress: outputs.egress_addresses.clone() };

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::super::fleet::{Fleet, Group, Refresh};
-use super::super::journal::{Outcome, Run, Step};
+use super::super::journal::Run;
 use super::super::state::{Damage, State};
 use super::super::status::render_run;
-use super::{AwsFleet, NOT_VERIFIED, account, connect};
-use crate::plan::Topology;
+use super::{AwsFleet, account, connect};
+use crate::plan::{Plan, Topology};
 use crate::target::aws::Outputs;
 
 /// One topology's part of the report.
@@ -24,7 +24,7 @@ pub struct AwsStatus {
     pub target: &'static str,
     /// Whether the account has its group.
     pub running: bool,
-    /// Whether the last deploy ended in a call that passed.
+    /// Whether a call has passed since the last deploy, refresh or rollback.
     pub verified: bool,
     /// Where calls come in.
     pub ingress_addresses: Vec<IpAddr>,
@@ -58,7 +58,7 @@ pub fn status(state: &State) -> AwsStatus {
         topology: state.topology(),
         target: "aws",
         running: false,
-        verified: journal.runs.iter().rev().find_map(verified).unwrap_or(false),
+        verified: false,
         ingress_addresses: outputs.iter().flat_map(|outputs| outputs.ingress_addresses.clone()).collect(),
         egress_addresses: outputs.iter().flat_map(|outputs| outputs.egress_addresses.clone()).collect(),
         ingress_port: plan.as_ref().map(|plan| plan.proxy.listen.ingress_port),
@@ -71,26 +71,29 @@ pub fn status(state: &State) -> AwsStatus {
         damages: state.damages(),
     };
     let (Some(plan), Some(outputs)) = (plan, outputs) else { return status };
-    if let Err(cause) = ask(&plan, &outputs, &mut status) {
+    if let Err(cause) = ask(&plan, &outputs, state, &mut status) {
         status.unknown = Some(cause.to_string());
     }
     status
 }
 
-fn ask(plan: &crate::plan::Plan, outputs: &Outputs, status: &mut AwsStatus) -> Result<(), super::Cause> {
+fn ask(plan: &Plan, outputs: &Outputs, state: &State, status: &mut AwsStatus) -> Result<(), super::Cause> {
     let aws = connect(account(plan)?)?;
     let fleet = AwsFleet::new(&aws, plan, outputs);
-    status.group = Some(fleet.group()?);
+    let group = fleet.group()?;
     status.running = true;
+    status.verified = is_verified(group.version, state);
+    status.group = Some(group);
     status.refresh = fleet.refresh_in_progress()?;
     status.alarms = fleet.alarms()?;
     Ok(())
 }
 
-/// Whether a run ended with a call that passed; none when it did not get as far.
-fn verified(run: &Run) -> Option<bool> {
-    let step = run.steps.iter().find(|record| record.step == Step::VerifiedCall)?;
-    Some(step.outcome == Some(Outcome::Done) && step.detail != NOT_VERIFIED)
+/// Whether a call has passed through the live version since the last deploy, refresh or rollback began.
+fn is_verified(version: u64, state: &State) -> bool {
+    let since = state.journal().ok().and_then(|journal| Some(journal.last()?.started_unix_ms)).unwrap_or_default();
+    let last = state.versions().ok().and_then(|versions| versions.verified.last().copied());
+    last.is_some_and(|good| good.version == version && good.verified_unix_ms >= since)
 }
 
 impl AwsStatus {

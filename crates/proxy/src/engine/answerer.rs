@@ -265,8 +265,7 @@ impl Engine {
         self.counters.answerer_calls += 1;
         self.counters.calls_started += 1;
         let token = Token { from: party(), to: party(), issued: now.as_secs() as u32 };
-        let hop =
-            Hop { transport: Transport::Udp, port: self.egress(), to: answerer.address, connection: None, peer: None };
+        let hop = self.datagram_to(answerer.address);
         let flow = flow(&request.arrival, request.head.call_id, &self.setup.branch_key);
         let onward = Onward {
             way: Way::Hop(hop),
@@ -383,7 +382,7 @@ fn way_back(text: &[u8], call_id: &[u8], key: &Key) -> Option<Hop> {
         "-" => None,
         number => Some(Connection(number.parse().ok()?)),
     };
-    Some(Hop { transport, port, to, connection, peer: None })
+    Some(Hop { transport, port, to, connection, peer: None, to_stranger: true })
 }
 
 /// What tokens carry in place of trunks. No trunk's name has a space.
