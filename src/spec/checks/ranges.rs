@@ -133,7 +133,7 @@ pub(super) fn operators(checks: &mut Checks<'_>) {
         let trunk = trunks
             .iter()
             .find(|(_, trunk)| trunk.ranges().iter().any(|known| known.contains(range) || range.contains(known)));
-        if let Some(what) = fault(range) {
+        if let Some(what) = fault(range, false) {
             checks.report(path, what);
         } else if let Some((name, _)) = trunk {
             let message =
