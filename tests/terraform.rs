@@ -119,17 +119,15 @@ fn root_passes(test: &str, root: &str) {
     }
     begun.expect("terraform init");
     tools::run(tools::terraform(&terraform, &here).args(["validate", "-no-color"])).expect("terraform validate");
-    // Runs that set no variables take the example's.
-    let mut command = tools::terraform(&terraform, &here);
-    command.args(["test", "-no-color"]).arg(format!("-var-file=../examples/{root}/edge.tfvars"));
-    let said = tools::run(&mut command).expect("terraform test");
+    let said = tools::run(tools::terraform(&terraform, &here).args(["test", "-no-color"])).expect("terraform test");
     assert!(said.contains(" passed, 0 failed"), "terraform test ran nothing:\n{said}");
 }
 
 /// A test file with a run for the example, and one for each plan: the root module takes its variables and its user data.
 fn runs_of_plans(root: &str) -> String {
-    let mut text = String::from(
-        "mock_provider \"aws\" {\n  source = \"../mocks\"\n}\n\nrun \"the_example\" {\n  command = plan\n}\n",
+    let example = read(&folder().join("examples").join(root).join("edge.tfvars"));
+    let mut text = format!(
+        "mock_provider \"aws\" {{\n  source = \"../mocks\"\n}}\n\nrun \"the_example\" {{\n  command = plan\n\n  variables {{\n{example}  }}\n}}\n"
     );
     let plans: Vec<_> = plans().into_iter().filter(|(of, ..)| of == root).collect();
     assert!(!plans.is_empty(), "tests/golden has no plan of {root} on AWS");
