@@ -9,7 +9,7 @@ use super::Global;
 use super::exit::{self, Exit, Failure};
 
 pub(super) fn run(global: &Global) -> Result<Exit, Failure> {
-    let checks = doctor::examine(&global.spec, global.target.map(Into::into), SystemTime::now());
+    let checks = doctor::examine(&global.spec, global.load_spec(), global.target.map(Into::into), SystemTime::now());
     let worst = doctor::worst(&checks);
     if global.json {
         exit::print_json(&json!({ "state": worst, "checks": checks }))?;

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::plan::{self, TargetKind};
-use crate::spec::{Loaded, Spec, stale_carriers};
+use crate::spec::{Loaded, SpecErrors, stale_carriers};
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,10 +49,15 @@ impl Check {
     }
 }
 
-/// Checks what a deploy of the spec in `file` needs; `target`: for one target alone.
-pub fn examine(file: &Path, target: Option<TargetKind>, now: SystemTime) -> Vec<Check> {
+/// Checks what a deploy of `spec`, read from `file`, needs; `target`: for one target alone.
+pub fn examine(
+    file: &Path,
+    spec: Result<Loaded, SpecErrors>,
+    target: Option<TargetKind>,
+    now: SystemTime,
+) -> Vec<Check> {
     let mut checks = Vec::new();
-    let loaded = match Spec::load(file) {
+    let loaded = match spec {
         Ok(loaded) => {
             checks.push(spec_is_sound(&loaded, file));
             checks.extend(data_is_young(&loaded, now));
