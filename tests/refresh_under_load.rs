@@ -1,5 +1,7 @@
 //! Every instance is replaced while calls are set up and up: none is lost, and none fails.
 
+#[path = "support/answerer.rs"]
+mod answerer;
 #[path = "support/edge.rs"]
 mod edge;
 #[path = "support/rolling.rs"]
