@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 
+use serde_json::Value;
 use support::Project;
 
 #[test]
@@ -52,7 +53,8 @@ fn a_changed_configuration_replaces_the_instances_and_keeps_the_lab() {
         let kept = fs::read(project.state(topology).join("secrets/token-keys.json")).expect("token keys");
         assert_eq!(kept, keys, "the token keys outlive the instances");
         let again = project.deploy(topology);
-        assert!(!again.stdout.contains("smoke-call"), "nothing has changed: {}", again.stdout);
+        let is_refresh = |line: &Value| line["step"] == "refresh";
+        assert!(!again.json_lines().iter().any(is_refresh), "nothing has changed: {}", again.stdout);
         assert_eq!(project.instances(topology), after);
     }
     project.run(&["destroy"]).expect(0);

@@ -16,6 +16,8 @@ const RATE: u64 = 25;
 const TALK_MS: u64 = 4_000;
 /// Calls of each caller: fourteen seconds of them. A replacement of all instances takes four, beside other tests a multiple.
 const CALLS: u64 = 350;
+/// Calls that are held.
+const HELD: u64 = 50;
 /// Sockets that SIPp may have: one for each call that is up, and room.
 const SOCKETS: &str = "1000";
 /// Calls that are up when the load is what it is to be.
@@ -25,6 +27,8 @@ const UP: u64 = 2 * RATE * TALK_MS / 1_000;
 pub struct Load {
     callers: Vec<Sipp>,
     callees: Vec<Answerer>,
+    /// Calls of each caller.
+    calls: u64,
 }
 
 impl Load {
@@ -45,23 +49,36 @@ impl Load {
             .map(|(place, flows)| Sipp::start(edge, "caller", place, &[flows.as_slice(), &common].concat()))
             .collect();
         eventually("200 calls are up", || answered(edge) >= UP);
-        Self { callers, callees }
+        Self { callers, callees, calls: CALLS }
+    }
+
+    /// Fifty calls that are set up, and stay up for so long. Returns when they are up.
+    pub fn hold(edge: &Edge, route: &VerifyCall, talk_ms: u64) -> Self {
+        let socket = |place: &Endpoint| edge.lab.udp_socket(&place.namespace, place.address).expect("a socket");
+        let callees: Vec<Answerer> = route.callee.iter().map(|place| Answerer::start(socket(place))).collect();
+        let (calls, talk, ingress) = (HELD.to_string(), talk_ms.to_string(), edge.ingress().to_string());
+        let arguments = ["-m", &calls, "-r", &calls, "-d", &talk, "-s", &route.number, &ingress, "-t", "u1"];
+        let callers = vec![Sipp::start(edge, "caller", &route.caller, &arguments)];
+        eventually("the calls are up", || answered(edge) >= HELD);
+        Self { callers, callees, calls: HELD }
     }
 
     /// Waits until all calls are over: every one of them was set up, and ended by its BYE and the 200 to it.
     pub fn assert_no_call_was_lost(self, test: &str) {
-        let callers: Vec<Statistics> = self.callers.into_iter().map(Sipp::finish).collect();
-        let answered: Vec<Answered> = self.callees.into_iter().flat_map(Answerer::stop).collect();
+        let Self { callers, callees, calls } = self;
+        let count = callers.len() as u64;
+        let callers: Vec<Statistics> = callers.into_iter().map(Sipp::finish).collect();
+        let answered: Vec<Answered> = callees.into_iter().flat_map(Answerer::stop).collect();
         for caller in &callers {
             println!(
                 "{test}: {}; sent again: {}; {}",
-                caller.set_up_delay(CALLS),
+                caller.set_up_delay(calls),
                 caller.number("Retransmissions(C)"),
                 cpu_pressure()
             );
-            caller.assert_none_lost(CALLS);
+            caller.assert_none_lost(calls);
         }
-        assert!(answered.len() as u64 >= 2 * CALLS, "{} calls arrived", answered.len());
+        assert!(answered.len() as u64 >= count * calls, "{} calls arrived", answered.len());
         let lost: Vec<&Answered> = answered.iter().filter(|call| !call.acknowledged || !call.ended).collect();
         assert!(lost.is_empty(), "calls that were not acknowledged or had no BYE: {lost:#?}");
     }
