@@ -45,7 +45,7 @@ fn a_changed_configuration_replaces_the_instances_and_keeps_the_lab() {
         let steps = ["plan", "artefacts", "secrets", "infrastructure", "refresh", "smoke-call", "bake", "instances"];
         assert_eq!(done, [&steps[..], &["ready", "verified-call"]].concat());
         let of = lines.iter().filter(|line| line["event"] == "step-started").filter_map(|line| line["of"].as_u64());
-        assert_eq!(of.last(), Some(10), "{lines:?}");
+        assert_eq!(of.max(), Some(10), "{lines:?}");
         assert_eq!(project.supervisor(topology), supervisor);
         let after = project.instances(topology);
         let new = after.iter().all(|instance| !instances.contains(instance));
