@@ -46,12 +46,12 @@ fn the_one_instance_with_the_elastic_ip() {
     let ran = edge.project.run(&["refresh", "--json"]).expect(0);
     let after = edge.project.instances("single-ec2");
     assert!(after.len() == 1 && after != before, "{before:?}, then {after:?}");
-    // Two instances were there at once, the old one until the new one was healthy.
+    // Two instances were there at once: the new one booted while the old one served.
     let lines = ran.json_lines();
+    let place = |id: &str, state: &str| lines.iter().position(|it| it["id"] == id && it["lifecycle"] == state);
     let (new, old) = (after[0].0.as_str(), before[0].0.as_str());
-    let healthy = lines.iter().position(|line| line["id"] == new && line["healthy"] == true);
-    let leaves = lines.iter().position(|line| line["id"] == old && line["lifecycle"] == "terminating");
-    assert!(healthy.is_some() && leaves >= healthy, "{}", ran.stdout);
+    let (boots, leaves) = (place(new, "pending"), place(old, "terminating"));
+    assert!(boots.is_some() && leaves > boots && place(old, "in-service") < boots, "{}", ran.stdout);
     load.assert_no_call_was_lost(test);
     edge.destroy();
 }
