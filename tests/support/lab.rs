@@ -235,6 +235,10 @@ pub(crate) fn plan(topology: Topology) -> Plan {
             flow_timeouts: FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350, tcp_s: 350 },
         },
         scaling: Scaling { min: 1, max: 3 },
+        refresh: Default::default(),
+        aws: None,
+        cost: None,
+        whitelist: Vec::new(),
         carriers: vec![
             carrier(SOURCE, "192.0.2.0/26", "source.test", Ipv4Addr::new(192, 0, 2, 1)),
             carrier(DESTINATION, "198.51.100.0/30", "destination.test", Ipv4Addr::new(198, 51, 100, 3)),
