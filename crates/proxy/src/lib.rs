@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod boot;
+pub mod cloud;
 pub mod config;
 #[deny(
     clippy::disallowed_methods,

@@ -7,7 +7,6 @@
 //! Nothing answers SIP before the self-call has succeeded.
 
 mod document;
-mod metadata;
 mod reload;
 mod self_call;
 mod signals;
@@ -30,11 +29,11 @@ use reload::Reloader;
 use signals::Signals;
 use source::{Document, Loaded, Source};
 
+pub use crate::cloud::{METADATA_URL, Metadata, MetadataError};
 pub use document::{
     DocumentError, Instance, Position, Reason, SecretsError, USER_DATA_MARKER, check, check_report, parse,
     parse_user_data, place, read_keys, read_tls, summary,
 };
-pub use metadata::{METADATA_URL, Metadata, MetadataError};
 pub use self_call::{SelfCallError, self_call};
 
 /// How long [`boot`] and [`run`] wait for what.

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::metadata::Metadata;
 use super::{BootError, Instance, check, parse_user_data, place, read, read_keys, read_tls};
+use crate::cloud::Metadata;
 use crate::config::{Advertise, Config};
 use crate::engine::{Place, TokenKeys};
 use crate::net::TlsMaterial;
