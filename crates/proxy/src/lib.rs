@@ -17,3 +17,4 @@ pub mod config;
 pub mod engine;
 pub mod net;
 pub mod observe;
+pub mod secrets;

@@ -51,7 +51,7 @@ pub fn config(edge: IpAddr, caller: IpAddr, callee: SocketAddr) -> Config {
         advertise: Advertise::Listen,
         admin: Admin { port: ADMIN },
         dns: Dns { servers: vec!["127.0.0.1:53".parse().unwrap()] },
-        secrets: Secrets { token_keys: SecretRef::File("token-keys.json".into()) },
+        secrets: Secrets::new(SecretRef::File("token-keys.json".into())),
         trunks: vec![
             Trunk { from: vec![caller.into()], ..Trunk::new("source") },
             Trunk { targets: vec![Target::new(format!("sip:{callee}"))], ..Trunk::new("destination") },
@@ -63,6 +63,7 @@ pub fn config(edge: IpAddr, caller: IpAddr, callee: SocketAddr) -> Config {
         budgets: Budgets { transactions: 10_000, message_bytes: 64 << 20, counted_calls: 10_000 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 0, grace_ms: 10_000, retry_after_s: 7 },
+        cloud: None,
     }
 }
 
