@@ -2,6 +2,7 @@
 
 use super::certificates::CertificateError;
 use super::journal::Step;
+use super::rotation::RotationError;
 use super::state::{State, StateError};
 use crate::plan::PlanError;
 use crate::target::lab::{Lab, LabError};
@@ -52,6 +53,9 @@ pub enum Cause {
     /// A file of the state could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The token keys cannot be used.
+    #[error(transparent)]
+    TokenKeys(#[from] RotationError),
     /// A certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),

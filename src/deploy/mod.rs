@@ -8,6 +8,7 @@ mod fleet;
 mod journal;
 mod lab_authority;
 mod progress;
+pub mod rotation;
 mod secrets;
 mod state;
 mod status;
@@ -24,7 +25,7 @@ pub use error::{Cause, DeployError, StepFailure, lab_unavailable};
 pub use fleet::{Fleet, Group, Lifecycle, Member, Preferences, Refresh, RefreshStatus};
 pub use journal::{Command, Journal, Outcome, Run, Step, StepRecord, now_unix_ms, rfc3339};
 pub use progress::{Event, Progress, for_output};
-pub use secrets::{TokenKey, TokenKeys};
+pub use secrets::{FileStore, SecretStore, StoreError, TokenKey, TokenKeys};
 pub use state::{Damage, Project, State, StateError, StateLock, TOPOLOGIES, write_json, write_whole};
 pub use status::{TopologyStatus, status};
 
@@ -85,6 +86,10 @@ pub fn deploy(
         for warning in certificates.iter().filter_map(|certificate| certificate.warning.as_ref()) {
             progress.event(&Event::Note { text: warning });
         }
+        let withdrawn = match state.token_keys()? {
+            Some(_) => rotation::finish_if_due(&rotation::state_secrets(state))?,
+            None => None,
+        };
         let (keys, new) = match state.token_keys()? {
             Some(keys) => (keys, false),
             None => {
@@ -95,6 +100,9 @@ pub fn deploy(
             }
         };
         let mut detail = format!("token keys {}", if new { "made" } else { "kept" });
+        if let Some(id) = withdrawn {
+            detail.push_str(&format!(", key {id} withdrawn"));
+        }
         if !certificates.is_empty() {
             detail.push_str(&format!(", {} checked", counted(certificates.len(), "certificate")));
         }
@@ -244,7 +252,10 @@ fn stand_infrastructure(
     // The lab hands its `secrets` folder to each instance that boots. A kept lab has none when its deploy was cut off here.
     let folder = lab.folder().join("secrets");
     let token_keys = folder.join("token-keys.json");
-    if new || !token_keys.exists() {
+    // They differ when a deploy or a rotation was cut off, or when an old key was withdrawn just now.
+    let has_them = std::fs::read(&token_keys)
+        .is_ok_and(|text| serde_json::from_slice::<TokenKeys>(&text).is_ok_and(|keys| keys == secrets.keys));
+    if !has_them {
         write_json(&token_keys, &secrets.keys, SECRET_MODE)?;
     }
     let clients = plan.proxy.listen.tls.as_ref().and_then(|tls| tls.client_roots.as_ref());

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,8 +42,9 @@ pub struct TokenKey {
 }
 
 impl TokenKeys {
-    /// New keys from the operating system's random numbers, made at `now`.
-    pub fn generate(now: u64) -> io::Result<Self> {
+    /// New keys from the operating system's random numbers, made now.
+    pub fn generate() -> io::Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let first = TokenKey { signs_since: Some(now), ..TokenKey::generate(1, now)? };
         Ok(Self { branch: random_key()?, tokens: vec![first] })
     }
@@ -85,7 +87,7 @@ mod tests {
 
     #[test]
     fn keys_are_long_different_and_not_printed() {
-        let keys = TokenKeys::generate(5).unwrap();
+        let keys = TokenKeys::generate().unwrap();
         assert_eq!((keys.branch.len(), keys.tokens[0].key.len()), (2 * KEY_BYTES, 2 * KEY_BYTES));
         assert_ne!(keys.branch, keys.tokens[0].key);
         let printed = format!("{keys:?}");

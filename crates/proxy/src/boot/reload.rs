@@ -125,9 +125,6 @@ impl Reloader {
 
     /// Looks at the secrets, and takes them up if they have changed.
     async fn look(&mut self) {
-        if self.proxy.is_draining() {
-            return;
-        }
         let setup = self.proxy.setup();
         let secrets = match self.source.vault.read(&setup.config, self.source.patience).await {
             Ok(secrets) => secrets,
@@ -140,7 +137,7 @@ impl Reloader {
         if self.refused == Some(secrets.digest) {
             return;
         }
-        match self.proxy.reload(setup.config.clone(), self.proxy.place(), &secrets.keys.for_engine(), &secrets.tls) {
+        match self.proxy.renew(&secrets.keys.for_engine(), &secrets.tls) {
             Ok(reloaded) => {
                 let Reloaded { consequences } = self.settle(&secrets, reloaded).await;
                 self.admin.changed_secrets();
@@ -153,7 +150,6 @@ impl Reloader {
                     tracing::warn!("secrets: {consequence}");
                 }
             }
-            Err(ReloadError::Draining) => {}
             Err(error) => {
                 self.refused = Some(secrets.digest);
                 self.admin.refused_secrets(error.to_string());

@@ -2,13 +2,11 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -17,7 +15,7 @@ use super::call::Call;
 use super::credentials::{Credentials, unix_now};
 use super::endpoints::{Endpoints, Service};
 use super::error::CloudError;
-use super::metadata::in_words;
+use super::http::{self, in_words};
 use super::sign::{Scope, Unsigned, authorization, date};
 
 /// Time for one request, its connection and TLS included. AWS answers within a second nearly always.
@@ -63,15 +61,8 @@ impl Cloud {
     pub fn new(region: &str, metadata: &str, endpoints: Endpoints) -> Result<Self, CloudError> {
         let client = |error: &dyn std::fmt::Display| CloudError::Client(error.to_string());
         let roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
+        let http = http::client(roots)
             .map_err(|error| client(&error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let http = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
             .timeout(REQUEST_TIMEOUT)
             // A request that is repeated goes by a new connection: when the Elastic IP comes to this instance, those of before are dead.
             .pool_max_idle_per_host(0)

@@ -2,6 +2,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, StatusCode};
+use rustls::RootCertStore;
+
+use super::http::{self, in_words};
 
 /// Where every EC2 instance finds its metadata (AWS, "Instance metadata service").
 pub const METADATA_URL: &str = "http://169.254.169.254";
@@ -65,14 +68,11 @@ impl Metadata {
     /// The service at `base`; everything asked of it has to come before `deadline` has passed.
     pub fn new(base: &str, deadline: Duration) -> Result<Self, MetadataError> {
         let base = base.trim_end_matches('/').to_owned();
-        // The address is link-local: neither a proxy from the environment nor a redirect leads to anything good.
-        let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(REQUEST_TIMEOUT);
-        match client.build() {
-            Ok(http) => {
-                Ok(Self { http, base, deadline: Deadline { started: Instant::now(), after: deadline }, token: None })
-            }
-            Err(error) => Err(MetadataError::Malformed { url: base, what: error.to_string() }),
-        }
+        let wrong = |error: String| MetadataError::Malformed { url: base.clone(), what: error };
+        // The service speaks plain HTTP, so nobody is trusted.
+        let client = http::client(RootCertStore::empty()).map_err(|error| wrong(error.to_string()))?;
+        let http = client.timeout(REQUEST_TIMEOUT).build().map_err(|error| wrong(error.to_string()))?;
+        Ok(Self { http, base, deadline: Deadline { started: Instant::now(), after: deadline }, token: None })
     }
 
     /// The instance's private IPv4 address.
@@ -219,19 +219,6 @@ impl Metadata {
     fn url(&self, path: &str) -> String {
         format!("{}/{path}", self.base)
     }
-}
-
-/// What became of a request that got no answer.
-pub(super) fn in_words(error: reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "timed out".to_owned();
-    }
-    // The innermost error is the one that says something, such as "Connection refused".
-    let mut source: &dyn std::error::Error = &error;
-    while let Some(inner) = source.source() {
-        source = inner;
-    }
-    source.to_string()
 }
 
 /// The status in words when another try may bring a better one.

@@ -6,6 +6,7 @@ mod client;
 mod credentials;
 mod endpoints;
 mod error;
+mod http;
 mod metadata;
 mod sign;
 mod time;

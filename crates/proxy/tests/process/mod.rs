@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this module")]
 
+pub mod aws;
 pub mod certificates;
 pub mod control;
 pub mod dns;
@@ -91,8 +92,21 @@ pub struct Process {
 
 impl Process {
     pub fn start<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sipedge-proxy"))
+        Self::start_with(arguments, [])
+    }
+
+    /// With variables of the environment; none of those that name AWS endpoints is taken from this process's.
+    pub fn start_with<I: AsRef<std::ffi::OsStr>>(
+        arguments: impl IntoIterator<Item = I>,
+        variables: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sipedge-proxy"));
+        for name in ["", "_SSM", "_AUTO_SCALING", "_EC2"] {
+            command.env_remove(format!("AWS_ENDPOINT_URL{name}"));
+        }
+        let mut child = command
             .args(arguments)
+            .envs(variables)
             // The metadata service is asked directly, whatever proxies the environment names.
             .env("http_proxy", "http://127.0.0.1:9")
             .stdout(Stdio::null())
