@@ -319,6 +319,12 @@ pub fn keys_of_instances(lab: &Lab) -> Result<BTreeMap<InstanceId, Result<Vec<(u
     Ok(asked.collect())
 }
 
+/// Keys of an instance, as one says them.
+pub fn shown(keys: &[(u8, bool)]) -> String {
+    let each = |(id, signs): &(u8, bool)| format!("{id} ({})", if *signs { "signs" } else { "verifies" });
+    keys.iter().map(each).collect::<Vec<_>>().join(", ")
+}
+
 /// Where the secrets of a topology are that a lab is built from.
 pub fn state_secrets(state: &State) -> FileStore {
     FileStore::new([secrets_of(state)])
@@ -337,12 +343,6 @@ fn token_key(line: &str) -> Option<(u8, bool)> {
     let labels = line.strip_prefix("sipedge_token_key_info{id=\"")?;
     let (id, rest) = labels.split_once("\",signs=\"")?;
     Some((id.parse().ok()?, rest.starts_with('1')))
-}
-
-/// Keys of an instance, as one says them.
-pub fn shown(keys: &[(u8, bool)]) -> String {
-    let each = |(id, signs): &(u8, bool)| format!("{id} ({})", if *signs { "signs" } else { "verifies" });
-    keys.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 fn await_instances(

@@ -160,7 +160,7 @@ impl Reloader {
 
     /// Tells of secrets that cannot be read: once, until something else is wrong with them.
     fn in_vain(&self, errors: &[SecretsError]) {
-        let text = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let text = errors.iter().map(SecretsError::cause).collect::<Vec<_>>().join("; ");
         // What cannot be understood was changed by somebody; what cannot be reached was not.
         let is_refused = errors.iter().any(|error| matches!(error, SecretsError::Malformed { .. }));
         let is_new =

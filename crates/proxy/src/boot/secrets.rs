@@ -195,3 +195,13 @@ pub enum SecretsError {
         column: usize,
     },
 }
+
+impl SecretsError {
+    /// What is wrong, in the same words each time: without how long it was tried.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Parameter { setting, source } => format!("{setting}: {}", source.root()),
+            other => other.to_string(),
+        }
+    }
+}

@@ -150,7 +150,11 @@ impl Cloud {
             if started.elapsed() + pause >= patience.after {
                 return Err(CloudError::GaveUp { after: started.elapsed(), last: Box::new(error) });
             }
-            tracing::warn!("{error}; trying again");
+            if longest == BACKOFF.0 {
+                tracing::warn!("{error}; trying again");
+            } else {
+                tracing::debug!("{error}; trying again");
+            }
             tokio::time::sleep(pause).await;
             longest = (longest * 2).min(BACKOFF.1);
         }
