@@ -10,7 +10,7 @@ use sipedge_proxy::config::{
 
 use super::carriers::{used_address, used_ranges};
 use super::network::drain;
-use super::{Carrier, Certificate, INGRESS_ADDRESS, LAB_ROOTS, TargetKind, Topology};
+use super::{Carrier, Certificate, ELASTIC_IP_ALLOCATION, INGRESS_ADDRESS, LAB_ROOTS, TargetKind, Topology};
 use crate::spec::{
     ADMIN_PORT, Probe, ProbeFigures, Refuse as SpecRefuse, Select, Spec, Target, Trunk as SpecTrunk, Trust,
 };
@@ -50,9 +50,6 @@ const LAB_LIFECYCLE_POLL_MS: u32 = 200;
 /// The group's hooks, as `terraform/` names them.
 const READY_HOOK: &str = "ready";
 const DRAIN_HOOK: &str = "drain";
-
-/// Place of Terraform's `templatefile` for the allocation of the Elastic IP.
-const ELASTIC_IP_ALLOCATION: &str = "${elastic_ip_allocation}";
 
 /// The configuration of each instance of `spec`.
 pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carriers: &[Carrier]) -> Config {

@@ -190,7 +190,8 @@ fn credentials_that_expire_are_renewed() {
     let (process, imds, aws) = instance(164, folder.path(), FAR);
     let new = Keys::new(2);
     aws.change(|state| state.keys = vec![new.clone()]);
-    process.wait_for_log("are not accepted: ExpiredTokenException: The security token included in the request is expired");
+    process
+        .wait_for_log("are not accepted: ExpiredTokenException: The security token included in the request is expired");
     let folder_of_role = "/latest/meta-data/iam/security-credentials/";
     let role = process::aws::ROLE;
     imds.change(|state| drop(state.paths.insert(format!("{folder_of_role}{role}"), new.document(soon))));
