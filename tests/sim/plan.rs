@@ -12,6 +12,10 @@ use crate::rng::Rng;
 /// One millisecond; the simulation counts in microseconds.
 pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000 * MS;
+/// How far before the last moment an input's may lie; on a clean network so little that the edge's patience is not over before what is
+/// expected.
+pub const MOST_BACKWARD: u64 = 3 * SECOND;
+pub const MOST_BACKWARD_CLEAN: u64 = 900 * MS;
 
 /// The intentions of all user agents.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use crate::edge::Version;
 use crate::instance::{Input, Instance, Wanted};
 use crate::names::{NameEvent, Names};
 use crate::network::StreamEvent;
-use crate::plan::{MS, Plan, Record, SECOND};
+use crate::plan::{MOST_BACKWARD, MOST_BACKWARD_CLEAN, MS, Plan, Record, SECOND};
 use crate::profile::{Profile, edge};
 use crate::rng::Rng;
 use crate::schedule::KEYS;
@@ -402,7 +402,12 @@ impl World {
     ) -> Result<(), String> {
         let mut now = self.time();
         if self.rng.chance(self.profile.backward) {
-            now = now - std::time::Duration::from_millis(self.rng.range(0, 3_000));
+            let most = if self.profile.is_clean() || self.profile.only_crashes() {
+                MOST_BACKWARD_CLEAN
+            } else {
+                MOST_BACKWARD
+            };
+            now = now - std::time::Duration::from_micros(self.rng.range(0, most));
         }
         let life = (index, self.instances[index].life);
         self.audit.choice.begin(life, shard);

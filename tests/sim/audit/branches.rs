@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use sipedge_proxy::engine::Transport;
 
 use super::{Audit, Cause, Life, Sent, Step, lossy_bytes, name};
-use crate::plan::{SECOND, best};
+use crate::plan::{MOST_BACKWARD, SECOND, best};
 use crate::wire::Msg;
 
 /// What the configuration says of calls.
@@ -55,14 +55,15 @@ pub struct Branch {
 
 impl Branch {
     /// Whether its transaction is surely still there.
+    /// Whether its transaction is there for certain: the moment from which the engine counts may lie before the one that it was given last.
     fn is_alive(&self, now: u64) -> bool {
         if self.is_gone {
             return false;
         }
         match self.code {
-            0..=199 => now < self.opened + LIFETIME,
-            200..=299 => now < self.ended + LIFETIME,
-            _ => now < self.ended + LIFETIME && self.transport == Transport::Udp,
+            0..=199 => now + MOST_BACKWARD < self.opened + LIFETIME,
+            200..=299 => now + MOST_BACKWARD < self.ended + LIFETIME,
+            _ => now + MOST_BACKWARD < self.ended + LIFETIME && self.transport == Transport::Udp,
         }
     }
 }
@@ -160,7 +161,7 @@ impl Audit {
         }
         if code < 300 {
             let passes = |(_, msg, _): &Output<'_>| msg.code() == code && msg.tag("To") == input.tag("To");
-            let is_time = invite.answered_at.is_none_or(|at| step.now < at + LIFETIME);
+            let is_time = invite.answered_at.is_none_or(|at| step.now + MOST_BACKWARD < at + LIFETIME);
             // After a refusal it passes as long as the refusal's transaction is there, which is no longer than the ACK takes.
             if was_alive && before < 300 && is_time && !invite.has_refused() && !out.iter().any(passes) {
                 return Err(format!("the {code} of {to} did not go back"));

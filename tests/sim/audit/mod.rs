@@ -173,14 +173,15 @@ impl Audit {
         if one.transport == Transport::Tls && one.peer.is_none() {
             return Err(format!("{} over TLS to nobody in particular", output.start));
         }
-        self.destinations.insert(branch.clone(), one.to);
+        let is_known = self.destinations.insert(branch.clone(), one.to).is_some();
         if output.method() == "OPTIONS" || !is_new {
             // A probe, which the agent that gets it judges; or a retransmission.
             return Ok(());
         }
         let is_of_refusal = output.method() == "ACK"
             && input.is_some_and(|input| !input.is_request() && input.branch() == branch && input.code() >= 300);
-        let is_own_cancel = output.method() == "CANCEL" && self.branches.contains_key(&(step.life, branch));
+        // Of a branch that was opened: one whose INVITE has come anew, longer ago than a transaction lasts, is no longer in the books.
+        let is_own_cancel = output.method() == "CANCEL" && is_known && output.list("Via").len() == 1;
         if is_of_refusal || is_own_cancel {
             return Ok(());
         }

@@ -192,7 +192,8 @@ impl Engine {
         let is_ack = request.head.method() == Method::Ack;
         if !matches!(sender, Sender::Stranger) {
             if !is_ack {
-                self.answer(request, answer);
+                // A token may have come before its key: its copies are refused alike.
+                self.refuse_for_now(now, request, answer);
             }
             return;
         }
@@ -228,7 +229,7 @@ impl Engine {
         true
     }
 
-    /// Refuses a request that there is no room for now; its retransmissions are refused alike.
+    /// Refuses a request for what may be otherwise soon, such as a want of room; its retransmissions are refused alike.
     pub(super) fn refuse_for_now(&mut self, now: Time, request: &Incoming<'_>, answer: Answer) {
         if request.head.method() == Method::Invite {
             self.refusals.insert(now, request.branch, answer, self.setup.timers.lifetime());
@@ -324,7 +325,7 @@ const UNAVAILABLE: Answer = Answer::new(503, "Service Unavailable");
 /// RFC 3261 §21.5.6.
 const VERSION_NOT_SUPPORTED: Answer = Answer::new(505, "Version Not Supported");
 /// RFC 3261 §21.5.7. Sent on, it would fit no datagram, and the caller would take the silence for the destination's.
-const TOO_LARGE: Answer = Answer::new(513, "Message Too Large");
+pub(super) const TOO_LARGE: Answer = Answer::new(513, "Message Too Large");
 
 /// Bytes of the largest request that is sent on: the longest UDP payload over IPv4 (65,507) less what the edge adds at most, which is
 /// three host names of 255 bytes (Via, Record-Route, Request-URI) and the text around them.

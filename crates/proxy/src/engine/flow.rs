@@ -96,7 +96,8 @@ impl Arrival {
 
     /// The way back, for responses (RFC 3261 §18.2.2): the same socket or connection, `to` being where a new connection would go.
     pub(super) fn back(&self, to: SocketAddr) -> Hop {
-        Hop { transport: self.transport, port: self.port, to, connection: self.connection, peer: None }
+        let Self { transport, port, connection, .. } = *self;
+        Hop { transport, port, to, connection, peer: None, to_stranger: false }
     }
 }
 
@@ -111,8 +112,10 @@ pub struct Hop {
     pub to: SocketAddr,
     /// The connection to take while it stands; else one that stands to this peer, else a new one.
     pub connection: Option<Connection>,
-    /// Whom a TLS peer has to prove to be. `None` only for responses: they go by the connection that their request came by.
+    /// Whom a TLS peer has to prove to be. `None` over UDP and TCP, and for responses: they go by the connection that their request came by.
     pub peer: Option<Arc<TlsPeer>>,
+    /// Whether a request goes where a peer's Contact leads, and to nobody of the configuration. Such connections have a share of their own.
+    pub to_stranger: bool,
 }
 
 /// Whom the edge expects behind a TLS connection that it opens.
@@ -135,15 +138,6 @@ pub struct Query {
     pub transport: Option<Transport>,
     /// Whether the URI is `sips:` or names TLS: only TLS will do.
     pub secure: bool,
-}
-
-impl Query {
-    /// What finds the servers that a response may go to when its connection or its source does not take it: by the sent-by of its top
-    /// Via (RFC 3263 §5). `None`: the host is no text. An address is not asked for.
-    pub fn of_sent_by(host: &[u8], port: Option<u16>, transport: Transport) -> Option<Self> {
-        let host = std::str::from_utf8(host).ok()?.to_ascii_lowercase();
-        Some(Self { host, port, transport: Some(transport), secure: transport == Transport::Tls })
-    }
 }
 
 /// One server of a host name.
@@ -183,15 +177,6 @@ mod tests {
 
     fn query(port: Option<u16>, transport: Option<Transport>, secure: bool) -> Query {
         Query { host: "pbx.example".into(), port, transport, secure }
-    }
-
-    #[test]
-    fn a_sent_by_is_looked_up_by_the_transport_of_its_via() {
-        let of = |port, transport| Query::of_sent_by(b"PBX.example", port, transport);
-        assert_eq!(of(None, Transport::Udp), Some(query(None, Some(Transport::Udp), false)));
-        assert_eq!(of(Some(5070), Transport::Tcp), Some(query(Some(5070), Some(Transport::Tcp), false)));
-        assert_eq!(of(None, Transport::Tls), Some(query(None, Some(Transport::Tls), true)));
-        assert_eq!(Query::of_sent_by(b"\xff", None, Transport::Udp), None);
     }
 
     #[test]

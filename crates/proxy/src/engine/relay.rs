@@ -115,7 +115,7 @@ impl Engine {
         let Some(to) = self.transactions.get(client).map(|transaction| transaction.hop.to) else { return false };
         let opened = self.with_original(server, |engine, request| {
             let Some(onward) = engine.onward_again(now, server, request) else { return false };
-            let hop = Hop { transport: Transport::Udp, port: engine.egress(), to, connection: None, peer: None };
+            let hop = engine.datagram_to(to);
             let setup = engine.setup.clone();
             let target = match onward.way {
                 Way::Pool(trunk) => setup
@@ -316,7 +316,12 @@ impl Engine {
         };
         let hop = match &onward.way {
             Way::Hop(hop) => hop.clone(),
-            _ => Hop { transport, port: self.egress(), to: server.address, connection: None, peer },
+            _ => {
+                let (port, to) = (self.egress(), server.address);
+                let is_of_configuration = || self.setup.knows(to.ip()) || self.destination_at(to.ip()).is_some();
+                let to_stranger = target.is_none() && !is_of_configuration();
+                Hop { transport, port, to, connection: None, peer, to_stranger }
+            }
         };
         Step { hop, target, for_size, breadth: 1 }
     }
@@ -468,6 +473,12 @@ impl Engine {
     /// The port that requests leave from.
     pub(super) fn egress(&self) -> Port {
         if self.setup.egress == self.setup.ingress { Port::Ingress } else { Port::Egress }
+    }
+
+    /// The way of a datagram to this address.
+    pub(super) fn datagram_to(&self, to: SocketAddr) -> Hop {
+        let (transport, port) = (Transport::Udp, self.egress());
+        Hop { transport, port, to, connection: None, peer: None, to_stranger: false }
     }
 
     /// What is known of the servers of a name.

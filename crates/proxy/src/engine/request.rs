@@ -6,15 +6,16 @@ use sipedge_sip::transaction::ServerReaction;
 
 use super::admission::{
     BAD_REQUEST, BAD_ROUTE, FORBIDDEN, FORBIDDEN_TARGET, METHOD_NOT_ALLOWED, NO_ROUTE, NO_SUCH_DIALOG, NOT_FOUND,
-    NOT_SUPPORTED, OK, Sender, UNRESOLVED, UNSUPPORTED_SCHEME,
+    NOT_SUPPORTED, OK, Sender, TOO_LARGE, UNRESOLVED, UNSUPPORTED_SCHEME,
 };
 use super::cancel::CancelReason;
-use super::flow::{Arrival, Hop, Transport};
+use super::flow::Arrival;
 use super::head::Head;
 use super::incoming::Incoming;
 use super::relay::{Known, Onward, Way, opens_dialog};
 use super::routes::{NoPath, Path};
 use super::setup::Lookup;
+use super::strangers::MOST_BYTES_IN_DIALOG;
 use super::token::{Direction, Token};
 use super::transactions::{Id, Key, Machine};
 use super::write::ExtraHeader;
@@ -62,12 +63,21 @@ impl Engine {
     }
 
     /// Whether a request without To tag is the callee's to a caller of RFC 2543, which had no tag (RFC 3261 §12.2.1.1): then its route
-    /// is of that very call.
+    /// is of that very call. An INVITE without To tag could be a call of its own where it leads: it goes to the caller's trunk alone.
     fn is_to_untagged_caller(&self, now: Time, request: &Incoming<'_>) -> bool {
         let message = &request.message;
-        message.header(HeaderName::Route).is_some()
-            && Path::of(message, &request.head, &self.setup, now.as_secs())
-                .is_ok_and(|path| path.direction == Direction::FromCallee)
+        if message.header(HeaderName::Route).is_none() {
+            return false;
+        }
+        let Ok(path) = Path::of(message, &request.head, &self.setup, now.as_secs()) else { return false };
+        let leads_to_caller = || match Lookup::of(&path.next) {
+            Some(Lookup::Address(server)) => {
+                let trunk = self.setup.trunk_of(server.address.ip());
+                trunk.is_some() && trunk == self.setup.trunk_with(path.token.from)
+            }
+            _ => false,
+        };
+        path.direction == Direction::FromCallee && (request.head.method() != Method::Invite || leads_to_caller())
     }
 
     /// The server transaction with this key, when the request comes from where that one's did: its address, or another one of its
@@ -130,14 +140,16 @@ impl Engine {
                 return self.refuse(now, request, sender, NO_SUCH_DIALOG);
             }
         };
-        if matches!(sender, Sender::Stranger)
-            && self.destination_at(request.source.ip()).is_none()
-            && !self.strangers.admit_in_dialog(now)
-        {
-            self.counters.dropped_in_dialog += 1;
-            return;
+        if matches!(sender, Sender::Stranger) && self.destination_at(request.source.ip()).is_none() {
+            if !self.strangers.admit_in_dialog(now) {
+                self.counters.dropped_in_dialog += 1;
+                return;
+            }
+            if request.message.bytes().len() > MOST_BYTES_IN_DIALOG {
+                return self.reject(request, TOO_LARGE);
+            }
         }
-        if !self.may_forward(request) {
+        if !self.may_forward(request) || (head.method() == Method::Invite && self.refuse_again(now, request)) {
             return;
         }
         let Some(lookup) = Lookup::of(&path.next) else {
@@ -154,15 +166,15 @@ impl Engine {
                     self.counters.unresolved_destination += 1;
                     return self.refuse_for_now(now, request, self.unavailable());
                 }
-                Known::Asked if head.method() == Method::Ack => {
-                    // The 2xx comes again, and the answer will be there.
+                Known::Asked | Known::Nowhere if head.method() == Method::Ack => {
+                    // The 2xx comes again, and the answer may be there.
                     self.counters.unresolved_destination += 1;
                     return;
                 }
                 Known::Asked => true,
                 Known::Nowhere => {
                     self.counters.unresolved_destination += 1;
-                    return self.reject(request, UNRESOLVED);
+                    return self.refuse_for_now(now, request, UNRESOLVED);
                 }
             },
         };
@@ -195,10 +207,13 @@ impl Engine {
             (Sender::Stranger, _) => return self.refuse(now, request, &Sender::Stranger, FORBIDDEN),
             (Sender::SelfCall { callee }, _) => {
                 let token = Token { from: 0, to: 0, issued: now.as_secs() as u32 };
-                let hop =
-                    Hop { transport: Transport::Udp, port: self.egress(), to: callee, connection: None, peer: None };
-                let onward =
-                    Onward { way: Way::Hop(hop), path: None, record_route: Some(token), counted: None, toward: 0 };
+                let onward = Onward {
+                    way: Way::Hop(self.datagram_to(callee)),
+                    path: None,
+                    record_route: Some(token),
+                    counted: None,
+                    toward: 0,
+                };
                 return self.relay(now, request, &onward);
             }
             (Sender::Trunk(trunk), _) => trunk,

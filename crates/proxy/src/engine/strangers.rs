@@ -164,6 +164,9 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// Requests within dialogs per second and shard from sources that are nobody's: calls of this many callees that hang up at once. One
 /// who holds a single call's token sends no more with it through the edge.
 const IN_DIALOG_PER_SECOND: u32 = 100;
+/// Bytes of a request within a dialog from a source that is nobody's: with [`IN_DIALOG_PER_SECOND`] and the 32 s that a transaction may
+/// take it bounds what holders of tokens can have kept, some 26 MB. A re-INVITE with SDP has 2,000.
+pub(super) const MOST_BYTES_IN_DIALOG: usize = 8_192;
 /// Together 2,048 sources, some 100 KiB.
 const SETS: usize = 256;
 /// Sources that share a place.

@@ -34,6 +34,10 @@ fn an_rfc_2543_caller_makes_a_call() {
     let info = caller.expect("INFO");
     caller.respond(&info, "200 OK");
     callee.expect("200 OK");
+    // Without a To tag an INVITE could be a call of its own: it does not go where the called side likes.
+    let elsewhere = of_callee.request(callee, "INVITE").to("sip:+1900@127.0.0.1:9");
+    callee.send_by_route(&elsewhere);
+    assert_eq!(callee.expect_that("refusal", |it| it.answers(&elsewhere)).code(), 403);
     let bye = old(&stage, of_caller.request(caller, "BYE"));
     caller.send_by_route(&bye);
     let arrived = callee.expect("BYE");

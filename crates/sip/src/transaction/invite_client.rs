@@ -46,8 +46,8 @@ impl InviteClient {
                 self.state = State::Accepted { until: now + timers.lifetime() };
                 ClientReaction::Pass
             }
-            (State::Abandoned { until, .. }, 300..) => {
-                self.state = State::Completed { until: self.delivery.wait(now, until.since(now)) };
+            (State::Abandoned { .. }, 300..) => {
+                self.state = State::Completed { until: self.delivery.wait(now, timers.lifetime()) };
                 ClientReaction::Acknowledge { first: false }
             }
             (State::Accepted { .. }, 200..=299) => ClientReaction::Pass,

@@ -64,6 +64,16 @@ fn timer_c_cancels_and_then_gives_up() {
 }
 
 #[test]
+fn a_refusal_that_comes_too_late_is_acknowledged_for_as_long_as_it_may_be_repeated() {
+    let mut machine = InviteClient::new(at(0), &T, Unreliable);
+    assert_eq!(machine.handle_timeout(at(5_000), &T), ClientExpiry::TimedOut);
+    assert_eq!(machine.handle_response(at(36_900), 487, &T), ClientReaction::Acknowledge { first: false });
+    // Timer D counts from the refusal.
+    assert_eq!(machine.handle_response(at(68_800), 487, &T), ClientReaction::Acknowledge { first: false });
+    assert_eq!(machine.poll_timeout(), Some(at(68_900)));
+}
+
+#[test]
 fn a_cancel_waits_for_a_provisional_response() {
     let mut machine = InviteClient::new(at(0), &T, Unreliable);
     assert!(!machine.cancel(at(5), &T));

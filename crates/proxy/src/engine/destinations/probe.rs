@@ -288,7 +288,7 @@ impl Engine {
         }
         let Some(target) = target else { return };
         let peer: Option<Arc<TlsPeer>> = Some(target.peer.clone());
-        let hop = Hop { transport, port: self.egress(), to, connection: None, peer };
+        let hop = Hop { transport, port: self.egress(), to, connection: None, peer, to_stranger: false };
         let shard = self.destinations.prober.shard.unwrap_or((0, 1));
         self.counters.probes_sent += 1;
         // Without room for a transaction it is sent once.

@@ -93,6 +93,55 @@ fn a_request_waits_until_the_name_of_its_remote_target_is_resolved() {
 }
 
 #[test]
+fn a_re_invite_to_a_name_without_servers_is_refused_alike_when_there_are_some() {
+    let route = Bench::new(config()).call();
+    let mut bench = Bench::new(config());
+    let again = request("INVITE", "sip:b@nowhere.example", "z9hG4bKx", ";tag=callee", &route);
+    bench.receive(Port::Ingress, CALLER, &again);
+    let query = Query { host: "nowhere.example".into(), port: None, transport: None, secure: false };
+    bench.engine.handle_resolved(bench.now, &query, &[], Duration::from_secs(1));
+    let refused = Bench::one(bench.sent().into_iter().filter(|it| !it.start().contains(" 100 ")).collect());
+    assert!(refused.start().starts_with("SIP/2.0 503"), "{refused:?}");
+    bench.engine.handle_resolved(bench.now, &query, &[server("198.51.100.9:5060")], Duration::from_secs(60));
+    bench.engine.clear_outbox();
+    let copy = Bench::one(bench.receive(Port::Ingress, CALLER, &again));
+    assert!(copy.start().starts_with("SIP/2.0 503"), "{copy:?}");
+}
+
+#[test]
+fn a_re_invite_whose_key_comes_after_it_is_refused_alike() {
+    let route = Bench::with_keys(config(), &keys(&[2])).call();
+    let mut bench = Bench::new(config());
+    let again = request("INVITE", "sip:b@198.51.100.1", "z9hG4bKx", ";tag=callee", &route);
+    let refused = Bench::one(bench.receive(Port::Ingress, CALLER, &again));
+    assert!(refused.start().starts_with("SIP/2.0 403"), "{refused:?}");
+    let both = setup(config(), &keys(&[1, 2]));
+    let shared = Arc::new(Shared::new(&both));
+    bench.engine.handle_setup(bench.now, both, shared);
+    bench.engine.clear_outbox();
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &again)), refused);
+    let anew = again.replace("z9hG4bKx", "z9hG4bKy");
+    assert!(bench.receive(Port::Ingress, CALLER, &anew).iter().any(|it| it.start().starts_with("INVITE ")));
+}
+
+#[test]
+fn a_large_request_of_a_token_holder_from_nowhere_is_refused() {
+    let route = Bench::new(config()).call();
+    let info = |bytes: usize| {
+        let body = "x".repeat(bytes);
+        let text = request("INFO", "sip:b@198.51.100.1", &format!("z9hG4bK{bytes}"), ";tag=callee", &route);
+        text.replace("Content-Length: 4\n\nbody", &format!("Content-Length: {bytes}\n\n{body}"))
+    };
+    let mut bench = Bench::new(config());
+    let stranger = "203.0.113.99:5060";
+    let large = Bench::one(bench.receive(Port::Ingress, stranger, &info(9_000)));
+    assert!(large.start().starts_with("SIP/2.0 513"), "{large:?}");
+    assert!(bench.receive(Port::Ingress, stranger, &info(2_000)).iter().any(|it| it.start().starts_with("INFO ")));
+    let of_trunk = bench.receive(Port::Ingress, CALLER, &info(9_001));
+    assert!(of_trunk.iter().any(|it| it.start().starts_with("INFO ")));
+}
+
+#[test]
 fn the_destination_of_a_trunk_may_be_a_name_of_an_address_inside() {
     let mut bench = Bench::new(config());
     let query = Query { host: "callee.example".into(), port: None, transport: None, secure: false };

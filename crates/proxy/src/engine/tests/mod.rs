@@ -69,19 +69,23 @@ pub(super) fn keys(ids: &[u8]) -> TokenKeys {
     TokenKeys { branch: "b".repeat(64), tokens: ids.iter().map(key).collect() }
 }
 
+fn setup(config: Config, keys: &TokenKeys) -> Arc<Setup> {
+    let place = Place {
+        ingress: "10.0.1.10:5060".parse().unwrap(),
+        egress: "10.0.1.10:5080".parse().unwrap(),
+        advertised: "203.0.113.10".into(),
+        shards: 1,
+    };
+    Arc::new(Setup::new(config, &place, keys).unwrap())
+}
+
 impl Bench {
     fn new(config: Config) -> Self {
         Self::with_keys(config, &keys(&[1]))
     }
 
     fn with_keys(config: Config, keys: &TokenKeys) -> Self {
-        let place = Place {
-            ingress: "10.0.1.10:5060".parse().unwrap(),
-            egress: "10.0.1.10:5080".parse().unwrap(),
-            advertised: "203.0.113.10".into(),
-            shards: 1,
-        };
-        let setup = Arc::new(Setup::new(config, &place, keys).unwrap());
+        let setup = setup(config, keys);
         let shared = Arc::new(Shared::new(&setup));
         let now = Time::from_micros(1_800_000_000_000_000);
         let mut engine = Engine::new(setup, shared, now);

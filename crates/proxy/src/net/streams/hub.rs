@@ -225,7 +225,8 @@ impl Hub {
             Tally::count(&self.tally.not_returned);
             return None;
         };
-        let taken = self.places.borrow_mut().take(Place::Opened, &rules.setup.config.streams);
+        let place = Place::Opened { is_known: !hop.to_stranger };
+        let taken = self.places.borrow_mut().take(place, &rules.setup.config.streams);
         let Ok(place) = taken else {
             Tally::count(&self.tally.refused_limit);
             return None;
@@ -318,7 +319,7 @@ impl Hub {
     fn connections(&self, place: Place) -> &AtomicU64 {
         match place {
             Place::Accepted { .. } => &self.tally.connections_in,
-            Place::Opened => &self.tally.connections_out,
+            Place::Opened { .. } => &self.tally.connections_out,
         }
     }
 }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use crate::config::Streams;
 
-/// Connections of unknown sources, all together. One is enough to be told 403; more would be a way to take the places of peers.
+/// Connections of unknown sources, all together, and as many to unknown peers, where a Contact leads. One is enough to be told 403; more
+/// would be a way to take the places of peers.
 const MAX_STRANGERS: u32 = 64;
 
 /// Connections that one unknown source may have.
@@ -19,6 +20,7 @@ const STRANGERS_SHARE: u32 = 4;
 pub(super) struct Places {
     all: u32,
     strangers: u32,
+    opened_to_strangers: u32,
     /// Accepted connections by source; only sources that have one.
     by_source: HashMap<IpAddr, u32>,
 }
@@ -28,8 +30,8 @@ pub(super) struct Places {
 pub(super) enum Place {
     /// Of a connection that a peer opened.
     Accepted { source: IpAddr, is_known: bool },
-    /// Of a connection of the edge.
-    Opened,
+    /// Of a connection of the edge; `is_known`: to a peer of the configuration.
+    Opened { is_known: bool },
 }
 
 /// Why there is no place.
@@ -47,9 +49,15 @@ impl Places {
         if self.all >= limits.connections {
             return Err(Full::All);
         }
+        let strangers = MAX_STRANGERS.min(limits.connections / STRANGERS_SHARE);
+        if let Place::Opened { is_known: false } = place {
+            if self.opened_to_strangers >= strangers {
+                return Err(Full::Source);
+            }
+            self.opened_to_strangers += 1;
+        }
         if let Place::Accepted { source, is_known } = place {
             let most = if is_known { u32::MAX } else { MAX_PER_STRANGER }.min(limits.connections_per_source);
-            let strangers = MAX_STRANGERS.min(limits.connections / STRANGERS_SHARE);
             let taken = self.by_source.get(&source).copied().unwrap_or_default();
             if taken >= most || (!is_known && self.strangers >= strangers) {
                 return Err(Full::Source);
@@ -64,6 +72,9 @@ impl Places {
     /// Gives a place back.
     pub(super) fn give(&mut self, place: Place) {
         self.all = self.all.saturating_sub(1);
+        if let Place::Opened { is_known: false } = place {
+            self.opened_to_strangers = self.opened_to_strangers.saturating_sub(1);
+        }
         if let Place::Accepted { source, is_known } = place {
             self.strangers = self.strangers.saturating_sub(u32::from(!is_known));
             if let Some(taken) = self.by_source.get_mut(&source) {
@@ -100,13 +111,21 @@ mod tests {
             Full::Source,
             "a fourth of ten for strangers"
         );
-        while held.len() < 10 {
-            held.push(places.take(Place::Opened, &limits).unwrap());
+        let (known, unknown) = (Place::Opened { is_known: true }, Place::Opened { is_known: false });
+        for _ in 0..2 {
+            held.push(places.take(unknown, &limits).unwrap());
         }
-        assert_eq!(places.take(Place::Opened, &limits).unwrap_err(), Full::All);
+        assert_eq!(places.take(unknown, &limits).unwrap_err(), Full::Source, "a fourth of ten to strangers");
+        while held.len() < 10 {
+            held.push(places.take(known, &limits).unwrap());
+        }
+        assert_eq!(places.take(known, &limits).unwrap_err(), Full::All);
         for place in held {
             places.give(place);
         }
-        assert!(places.by_source.is_empty() && places.all == 0 && places.strangers == 0, "{places:?}");
+        assert!(
+            places.by_source.is_empty() && (places.all, places.strangers, places.opened_to_strangers) == (0, 0, 0),
+            "{places:?}"
+        );
     }
 }
