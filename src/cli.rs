@@ -6,6 +6,7 @@ mod lab;
 mod secrets;
 mod spec;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -246,8 +247,12 @@ Examples:
   sipedge verify call                     through the one topology that is up
   sipedge verify call --topology single-ec2 --html call.html
   sipedge verify call --json              checks and ladder for programs
-  sipedge verify call --junit call.xml    for a pipeline that shows test results")]
-    /// Places a call from carrier to carrier through the edge, and checks each part of it.
+  sipedge verify call --junit call.xml    for a pipeline that shows test results
+  sipedge verify call --via operator      by password to the answerer in the edge; without a carrier
+
+On AWS nobody stands at the carriers' addresses: there the call is the operator's, from this machine. The password is read from the
+environment variable SIPEDGE_ANSWERER_PASSWORD, the address from --ingress.")]
+    /// Places calls through the edge, from carrier to carrier and from an operator to the edge's answerer, and checks each part of them.
     Call(VerifyCall),
 }
 
@@ -256,11 +261,34 @@ struct VerifyCall {
     /// The topology; needed only when both are up.
     #[arg(long)]
     topology: Option<TopologyName>,
+    /// Whose call it is. In the lab both kinds are placed when it is left out.
+    #[arg(long, value_enum, value_name = "WHO")]
+    via: Option<Via>,
+    /// Has a carrier place a real call by its API: `twilio`, with the account in the environment (see docs/verify.md).
+    #[arg(long, value_enum, value_name = "CARRIER", conflicts_with_all = ["via", "ingress"])]
+    carrier: Option<CarrierName>,
+    /// The edge's ingress address, for the operator's call to an edge that is not in the lab.
+    #[arg(long, value_name = "ADDRESS")]
+    ingress: Option<IpAddr>,
     /// How the caller speaks to the edge.
     #[arg(long, value_enum, default_value_t = TransportName::Udp)]
     transport: TransportName,
     #[command(flatten)]
     reports: Reports,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Via {
+    /// From carrier to carrier, in the lab.
+    Carriers,
+    /// From an operator to the answerer that the edge has built in.
+    Operator,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CarrierName {
+    /// Twilio.
+    Twilio,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

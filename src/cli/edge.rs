@@ -4,13 +4,14 @@ use serde_json::{Value, json};
 use sipedge::deploy::{
     self, Cause, DeployError, Destroyed, Options, Project, State, StateError, TopologyStatus, write_whole,
 };
-use sipedge::plan::Topology;
+use sipedge::plan::{self, Plan, TargetKind, Topology};
 use sipedge::spec::{Spec, Transport};
 use sipedge::target::lab::Lab;
-use sipedge::verify::{self, Report, report};
+use sipedge::verify::twilio::{self, Account, Pace};
+use sipedge::verify::{self, Addresses, Report, report};
 
 use super::exit::{self, Exit, Failure};
-use super::{Deploy, Destroy, Global, Reports, Target, TopologyName, VerifyCall};
+use super::{CarrierName, Deploy, Destroy, Global, Reports, Target, TopologyName, VerifyCall, Via};
 
 pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     let topology: Topology = args.topology.into();
@@ -69,24 +70,91 @@ pub(super) fn status(global: &Global) -> Result<Exit, Failure> {
 }
 
 pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
-    require_lab(global.target, "sipedge verify call --target lab")?;
+    if args.carrier == Some(CarrierName::Twilio) {
+        return twilios_call(global, args);
+    }
+    if global.target == Some(Target::Aws) {
+        return operators_call(global, args);
+    }
     let state = one_deployed(global, args.topology)?;
     let plan = state.plan().map_err(|error| damaged_plan(error, &state))?;
     let lab = Lab::attach(&state.lab_folder())?;
-    let (Some(plan), Some(lab)) = (plan, lab) else {
+    let (Some(mut plan), Some(lab)) = (plan, lab) else {
         return Err(not_running(&state));
     };
+    match args.via {
+        None => {}
+        Some(Via::Carriers) => plan.proxy.answerer = None,
+        Some(Via::Operator) if plan.proxy.answerer.is_some() => plan.verify.calls.clear(),
+        Some(Via::Operator) => return Err(no_answerer(&plan)),
+    }
     let addresses = deploy::addresses(&plan, &lab.status()?)
         .ok_or_else(|| Failure::new(Exit::StepFailed, "the lab has no ingress address to place a call to"))?;
     let transport = args.transport.into();
     let Some(addresses) = addresses.by(transport, &plan) else {
-        let message = format!("{} {} takes no calls by {transport}", state.edge(), state.topology());
-        let setting = if transport == Transport::Tls { "listen.tls" } else { "listen.tcp" };
-        return Err(Failure::new(Exit::Usage, format!("{message}: its spec has not set `{setting}`")));
+        return Err(not_spoken(state.edge(), state.topology(), transport));
     };
     let report = verify::run(&plan, &addresses, transport, &lab, &deploy::rfc3339(deploy::now_unix_ms()));
     show_report(&report, &args.reports, global.json, false)?;
     Ok(if report.passed { Exit::Done } else { Exit::VerificationFailed })
+}
+
+/// The operator's call from this machine to an edge on AWS.
+fn operators_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
+    if args.via == Some(Via::Carriers) {
+        let message = "on AWS nobody stands at the carriers' addresses who could call from there";
+        return Err(Failure::new(Exit::Usage, message)
+            .next("sipedge verify call --target aws --via operator", "calls from this machine"));
+    }
+    let loaded = Spec::load(&global.spec)?;
+    let topology = args.topology.map_or(Topology::LoadBalanced, Topology::from);
+    let plan = plan::plan(&loaded, topology, TargetKind::Aws)?;
+    if plan.proxy.answerer.is_none() {
+        return Err(no_answerer(&plan));
+    }
+    let Some(ingress) = args.ingress else {
+        let message =
+            "the edge's address is missing: say --ingress ADDRESS, one of `ingress_addresses` in Terraform's outputs";
+        return Err(Failure::new(Exit::Usage, message));
+    };
+    let Some(password) = std::env::var(PASSWORD_VARIABLE).ok().filter(|password| !password.is_empty()) else {
+        let message = format!("the answerer's password is missing: set {PASSWORD_VARIABLE}");
+        return Err(Failure::new(Exit::Usage, message));
+    };
+    let transport = args.transport.into();
+    let addresses = Addresses { ingress: (ingress, 0).into(), egress: Vec::new() };
+    let Some(addresses) = addresses.by(transport, &plan) else {
+        return Err(not_spoken(&plan.name, topology, transport));
+    };
+    let report = verify::run_operator(&plan, &addresses, transport, &password, &deploy::rfc3339(deploy::now_unix_ms()));
+    show_report(&report, &args.reports, global.json, false)?;
+    Ok(if report.passed { Exit::Done } else { Exit::VerificationFailed })
+}
+
+/// A call that Twilio places by its API.
+fn twilios_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
+    let account = Account::from_environment(|name| std::env::var(name).ok());
+    let account = account.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let loaded = Spec::load(&global.spec)?;
+    let topology = args.topology.map_or(Topology::LoadBalanced, Topology::from);
+    let plan = plan::plan(&loaded, topology, global.target.unwrap_or(Target::Aws).into())?;
+    let report = twilio::run(&plan, &account, Pace::default(), &deploy::rfc3339(deploy::now_unix_ms()));
+    show_report(&report, &args.reports, global.json, false)?;
+    Ok(if report.passed { Exit::Done } else { Exit::VerificationFailed })
+}
+
+/// Names the answerer's password where sipedge cannot read it from SSM itself.
+const PASSWORD_VARIABLE: &str = "SIPEDGE_ANSWERER_PASSWORD";
+
+fn no_answerer(plan: &Plan) -> Failure {
+    let message = format!("{} has no answerer: its spec says `verify.answerer: false`", plan.name);
+    Failure::new(Exit::Usage, message)
+}
+
+fn not_spoken(edge: &str, topology: Topology, transport: Transport) -> Failure {
+    let setting = if transport == Transport::Tls { "listen.tls" } else { "listen.tcp" };
+    let message = format!("{edge} {topology} takes no calls by {transport}: its spec has not set `{setting}`");
+    Failure::new(Exit::Usage, message)
 }
 
 pub(super) fn destroy(global: &Global, args: &Destroy) -> Result<Exit, Failure> {

@@ -258,6 +258,11 @@ fn stand_infrastructure(
     if !has_them {
         write_json(&token_keys, &secrets.keys, SECRET_MODE)?;
     }
+    let answerer = folder.join(plan::ANSWERER_FILE);
+    if plan.proxy.answerer.is_some() && (new || !answerer.exists()) {
+        let password = secrets::answerer_password().map_err(StateError::io("make a password for", &answerer))?;
+        write_whole(&answerer, password.as_bytes(), SECRET_MODE)?;
+    }
     let clients = plan.proxy.listen.tls.as_ref().and_then(|tls| tls.client_roots.as_ref());
     let peers = folder.join(LAB_PEERS);
     if clients == Some(&SecretRef::File(LAB_ROOTS.into())) && (new || !peers.exists()) {

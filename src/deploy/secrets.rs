@@ -11,6 +11,11 @@ use super::state::write_whole;
 /// Secrets are for their owner alone.
 const MODE: u32 = 0o600;
 
+/// A new password for the answerer: 64 hexadecimal digits of the operating system's random numbers.
+pub(super) fn answerer_password() -> io::Result<String> {
+    sipedge_proxy::secrets::random_key()
+}
+
 /// Where a topology's secrets are kept. A name is what comes after the prefix in SSM Parameter Store, such as `token-keys`.
 pub trait SecretStore {
     /// The value of a secret. `None`: there is none of this name.

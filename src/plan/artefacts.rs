@@ -23,6 +23,9 @@ const HOOK_MARGIN_S: u32 = 120;
 /// Longest deregistration delay that a target group takes, in seconds.
 const DEREGISTRATION_MAX_S: u32 = 3_600;
 
+/// Under which the operators' ranges stand beside the carriers'. No carrier's name has a capital.
+const OPERATORS: &str = "Operators";
+
 #[derive(Template)]
 #[template(path = "user-data.yaml", escape = "none")]
 struct UserData<'a> {
@@ -129,12 +132,15 @@ fn variables(spec: &Spec, plan: &Plan) -> Result<String, PlanError> {
     let check = &plan.network.health_check;
     let zones = &plan.network.zones;
     let delay = plan.proxy.drain.grace_ms.div_ceil(1_000).min(DEREGISTRATION_MAX_S);
+    let operators: Vec<String> = plan.verify.operators.iter().map(ToString::to_string).collect();
+    let operators = (!operators.is_empty()).then_some((OPERATORS, operators));
     let variables = Variables {
         admin_port: check.port,
         carrier_ranges: plan
             .carriers
             .iter()
             .map(|carrier| (carrier.name.as_str(), carrier.ranges.iter().map(|range| range.used.to_string()).collect()))
+            .chain(operators)
             .collect(),
         deregistration_delay_s: balanced.then_some(delay),
         egress_port: balanced.then_some(plan.proxy.listen.egress_port),

@@ -17,6 +17,7 @@ use crate::spec::{Loaded, PLACEHOLDER, Spec};
 pub use crate::spec::Defaulted;
 pub use difference::{ArtefactChange, Difference, SettingChange, State, difference};
 pub use network::lab_differences;
+pub(crate) use proxy::ANSWERER_FILE;
 pub use show::{defaults_table, picture, render};
 pub use types::{
     Carrier, CarrierDomain, CarrierRange, Certificate, Endpoint, FlowTimeouts, HealthCheck, Listener, Network, Plan,

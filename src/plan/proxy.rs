@@ -21,6 +21,12 @@ const RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 
 /// File with the token keys in the lab's secrets folder.
 const TOKEN_KEYS_FILE: &str = "token-keys.json";
 
+/// User of the answerer: whoever finds it in a packet knows what it is.
+const ANSWERER_USER: &str = "sipedge-verify";
+
+/// File with the answerer's password in the lab's secrets folder.
+pub(crate) const ANSWERER_FILE: &str = "answerer";
+
 /// A call has two transactions for its INVITE, up to a minute, and two for its BYE, 32 s: 188 transaction seconds. 200,000 carry a
 /// thousand calls per second, over thirty times what a t3.small does, and at well under 1 KiB each they fit its 2 GiB beside the messages.
 const TRANSACTIONS: u32 = 200_000;
@@ -109,6 +115,13 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
         budgets: Budgets { transactions: TRANSACTIONS, message_bytes: MESSAGE_BYTES, counted_calls: COUNTED_CALLS },
         streams: Streams { above_bytes: spec.listen.tcp_above, ..Streams::default() },
         drain: Drain { accept_ms: accept.as_millis(), grace_ms: grace.as_millis(), retry_after_s: RETRY_AFTER_S },
+        answerer: spec.verify.answerer.then(|| config::Answerer {
+            user: ANSWERER_USER.into(),
+            password: match target {
+                TargetKind::Lab => SecretRef::File(ANSWERER_FILE.into()),
+                TargetKind::Aws => SecretRef::Ssm(format!("/sipedge/{}/{topology}/answerer", spec.name)),
+            },
+        }),
         cloud: Some(cloud(spec, topology, target)),
     }
 }

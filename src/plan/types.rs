@@ -245,6 +245,9 @@ pub struct VerifyPlan {
     pub calls: Vec<VerifyCall>,
     /// Longest set-up delay (INVITE sent to 200 received by the caller) that passes, in milliseconds.
     pub max_setup_ms: u32,
+    /// From where operators may call the answerer, beside the trunks' ranges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<ipnet::IpNet>,
 }
 
 /// One smoke call: from a source trunk's carrier, through the edge, to a destination trunk's carrier.

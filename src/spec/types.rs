@@ -431,6 +431,14 @@ pub struct Verify {
     /// Longest set-up delay (INVITE sent to 200 received) that passes.
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "60s", "x-reason" = "a caller takes more for a fault"))]
     pub max_setup: Duration,
+    /// Whether instances have the built-in answerer: a user agent of the edge itself that `sipedge verify call --via operator` calls with
+    /// a password, from outside every trunk.
+    #[schemars(extend("x-reason" = "a call to it proves ingress, configuration and readiness without a carrier"))]
+    pub answerer: bool,
+    /// From where operators may call the answerer: on AWS the security group admits these ranges beside the trunks'.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>", extend("items" = {"type": "string", "format": "cidr", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$", "examples": ["192.0.2.7/32"]}))]
+    pub operators: Vec<IpNet>,
 }
 
 fn default_profile() -> String {
@@ -521,6 +529,6 @@ impl Default for Scaling {
 
 impl Default for Verify {
     fn default() -> Self {
-        Self { number: "+12025550143".into(), max_setup: Duration::from_secs(2) }
+        Self { number: "+12025550143".into(), max_setup: Duration::from_secs(2), answerer: true, operators: Vec::new() }
     }
 }

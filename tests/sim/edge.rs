@@ -84,6 +84,7 @@ fn config(profile: &Profile, version: &Version) -> Config {
         streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 5_000, retry_after_s: 10 },
         cloud: None,
+        answerer: None,
     }
 }
 

@@ -74,6 +74,7 @@ fn config(ingress: SocketAddr, caller: SocketAddr, refuse: Refuse) -> Config {
         streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 10_000, retry_after_s: 5 },
         cloud: None,
+        answerer: None,
     }
 }
 

@@ -75,7 +75,8 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-fn random_key() -> io::Result<String> {
+/// A secret of 64 hex digits from the operating system's random numbers.
+pub fn random_key() -> io::Result<String> {
     let mut bytes = [0_u8; KEY_BYTES];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

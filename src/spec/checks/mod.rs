@@ -37,6 +37,7 @@ pub(super) fn all(spec: &Spec, document: &Node, structure: &Structure) -> Vec<(P
     trunks::limits(&mut checks);
     trunks::unused(&mut checks);
     ranges::each(&mut checks);
+    ranges::operators(&mut checks);
     ranges::within_trunks(&mut checks);
     ranges::between_trunks(&mut checks);
     checks.findings

@@ -91,6 +91,33 @@ fn fault(range: &IpNet) -> Option<What> {
     None
 }
 
+/// Where operators call from: like a trunk's ranges, and in none of them.
+pub(super) fn operators(checks: &mut Checks<'_>) {
+    let verify = &checks.spec.verify;
+    if !verify.operators.is_empty() && !verify.answerer {
+        let what = What::error(
+            "spec::unused",
+            "there are operators, and no answerer that they could call",
+            "take `operators` out, or set `answerer: true`",
+        );
+        checks.report(Path::of(["verify", "operators"]), what);
+    }
+    for (index, range) in verify.operators.iter().enumerate() {
+        let path = Path::of(["verify", "operators"]).index(index);
+        let trunks = &checks.spec.trunks;
+        let trunk = trunks
+            .iter()
+            .find(|(_, trunk)| trunk.ranges().iter().any(|known| known.contains(range) || range.contains(known)));
+        if let Some(what) = fault(range) {
+            checks.report(path, what);
+        } else if let Some((name, _)) = trunk {
+            let message =
+                format!("{range} belongs to trunk `{name}`: its calls are a carrier's, and go where its route leads");
+            checks.report(path, What::error("spec::range-twice", message, "name addresses of operators alone"));
+        }
+    }
+}
+
 pub(super) fn within_trunks(checks: &mut Checks<'_>) {
     for (name, settings) in &checks.spec.trunks {
         let ranges: Vec<&IpNet> = settings.from.iter().flatten().collect();

@@ -187,7 +187,8 @@ fn refusals(config: &Config) -> Vec<String> {
         reasons.push("admin.port: 0: give the TCP port that the health check asks".into());
     }
     let token_keys = ("secrets.token_keys".to_owned(), &config.secrets.token_keys);
-    for (setting, reference) in std::iter::once(token_keys).chain(tls_references(config)) {
+    let password = config.answerer.iter().map(|answerer| ("answerer.password".to_owned(), &answerer.password));
+    for (setting, reference) in std::iter::once(token_keys).chain(password).chain(tls_references(config)) {
         if let SecretRef::File(name) = reference
             && (name.is_empty() || name.contains('/') || name == "." || name == "..")
         {
@@ -195,6 +196,15 @@ fn refusals(config: &Config) -> Vec<String> {
         }
     }
     reasons.extend(config.cloud.iter().flat_map(cloud_refusals));
+    if let Some(answerer) = &config.answerer {
+        let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+        if answerer.user.is_empty() || answerer.user.len() > LONGEST_USER || !answerer.user.chars().all(is_allowed) {
+            reasons.push(format!(
+                "answerer.user: {:?}: letters, digits, `-`, `_` and `.`, {LONGEST_USER} at most",
+                answerer.user
+            ));
+        }
+    }
     reasons.extend(stream_refusals(config));
     if config.drain.grace_ms < config.drain.accept_ms {
         reasons.push(format!(
@@ -279,6 +289,9 @@ fn lines(origin: &str, reasons: &[Reason]) -> Vec<String> {
 struct Versioned {
     version: u32,
 }
+
+/// Characters of the answerer's user.
+const LONGEST_USER: usize = 64;
 
 /// Stands for addresses that only the instance knows (TEST-NET-1, RFC 5737).
 const STAND_IN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));

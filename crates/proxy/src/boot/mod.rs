@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, ControlSocket, Readiness};
+use crate::answerer;
 use crate::cloud::{CloudError, Endpoints, Patience};
 use crate::config::Config;
 use crate::engine::{Control, Place};
@@ -216,6 +217,8 @@ async fn live(
     let address = SocketAddr::new(place.ingress.ip(), config.admin.port);
     let listener = TcpListener::bind(address).await.map_err(|source| BootError::Admin { address, source })?;
     let proxy = Arc::new(Proxy::start(config, place, &secrets.keys.for_engine(), &secrets.tls)?);
+    let answerer = Arc::new(answerer::Service::new(Arc::clone(&proxy)));
+    answerer.follow(&proxy.setup().config, secrets.password.clone())?;
     let (admin, requests) = Admin::new(Arc::clone(&proxy), source.origin(), source.vault.folder.display().to_string());
     let admin = Arc::new(admin);
     admin.secrets_in_force(&secrets.keys);
@@ -229,7 +232,7 @@ async fn live(
         Err(error) => tracing::warn!("no control endpoint: {error}"),
     }
     if let Some(hang_up) = signals.take_hang_up() {
-        let reloader = Reloader::new(source, in_force, Arc::clone(&proxy), Arc::clone(&admin));
+        let reloader = Reloader::new(source, in_force, Arc::clone(&proxy), Arc::clone(&admin), answerer);
         tasks.spawn(reloader.run(hang_up, requests));
     }
     let ended = tokio::select! {

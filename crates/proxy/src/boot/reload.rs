@@ -15,6 +15,7 @@ use super::source::{Document, Source};
 use super::{BootError, DocumentError};
 use crate::admin::report::{Reason, Reload};
 use crate::admin::{Admin, ReloadRequest};
+use crate::answerer::Service;
 use crate::cloud::Patience;
 use crate::config::Config;
 use crate::net::{Proxy, ReloadError, Reloaded};
@@ -31,6 +32,7 @@ pub(super) struct Reloader {
     source: Source,
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
+    answerer: Arc<Service>,
     /// The secrets in force.
     in_force: Digest,
     /// The last ones that were refused: they are not tried again.
@@ -42,12 +44,18 @@ type Taken = (Vec<String>, Vec<String>);
 
 impl Reloader {
     /// Reloads from `source`, whose secrets `in_force` stands for.
-    pub(super) fn new(mut source: Source, in_force: Digest, proxy: Arc<Proxy>, admin: Arc<Admin>) -> Self {
+    pub(super) fn new(
+        mut source: Source,
+        in_force: Digest,
+        proxy: Arc<Proxy>,
+        admin: Arc<Admin>,
+        answerer: Arc<Service>,
+    ) -> Self {
         if let Document::UserData { deadline, .. } = &mut source.document {
             *deadline = (*deadline).min(METADATA);
         }
         source.patience = SECRETS;
-        Self { source, proxy, admin, in_force, refused: None }
+        Self { source, proxy, admin, answerer, in_force, refused: None }
     }
 
     /// Reloads at every SIGHUP and at every request, and looks at the secrets as often as the configuration says, until it is dropped.
@@ -162,7 +170,8 @@ impl Reloader {
     fn in_vain(&self, errors: &[SecretsError]) {
         let text = errors.iter().map(SecretsError::cause).collect::<Vec<_>>().join("; ");
         // What cannot be understood was changed by somebody; what cannot be reached was not.
-        let is_refused = errors.iter().any(|error| matches!(error, SecretsError::Malformed { .. }));
+        let is_refused =
+            errors.iter().any(|error| matches!(error, SecretsError::Malformed { .. } | SecretsError::Password { .. }));
         let is_new =
             if is_refused { self.admin.refused_secrets(text.clone()) } else { self.admin.missed_secrets(text.clone()) };
         if is_new {
@@ -175,6 +184,10 @@ impl Reloader {
     async fn settle(&mut self, secrets: &Secrets, reloaded: Reloaded) -> Reloaded {
         (self.in_force, self.refused) = (secrets.digest, None);
         self.admin.secrets_in_force(&secrets.keys);
+        if let Err(error) = self.answerer.follow(&self.proxy.setup().config, secrets.password.clone()) {
+            // Calls matter more than the one that tries them.
+            tracing::warn!("reload: the answerer cannot be called: {error}");
+        }
         if !self.proxy.settled().await {
             tracing::warn!(
                 "reload: a shard has not taken up the configuration within a second; it will, when it turns"

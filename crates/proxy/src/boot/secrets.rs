@@ -1,6 +1,7 @@
 //! Reads the secrets that a configuration names, from files or from SSM Parameter Store.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,9 @@ use crate::secrets::TokenKeys;
 /// How long the metadata is asked for the region when the configuration does not say it.
 const REGION_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Characters of a password: fewer could be guessed, and more are a mistake.
+const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;
+
 /// Where secrets are read from.
 #[derive(Debug)]
 pub(super) struct Vault {
@@ -28,12 +32,19 @@ pub(super) struct Vault {
 }
 
 /// The secrets of a configuration, as they were read.
-#[derive(Debug)]
 pub(super) struct Secrets {
     pub(super) keys: TokenKeys,
     pub(super) tls: TlsMaterial,
+    /// The answerer's, where there is one.
+    pub(super) password: Option<String>,
     /// Of everything that was read: tells whether anything has changed.
     pub(super) digest: Digest,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").field("keys", &self.keys).finish_non_exhaustive()
+    }
 }
 
 /// What tells two sets of secrets apart.
@@ -65,6 +76,17 @@ impl Vault {
                 None
             }
         };
+        let mut password = None;
+        if let Some(answerer) = &config.answerer {
+            let what = "the answerer's password";
+            match self.one("answerer.password", what, &answerer.password, config, patience).await {
+                Ok((place, bytes)) => {
+                    take(&bytes);
+                    password = parse_password(&place, &bytes).map_err(|error| errors.push(error)).ok();
+                }
+                Err(error) => errors.push(error),
+            }
+        }
         let mut tls = TlsMaterial::default();
         let mut known: HashMap<&SecretRef, Vec<u8>> = HashMap::new();
         for (setting, reference) in tls_references(config) {
@@ -83,7 +105,7 @@ impl Vault {
             }
         }
         match keys {
-            Some(keys) if errors.is_empty() => Ok(Secrets { keys, tls, digest: hasher.finalize() }),
+            Some(keys) if errors.is_empty() => Ok(Secrets { keys, tls, password, digest: hasher.finalize() }),
             _ => Err(errors),
         }
     }
@@ -147,6 +169,16 @@ fn parse_keys(place: &str, bytes: &[u8]) -> Result<TokenKeys, SecretsError> {
     })
 }
 
+/// Reads the answerer's password: one line, whose end does not count.
+fn parse_password(place: &str, bytes: &[u8]) -> Result<String, SecretsError> {
+    let text = std::str::from_utf8(bytes).map(str::trim_end).unwrap_or_default();
+    let is_printable = text.chars().all(|letter| letter.is_ascii_graphic() || letter == ' ');
+    match is_printable && PASSWORD_LENGTH.contains(&text.len()) {
+        true => Ok(text.to_owned()),
+        false => Err(SecretsError::Password { place: place.to_owned() }),
+    }
+}
+
 /// Secrets that are not where the configuration says.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -180,6 +212,12 @@ pub enum SecretsError {
         file: String,
         /// The operating system's answer.
         source: std::io::Error,
+    },
+    /// Something else than a password that cannot be guessed.
+    #[error("answerer.password: {place}: not a password of 16 to 128 printable ASCII characters in one line")]
+    Password {
+        /// The file, or the parameter.
+        place: String,
     },
     /// Something else than [`TokenKeys`].
     #[error(

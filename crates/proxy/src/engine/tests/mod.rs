@@ -57,6 +57,7 @@ pub(super) fn config() -> Config {
         streams: Streams::default(),
         drain: Drain { accept_ms: 1000, grace_ms: 5000, retry_after_s: 10 },
         cloud: None,
+        answerer: None,
     }
 }
 
