@@ -145,6 +145,9 @@ pub trait Reach {
     fn wait(&self, keys: &TokenKeys, since: u64) -> Result<String, RotationError>;
 }
 
+/// The keys that an instance has, by number, and whether each signs; or why that is not known.
+pub type KeysOfInstance = Result<Vec<(u8, bool)>, String>;
+
 /// Whether the old key is to be withdrawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withdraw {
@@ -270,7 +273,7 @@ impl Reach for Lab {
                 });
             }
             if Instant::now() >= deadline {
-                let each = |(id, keys): &(&InstanceId, &Result<Vec<(u8, bool)>, String>)| match keys {
+                let each = |(id, keys): &(&InstanceId, &KeysOfInstance)| match keys {
                     Ok(keys) => format!("{} has {}", id.0, shown(keys)),
                     Err(reason) => format!("{}: {reason}", id.0),
                 };
@@ -306,7 +309,7 @@ impl Reach for TwoLooks {
 }
 
 /// The keys that each running instance of a lab has, by its metrics: number, and whether it signs.
-pub fn keys_of_instances(lab: &Lab) -> Result<BTreeMap<InstanceId, Result<Vec<(u8, bool)>, String>>, LabError> {
+pub fn keys_of_instances(lab: &Lab) -> Result<BTreeMap<InstanceId, KeysOfInstance>, LabError> {
     let running = lab.status()?.instances.into_iter().filter(|instance| instance.pid.is_some());
     let asked = running.map(|instance| {
         let keys = match lab.http_get(&instance.id, "/metrics") {

@@ -39,6 +39,7 @@ pub(crate) fn one_call(ingress: SocketAddr, caller: SocketAddr, callee: SocketAd
                 number: NUMBER.to_owned(),
             }],
             max_setup_ms: 250,
+            operators: Vec::new(),
         },
         certificates: Vec::new(),
         artefacts: BTreeMap::new(),
