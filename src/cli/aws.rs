@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use serde_json::{Value, json};
-use sipedge::deploy::aws::{self, Options, Rolled};
+use sipedge::deploy::aws::{self, AwsSecrets, Options, Rolled};
 use sipedge::deploy::{self, Destroyed, Project, RefreshOptions, State};
 use sipedge::plan::{Plan, TargetKind, Topology};
 use sipedge::spec::Spec;
@@ -11,7 +11,10 @@ use sipedge::target::aws::preview;
 
 use super::edge::{deployed_project, nothing_deployed, project, reported, show_report};
 use super::exit::{self, Exit, Failure};
-use super::{Deploy, Destroy, Global, Refresh, Reports, Rollback, TopologyName, VerifyCall, Via};
+use super::secrets::{rotate_in, status_of};
+use super::{
+    Deploy, Destroy, Global, Refresh, Reports, Rollback, RotateSecrets, SecretsStatus, TopologyName, VerifyCall, Via,
+};
 
 /// What the account says of a plan.
 #[derive(Debug, Default)]
@@ -145,6 +148,20 @@ pub(super) fn verify_call(global: &Global, args: &VerifyCall) -> Result<Exit, Fa
     let report = aws::verify_call(&state, args.transport.into())?;
     show_report(&report, &args.reports, global.json, false)?;
     Ok(if report.passed { Exit::Done } else { Exit::VerificationFailed })
+}
+
+pub(super) fn rotate_secrets(global: &Global, args: &RotateSecrets) -> Result<Exit, Failure> {
+    let state = one_on_aws(global, args.topology)?;
+    let lock = state.lock()?;
+    let (store, reach) = AwsSecrets::of(&state)?;
+    let done = rotate_in(&store, &reach, &state, global, args);
+    drop(lock);
+    done
+}
+
+pub(super) fn secrets_status(global: &Global, args: &SecretsStatus) -> Result<Exit, Failure> {
+    let state = one_on_aws(global, args.topology)?;
+    status_of(&AwsSecrets::of(&state)?.0, &state, global)
 }
 
 fn rolled(global: &Global, files: &Reports, done: &Rolled, what: &str) -> Result<Exit, Failure> {

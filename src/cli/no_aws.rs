@@ -5,7 +5,7 @@ use sipedge::deploy::{Project, State};
 use sipedge::plan::{Plan, Topology};
 
 use super::exit::{Exit, Failure};
-use super::{Deploy, Destroy, Global, Refresh, Rollback, VerifyCall};
+use super::{Deploy, Destroy, Global, Refresh, Rollback, RotateSecrets, SecretsStatus, VerifyCall};
 
 /// What the account says of a plan.
 #[derive(Debug, Default)]
@@ -38,6 +38,14 @@ pub(super) fn refresh(_global: &Global, _args: &Refresh) -> Result<Exit, Failure
 }
 
 pub(super) fn rollback(_global: &Global, _args: &Rollback) -> Result<Exit, Failure> {
+    Err(no_support())
+}
+
+pub(super) fn rotate_secrets(_global: &Global, _args: &RotateSecrets) -> Result<Exit, Failure> {
+    Err(no_support())
+}
+
+pub(super) fn secrets_status(_global: &Global, _args: &SecretsStatus) -> Result<Exit, Failure> {
     Err(no_support())
 }
 

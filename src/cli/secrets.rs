@@ -1,46 +1,76 @@
 //! `sipedge secrets`: the token keys of what is deployed, and their rotation.
 
 use serde_json::{Value, json};
-use sipedge::deploy::rotation::{self, Phase, RotationError, RotationEvent, Withdraw};
-use sipedge::deploy::{State, TokenKeys, now_unix_ms, rfc3339};
+use sipedge::deploy::rotation::{self, Phase, Reach, RotationError, RotationEvent, Withdraw};
+use sipedge::deploy::{SecretStore, State, TokenKeys, now_unix_ms, rfc3339};
 use sipedge::target::lab::Lab;
 
-use super::edge::{not_running, one_deployed, require_lab};
+#[cfg(feature = "aws")]
+use super::aws as on_aws;
+use super::edge::{not_running, one_deployed};
 use super::exit::{self, Exit, Failure};
-use super::{Global, RotateSecrets, Secrets, SecretsAction};
+#[cfg(not(feature = "aws"))]
+use super::no_aws as on_aws;
+use super::{Global, RotateSecrets, Secrets, SecretsAction, Target};
 
 /// Carries out `sipedge secrets`.
 pub(super) fn run(global: &Global, args: &Secrets) -> Result<Exit, Failure> {
     match &args.action {
         SecretsAction::Rotate(args) => rotate(global, args),
         SecretsAction::Status(args) => {
-            require_lab(global.target, "sipedge secrets status --target lab")?;
+            if global.target == Some(Target::Aws) {
+                return on_aws::secrets_status(global, args);
+            }
             status(global, &one_deployed(global, args.topology)?)
         }
     }
 }
 
 fn rotate(global: &Global, args: &RotateSecrets) -> Result<Exit, Failure> {
-    require_lab(global.target, "sipedge secrets rotate --target lab")?;
+    if global.target == Some(Target::Aws) {
+        return on_aws::rotate_secrets(global, args);
+    }
     let state = one_deployed(global, args.topology)?;
     let lock = state.lock()?;
     let lab = Lab::attach(&state.lab_folder())?.ok_or_else(|| not_running(&state))?;
-    let store = rotation::lab_secrets(&state);
+    let done = rotate_in(&rotation::lab_secrets(&state), &lab, &state, global, args);
+    drop(lock);
+    done
+}
+
+/// Rotates the keys of `store`, whose instances are waited for by `reach`.
+pub(super) fn rotate_in(
+    store: &dyn SecretStore,
+    reach: &dyn Reach,
+    state: &State,
+    global: &Global,
+    args: &RotateSecrets,
+) -> Result<Exit, Failure> {
     let mut tell = |event: RotationEvent| {
         // The result follows, and says so if standard output is gone.
         let _ = if global.json { exit::print(&json!(event).to_string()) } else { exit::print(&line(&event)) };
     };
     let done = match (args.finish, args.force) {
-        (false, _) => rotation::rotate(&store, &lab, &mut tell),
-        (true, false) => rotation::finish(&store, Withdraw::WhenDue, &mut tell),
-        (true, true) => rotation::finish(&store, Withdraw::Now, &mut tell),
+        (false, _) => rotation::rotate(store, reach, &mut tell),
+        (true, false) => rotation::finish(store, Withdraw::WhenDue, &mut tell),
+        (true, true) => rotation::finish(store, Withdraw::Now, &mut tell),
     };
-    let keys = done.map_err(|error| failure(error, &state))?;
-    drop(lock);
+    let keys = done.map_err(|error| failure(error, state))?;
+    show(&keys, state, global)
+}
+
+/// Shows the keys of `store`, but for the keys.
+#[cfg(feature = "aws")]
+pub(super) fn status_of(store: &dyn SecretStore, state: &State, global: &Global) -> Result<Exit, Failure> {
+    let keys = rotation::read(store).map_err(|error| failure(error, state))?;
+    show(&keys, state, global)
+}
+
+fn show(keys: &TokenKeys, state: &State, global: &Global) -> Result<Exit, Failure> {
     if global.json {
-        exit::print(&document(&state, &keys)?.to_string())?;
+        exit::print(&document(state, keys)?.to_string())?;
     } else {
-        exit::print(&text(&keys)?)?;
+        exit::print(&text(keys)?)?;
     }
     Ok(Exit::Done)
 }

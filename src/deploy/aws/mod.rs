@@ -17,6 +17,7 @@ use sipedge_aws::{Aws, AwsError, ImageFilter, Settings};
 pub use destroy::destroy;
 pub use fleet::AwsFleet;
 pub use rollout::{Rolled, refresh, rollback, verify_call};
+pub use secrets::AwsSecrets;
 pub use status::{AwsStatus, status};
 
 use super::error::{Cause, DeployError};

@@ -1,6 +1,8 @@
 //! Secrets in SSM Parameter Store: made when they are absent, and nowhere else.
 
-use std::time::SystemTime;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, SystemTime};
 
 use sipedge_aws::Aws;
 use sipedge_proxy::config::SecretRef;
@@ -8,10 +10,64 @@ use sipedge_proxy::config::SecretRef;
 use super::super::certificates;
 use super::super::error::Cause;
 use super::super::progress::{Event, Progress};
-use super::super::secrets::{TokenKeys, answerer_password};
+use super::super::rotation::{self, TwoLooks};
+use super::super::secrets::{SecretStore, StoreError, TokenKeys, answerer_password};
 use super::super::state::{State, StateError};
-use super::{account, tags};
+use super::{account, connect, tags};
 use crate::plan::Plan;
+
+/// The secrets of one topology in an account.
+pub struct AwsSecrets {
+    aws: Aws,
+    prefix: String,
+    tags: BTreeMap<String, String>,
+}
+
+impl AwsSecrets {
+    /// Those of the deployed topology of `state`, and how its instances come to know of a change.
+    ///
+    /// # Errors
+    /// Nothing is deployed, or the account cannot be asked.
+    pub fn of(state: &State) -> Result<(Self, TwoLooks), Cause> {
+        let gone = || Cause::NotRunning { edge: state.edge().to_owned(), topology: state.topology() };
+        let plan = state.plan()?.ok_or_else(gone)?;
+        let account = account(&plan)?;
+        let aws = connect(account)?;
+        let poll = Duration::from_secs(plan.proxy.secrets.poll_s.into());
+        Ok((Self { aws, prefix: account.parameter_prefix.clone(), tags: tags(account) }, TwoLooks { poll }))
+    }
+
+    fn place(&self, name: &str) -> String {
+        format!("{}/{name}", self.prefix)
+    }
+}
+
+impl fmt::Debug for AwsSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsSecrets").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl SecretStore for AwsSecrets {
+    fn read(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.aws.secret(&self.place(name)).map_err(|error| self.failed("read", name, &error))
+    }
+
+    fn write(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        let written = self.aws.put_secret(&self.place(name), value, &self.tags);
+        written.map(|_| ()).map_err(|error| self.failed("write", name, &error))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.aws.delete_secrets(&[self.place(name)]).map_err(|error| self.failed("remove", name, &error))
+    }
+}
+
+impl AwsSecrets {
+    fn failed(&self, verb: &'static str, name: &str, error: &sipedge_aws::AwsError) -> StoreError {
+        StoreError { verb, name: name.to_owned(), place: self.place(name), reason: error.to_string() }
+    }
+}
 
 /// Puts what the plan names and the account lacks where instances find it.
 pub(super) fn bring(plan: &Plan, state: &State, aws: &Aws, progress: &mut dyn Progress) -> Result<((), String), Cause> {
@@ -25,7 +81,12 @@ pub(super) fn bring(plan: &Plan, state: &State, aws: &Aws, progress: &mut dyn Pr
     let mut detail = Vec::new();
     if let SecretRef::Ssm(name) = &plan.proxy.secrets.token_keys {
         if is_there(name) {
+            let kept = match state.outputs()? {
+                Some(_) => rotation::finish_if_due(&AwsSecrets::of(state)?.0)?,
+                None => None,
+            };
             detail.push("token keys kept".to_owned());
+            detail.extend(kept.map(|id| format!("key {id} withdrawn")));
         } else {
             // Read by nobody here and written to no file: what instances need is in the parameter alone.
             let keys = TokenKeys::generate().map_err(StateError::io("make token keys for", name.as_ref()))?;
