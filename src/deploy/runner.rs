@@ -75,6 +75,14 @@ impl<'a> Runner<'a> {
         StepFailure::new(step, cause, self.state).into()
     }
 
+    /// The failure of a run that is given up between two steps.
+    #[cfg(feature = "aws")]
+    pub(super) fn refused(&mut self, cause: Cause) -> Result<DeployError, StateError> {
+        self.journal.end(Outcome::Failed);
+        self.save()?;
+        Ok(self.failed(cause))
+    }
+
     /// The run has ended well.
     pub(super) fn end(mut self) -> Result<(), StateError> {
         self.journal.end(Outcome::Done);

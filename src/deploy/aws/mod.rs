@@ -102,12 +102,14 @@ pub fn deploy(
     })?;
     let changes = runner.step(Step::TerraformPlan, |_| {
         let changes = terraform.plan(false, &mut |_| {})?;
-        if !changes.is_empty() && !ask(&preview(&changes)) {
-            return Err(Cause::Declined);
-        }
         let detail = changes.summary();
         Ok((changes, detail))
     })?;
+    // Between two steps: nothing else writes to the terminal.
+    let text = question(&plan, &changes, state, &aws).map_err(|cause| runner.failed(cause))?;
+    if text.is_some_and(|text| !ask(&text)) {
+        return Err(runner.refused(Cause::Declined)?);
+    }
     runner.step(Step::Secrets, |progress| secrets::bring(&plan, state, &aws, progress))?;
     let outputs = runner.step(Step::Apply, |progress| apply(&plan, &changes, state, &terraform, progress))?;
     if runner.journal.infrastructure_since_unix_ms.is_none() {
@@ -157,6 +159,17 @@ pub fn connect(account: &AwsPlan) -> Result<Aws, AwsError> {
 pub fn ingress(plan: &Plan, outputs: &Outputs) -> Vec<SocketAddr> {
     let port = plan.proxy.listen.ingress_port;
     outputs.ingress_addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
+}
+
+/// What has to be agreed to; none when nothing changes.
+fn question(plan: &Plan, changes: &Changes, state: &State, aws: &Aws) -> Result<Option<String>, Cause> {
+    if !changes.is_empty() {
+        return Ok(Some(preview(changes)));
+    }
+    let Some(outputs) = state.outputs()? else { return Ok(None) };
+    let version = outputs.launch_template_version;
+    let needed = rollout::is_needed(&AwsFleet::new(aws, plan, &outputs), version)?;
+    Ok(needed.then(|| format!("{}Instances are replaced until all are of version {version}.\n", preview(changes))))
 }
 
 /// Names of the images that sipedge makes.
