@@ -1,10 +1,18 @@
 //! Arguments, dispatch, exit codes; nothing else. What the commands do is in the library.
 
+#[cfg(feature = "aws")]
+mod aws;
+mod doctor;
 mod edge;
 mod exit;
 mod lab;
+#[cfg(not(feature = "aws"))]
+mod no_aws;
+mod rollout;
 mod spec;
+mod status;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +49,10 @@ fn dispatch(command_line: CommandLine) -> Result<Exit, Failure> {
         Command::Check => spec::check(&global),
         Command::Plan(args) => spec::plan(&global, &args),
         Command::Deploy(args) => edge::deploy(&global, &args),
-        Command::Status => edge::status(&global),
+        Command::Refresh(args) => rollout::refresh(&global, &args),
+        Command::Rollback(args) => rollout::rollback(&global, &args),
+        Command::Status(args) => status::status(&global, &args),
+        Command::Doctor => doctor::run(&global),
         Command::Verify { what: Verify::Call(args) } => edge::verify_call(&global, &args),
         Command::Destroy(args) => edge::destroy(&global, &args),
         Command::Schema => spec::schema(),
@@ -106,7 +117,7 @@ struct Global {
     /// The spec. Its state is kept beside it, in `.sipedge/`.
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_SPEC)]
     spec: PathBuf,
-    /// Where the edge is, or is to be. `plan` and `deploy` take aws when it is left out, the others take what is deployed.
+    /// Where the edge is, or is to be. `plan` and `deploy` take aws when it is left out, `destroy` the lab, `status` both.
     #[arg(long, global = true, value_name = "TARGET")]
     target: Option<Target>,
     /// Reports as JSON on standard output, errors as one JSON object on standard error.
@@ -141,16 +152,48 @@ Examples:
   sipedge deploy single-ec2 --target lab --html call.html        writes the call's report as a page as well
   sipedge deploy load-balanced --target lab --instances 3        starts with three instances
   sipedge deploy load-balanced --target lab --json               one JSON line per step
+  sipedge deploy single-ec2                                      to AWS: shows what changes, asks, and does it
+  sipedge deploy single-ec2 --yes --json                         the same for a pipeline, which cannot be asked
 
 A deploy that was cut off or failed is continued by the same command. What runs as planned is kept and verified again.")]
     /// Brings a topology to what the spec says; ends in a verified call.
     Deploy(Deploy),
     #[command(after_help = "\
 Examples:
-  sipedge status                          instances, health, addresses, age, last deploy; of both topologies
+  sipedge refresh                         replaces every instance, such as after a new sipedge-proxy was built
+  sipedge refresh load-balanced --json    one JSON line per step, and per change of an instance
+  sipedge refresh --version 2             brings version 2, which is not live
+
+New instances are started before old ones leave; old ones drain, and calls that are up go on. At the first checkpoint the smoke call is
+placed through a new instance: when it does not pass, the version of before comes back and the exit code is 6. A refresh that is in
+progress, because its leader was cut off, is led on.")]
+    /// Replaces the instances of a topology, without losing a call.
+    Refresh(Refresh),
+    #[command(after_help = "\
+Examples:
+  sipedge rollback                        goes back to the version that was live before
+  sipedge rollback single-ec2             the same for one of two topologies
+
+A refresh that is in progress is turned back. Where there is no version before, the exit code is 2. The spec stays as it is: the next
+deploy brings what it says.")]
+    /// Goes back to the version that was live before.
+    Rollback(Rollback),
+    #[command(after_help = "\
+Examples:
+  sipedge status                          instances, versions, health, what they have in progress; of both topologies
+  sipedge status --watch                  again every second, until Ctrl-C
+  sipedge status --watch --json           one line of JSON per second
   sipedge status --json                   the same for programs")]
     /// Shows what is deployed.
-    Status,
+    Status(Status),
+    #[command(after_help = "\
+Examples:
+  sipedge doctor                          tools, credentials, quotas, age of the carriers' data: for AWS and the lab
+  sipedge doctor --target lab             what the lab needs alone
+
+Each line says what is well, doubtful or wrong, and the command that confirms it. A problem makes the exit code 4.")]
+    /// Checks what a deploy needs, before it needs it.
+    Doctor,
     #[command(after_help = "\
 Examples:
   sipedge verify call                     places the smoke call through what is deployed")]
@@ -162,7 +205,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   sipedge destroy load-balanced           removes one topology: its processes, networks and state
-  sipedge destroy                         removes all topologies of this spec
+  sipedge destroy                         removes all topologies of this spec from the lab
+  sipedge destroy single-ec2 --target aws removes one from the account; asks for the edge's name
 
 A second destroy finds nothing and says so; its exit code is 0.")]
     /// Removes what is deployed.
@@ -213,11 +257,46 @@ struct Deploy {
     /// Does not ask. (In the lab nothing is asked.)
     #[arg(long, short)]
     yes: bool,
+    /// On AWS: places no verified call. The status then says that nothing is proved.
+    #[arg(long)]
+    no_verify: bool,
     /// Instances to start with, from 1 to `scaling.max`, instead of `scaling.min`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     instances: Option<u32>,
     #[command(flatten)]
     reports: Reports,
+}
+
+#[derive(Debug, Args)]
+struct Refresh {
+    /// The topology; needed only when both are up.
+    topology: Option<TopologyName>,
+    /// The version to bring; the live one when it is left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    version: Option<u64>,
+    /// On AWS: places no call. The status then says that nothing is proved.
+    #[arg(long)]
+    no_verify: bool,
+    #[command(flatten)]
+    reports: Reports,
+}
+
+#[derive(Debug, Args)]
+struct Rollback {
+    /// The topology; needed only when both are up.
+    topology: Option<TopologyName>,
+    /// On AWS: places no call. The status then says that nothing is proved.
+    #[arg(long)]
+    no_verify: bool,
+    #[command(flatten)]
+    reports: Reports,
+}
+
+#[derive(Debug, Args)]
+struct Status {
+    /// Shows it again every second: on a terminal in place, otherwise below.
+    #[arg(long)]
+    watch: bool,
 }
 
 /// Files that the verified call's report is written to.
@@ -238,8 +317,12 @@ Examples:
   sipedge verify call                     through the one topology that is up
   sipedge verify call --topology single-ec2 --html call.html
   sipedge verify call --json              checks and ladder for programs
-  sipedge verify call --junit call.xml    for a pipeline that shows test results")]
-    /// Places a call from carrier to carrier through the edge, and checks each part of it.
+  sipedge verify call --junit call.xml    for a pipeline that shows test results
+  sipedge verify call --via operator      by password to the answerer in the edge; without a carrier
+
+On AWS nobody stands at the carriers' addresses: there the call is the operator's, from this machine. The password is read from the
+environment variable SIPEDGE_ANSWERER_PASSWORD, the address from --ingress.")]
+    /// Places calls through the edge, from carrier to carrier and from an operator to the edge's answerer, and checks each part of them.
     Call(VerifyCall),
 }
 
@@ -248,11 +331,34 @@ struct VerifyCall {
     /// The topology; needed only when both are up.
     #[arg(long)]
     topology: Option<TopologyName>,
+    /// Whose call it is. In the lab both kinds are placed when it is left out.
+    #[arg(long, value_enum, value_name = "WHO")]
+    via: Option<Via>,
+    /// Has a carrier place a real call by its API: `twilio`, with the account in the environment (see docs/verify.md).
+    #[arg(long, value_enum, value_name = "CARRIER", conflicts_with_all = ["via", "ingress"])]
+    carrier: Option<CarrierName>,
+    /// The edge's ingress address, for the operator's call to an edge that is not in the lab.
+    #[arg(long, value_name = "ADDRESS")]
+    ingress: Option<IpAddr>,
     /// How the caller speaks to the edge.
     #[arg(long, value_enum, default_value_t = TransportName::Udp)]
     transport: TransportName,
     #[command(flatten)]
     reports: Reports,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Via {
+    /// From carrier to carrier, in the lab.
+    Carriers,
+    /// From an operator to the answerer that the edge has built in.
+    Operator,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CarrierName {
+    /// Twilio.
+    Twilio,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -279,6 +385,9 @@ impl From<TransportName> for Transport {
 struct Destroy {
     /// The topology; all when it is left out.
     topology: Option<TopologyName>,
+    /// Does not ask for the edge's name. (In the lab nothing is asked.)
+    #[arg(long, short)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 //! The way of the data is file → [`spec`] → [`plan`] → [`target`] → [`verify`] report; each arrow is a function that a test can call.
 
 pub mod deploy;
+pub mod doctor;
 mod files;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)] // the same spec gives the same plan
 pub mod plan;

@@ -28,17 +28,33 @@ fn nothing_changed_keeps_every_process_and_places_the_call_again() {
 }
 
 #[test]
-fn a_changed_plan_replaces_the_lab_and_says_so() {
-    let Some(project) = Project::with_lab("a_changed_plan_replaces_the_lab") else { return };
-    project.deploy("single-ec2");
-    let supervisor = project.supervisor("single-ec2");
-    let keys = fs::read(project.state("single-ec2").join("secrets/token-keys.json")).expect("token keys");
-    project.write_spec(&format!("{}\nrefuse: silence\n", without(&project.spec(), "refuse:")));
-    let ran = project.deploy("single-ec2");
-    assert!(ran.notes().iter().any(|note| note.contains("the plan has changed")), "{:?}", ran.notes());
-    assert_ne!(project.supervisor("single-ec2"), supervisor);
-    let kept = fs::read(project.state("single-ec2").join("secrets/token-keys.json")).expect("token keys");
-    assert_eq!(kept, keys, "the token keys outlive the lab");
+fn a_changed_configuration_replaces_the_instances_and_keeps_the_lab() {
+    let Some(project) = Project::with_lab("a_changed_configuration_replaces_the_instances") else { return };
+    let spec = project.spec();
+    for topology in ["single-ec2", "load-balanced"] {
+        project.write_spec(&spec);
+        project.deploy(topology);
+        let (supervisor, instances) = (project.supervisor(topology), project.instances(topology));
+        let keys = fs::read(project.state(topology).join("secrets/token-keys.json")).expect("token keys");
+        project.write_spec(&format!("{}\nrefuse: silence\n", without(&spec, "refuse:")));
+        let ran = project.deploy(topology);
+        let lines = ran.json_lines();
+        let done: Vec<&str> =
+            lines.iter().filter(|line| line["event"] == "step-done").filter_map(|line| line["step"].as_str()).collect();
+        let steps = ["plan", "artefacts", "secrets", "infrastructure", "refresh", "smoke-call", "bake", "instances"];
+        assert_eq!(done, [&steps[..], &["ready", "verified-call"]].concat());
+        let of = lines.iter().filter(|line| line["event"] == "step-started").filter_map(|line| line["of"].as_u64());
+        assert_eq!(of.last(), Some(10), "{lines:?}");
+        assert_eq!(project.supervisor(topology), supervisor);
+        let after = project.instances(topology);
+        let new = after.iter().all(|instance| !instances.contains(instance));
+        assert!(after.len() == instances.len() && new, "{instances:?}, then {after:?}");
+        let kept = fs::read(project.state(topology).join("secrets/token-keys.json")).expect("token keys");
+        assert_eq!(kept, keys, "the token keys outlive the instances");
+        let again = project.deploy(topology);
+        assert!(!again.stdout.contains("smoke-call"), "nothing has changed: {}", again.stdout);
+        assert_eq!(project.instances(topology), after);
+    }
     project.run(&["destroy"]).expect(0);
     project.assert_no_trace();
 }

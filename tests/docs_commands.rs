@@ -133,8 +133,10 @@ macro_rules! documents {
 
 documents! {
     readme: "README.md",
+    aws: "docs/aws.md",
     getting_started: "docs/getting-started.md",
     commands: "docs/commands.md",
+    deploy: "docs/deploy.md",
     lab: "docs/lab.md",
     how_it_works: "docs/how-it-works.md",
     troubleshooting: "docs/troubleshooting.md",

@@ -5,9 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use sipedge::deploy::{Cause, DeployError, StateError, lab_unavailable};
+use sipedge::deploy::{Cause, DeployError, StateError, Trouble, lab_unavailable};
 use sipedge::plan::PlanError;
 use sipedge::spec::SpecErrors;
+#[cfg(feature = "aws")]
+use sipedge::target::aws::AwsError;
+use sipedge::target::aws::terraform::{Kind, TerraformError};
 use sipedge::target::lab::LabError;
 
 use super::DEFAULT_SPEC;
@@ -51,10 +54,13 @@ impl Exit {
             Self::TargetNotAvailable => {
                 ("target-not-available", "the target is not there, or this machine cannot have a lab")
             }
-            Self::StepFailed => {
-                ("step-failed", "a step of deploy or destroy failed, or the lab did not do what was asked")
+            Self::StepFailed => (
+                "step-failed",
+                "a step of deploy, refresh, rollback or destroy failed, or the lab did not do what was asked",
+            ),
+            Self::VerificationFailed => {
+                ("verification-failed", "the verified call, or the smoke call of a refresh, did not pass")
             }
-            Self::VerificationFailed => ("verification-failed", "the verified call did not pass"),
             Self::NothingDeployed => ("nothing-deployed", "nothing is deployed, or what was deployed no longer runs"),
             Self::StateLocked => ("state-locked", "another sipedge is changing the same topology"),
             Self::StateDamaged => ("state-damaged", "the state folder is damaged; deploy and destroy repair it"),
@@ -199,21 +205,66 @@ impl From<LabError> for Failure {
     }
 }
 
+impl From<TerraformError> for Failure {
+    fn from(error: TerraformError) -> Self {
+        let mut failure = Self::new(terraform_exit(&error), error.to_string());
+        failure.next = error.next();
+        failure
+    }
+}
+
+/// Without Terraform or an account that can be asked, there is no target.
+fn terraform_exit(error: &TerraformError) -> Exit {
+    match error {
+        error if error.is_unavailable() => Exit::TargetNotAvailable,
+        TerraformError::Failed(failed) if failed.is_about_the_account() => Exit::TargetNotAvailable,
+        TerraformError::Failed(failed) if matches!(failed.kind, Kind::StateLocked { .. }) => Exit::StateLocked,
+        TerraformError::Busy { .. } => Exit::StateLocked,
+        _ => Exit::StepFailed,
+    }
+}
+
+#[cfg(feature = "aws")]
+fn aws_exit(error: &AwsError) -> Exit {
+    match error {
+        AwsError::NoCredentials { .. }
+        | AwsError::SsoExpired { .. }
+        | AwsError::NoSuchProfile { .. }
+        | AwsError::CredentialsExpired { .. }
+        | AwsError::CredentialsRefused { .. }
+        | AwsError::UnknownRegion { .. }
+        | AwsError::RegionNotEnabled { .. }
+        | AwsError::Unreachable { .. } => Exit::TargetNotAvailable,
+        _ => Exit::StepFailed,
+    }
+}
+
+#[cfg(feature = "aws")]
+impl From<AwsError> for Failure {
+    fn from(error: AwsError) -> Self {
+        Self::new(aws_exit(&error), error.to_string())
+    }
+}
+
+impl From<Cause> for Failure {
+    fn from(cause: Cause) -> Self {
+        let mut failure = Self::new(exit_of(&cause), cause.to_string());
+        if let Cause::Terraform(error) = &cause {
+            failure.next = error.next();
+        }
+        failure
+    }
+}
+
 impl From<DeployError> for Failure {
     fn from(error: DeployError) -> Self {
         let failed = match error {
             DeployError::State(error) => return error.into(),
+            DeployError::Refused(cause) => return Self::new(exit_of(&cause), cause.to_string()),
             DeployError::Step(failed) => *failed,
             error => return Self::new(Exit::Unexpected, error.to_string()),
         };
-        let exit = match &failed.cause {
-            Cause::Plan(_) => Exit::SpecRefused,
-            Cause::Instances { .. } => Exit::Usage,
-            Cause::Lab(error) if lab_unavailable(error) => Exit::TargetNotAvailable,
-            Cause::Verification(_) => Exit::VerificationFailed,
-            _ => Exit::StepFailed,
-        };
-        let mut failure = Self::new(exit, failed.to_string());
+        let mut failure = Self::new(exit_of(&failed.cause), failed.to_string());
         for (label, lines) in [("stands:", &failed.stands), ("missing:", &failed.missing)] {
             for (index, line) in lines.iter().enumerate() {
                 let label = if index == 0 { label } else { "" };
@@ -223,6 +274,23 @@ impl From<DeployError> for Failure {
         failure.data = json!({ "step": failed.step, "stands": failed.stands, "missing": failed.missing });
         failure.next = failed.next;
         failure
+    }
+}
+
+/// What a cause means to a script.
+fn exit_of(cause: &Cause) -> Exit {
+    match cause {
+        Cause::Plan(_) => Exit::SpecRefused,
+        Cause::Instances { .. } | Cause::NoVersionBefore { .. } | Cause::NoSuchVersion { .. } => Exit::Usage,
+        Cause::Lab(error) if lab_unavailable(error) => Exit::TargetNotAvailable,
+        Cause::Verification(_) => Exit::VerificationFailed,
+        Cause::Refresh(failure) if matches!(failure.why, Trouble::SmokeCall { .. }) => Exit::VerificationFailed,
+        Cause::NotRunning { .. } => Exit::NothingDeployed,
+        Cause::Terraform(error) => terraform_exit(error),
+        #[cfg(feature = "aws")]
+        Cause::Aws(error) => aws_exit(error),
+        Cause::NoImage(_) => Exit::TargetNotAvailable,
+        _ => Exit::StepFailed,
     }
 }
 
@@ -240,13 +308,17 @@ fn quoted(path: &Path) -> String {
 
 /// Writes a command's result to standard output. A reader that went away (`| head`) is no failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    print_to_reader(text).map(|_| ())
+}
+
+/// [`print`]; whether there is still somebody who reads.
+pub(super) fn print_to_reader(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     let newline = if text.ends_with('\n') { "" } else { "\n" };
     match out.write_all(text.as_bytes()).and_then(|()| out.write_all(newline.as_bytes())).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Unexpected, format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(Exit::Unexpected, format!("cannot write to standard output: {error}"))),
     }
 }
 

@@ -8,7 +8,11 @@ use sipedge::deploy::{self, Project, TOPOLOGIES, write_whole};
 use sipedge::plan::{self, TargetKind, Topology};
 use sipedge::spec::{self, Loaded, Spec, stale_carriers};
 
+#[cfg(feature = "aws")]
+use super::aws as on_aws;
 use super::exit::{self, Exit, Failure};
+#[cfg(not(feature = "aws"))]
+use super::no_aws as on_aws;
 use super::{Global, Init, Plan, Target};
 
 pub(super) fn init(global: &Global, args: &Init) -> Result<Exit, Failure> {
@@ -63,7 +67,10 @@ pub(super) fn plan(global: &Global, args: &Plan) -> Result<Exit, Failure> {
     for topology in topologies {
         let planned = plan::plan(&loaded, topology, target_or_aws(global))?;
         // What is damaged counts as not deployed, as it does for a deploy.
-        let deployed = project.state(topology).plan().ok().flatten();
+        let state = project.state_on(planned.target, topology);
+        let deployed = state.plan().ok().flatten();
+        let account =
+            if planned.target == TargetKind::Aws { on_aws::look(&planned, &state) } else { on_aws::Look::default() };
         let written = args.out.as_ref().map(|out| out.join(topology.as_str()));
         if let Some(folder) = &written {
             deploy::write_artefacts(&planned, folder)?;
@@ -72,6 +79,9 @@ pub(super) fn plan(global: &Global, args: &Plan) -> Result<Exit, Failure> {
         if global.json {
             let difference = plan::difference(deployed.as_ref(), &planned);
             let mut entry = json!({ "plan": planned, "difference": difference });
+            if let Some(data) = account.data {
+                entry["account"] = data;
+            }
             if let Some(folder) = written {
                 entry["written"] = folder.into();
             }
@@ -79,16 +89,21 @@ pub(super) fn plan(global: &Global, args: &Plan) -> Result<Exit, Failure> {
         } else {
             text.push_str(plan::render(&planned, deployed.as_ref()).trim_end());
             text.push_str("\n\n");
+            text.push_str(&account.text);
             if let Some(folder) = written {
                 text.push_str(&format!("Written to {folder}: {} files\n\n", planned.artefacts.len()));
             }
         }
     }
     let stale = stale_carriers(&loaded.spec, SystemTime::now());
+    let prices = match target_or_aws(global) {
+        TargetKind::Aws => plan::stale_prices(&loaded.spec, SystemTime::now()),
+        TargetKind::Lab => Vec::new(),
+    };
     if global.json {
-        exit::print_json(&json!({ "plans": data, "stale_carriers": stale }))?;
+        exit::print_json(&json!({ "plans": data, "stale_carriers": stale, "stale_prices": prices }))?;
     } else {
-        text.extend(stale.iter().map(|warning| format!("warning: {warning}\n")));
+        text.extend(stale.iter().chain(&prices).map(|warning| format!("warning: {warning}\n")));
         exit::print(&format!("{}\n", text.trim_end()))?;
     }
     Ok(Exit::Done)

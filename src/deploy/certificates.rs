@@ -20,9 +20,9 @@ const ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);
 
 /// A certificate or roots, checked.
 pub(super) struct Checked {
-    /// File in the secrets folder.
-    name: String,
-    pem: Vec<u8>,
+    /// File in the secrets folder, or name of the parameter.
+    pub(super) name: String,
+    pub(super) pem: Vec<u8>,
     /// What is doubtful.
     pub(super) warning: Option<String>,
 }
@@ -43,7 +43,7 @@ pub struct CertificateError {
 
 /// Reads the certificates of `plan`, whose files are relative to `folder`, and checks that they can be used at `now`.
 pub(super) fn read(plan: &Plan, folder: &Path, now: SystemTime) -> Result<Vec<Checked>, CertificateError> {
-    plan.certificates.iter().filter_map(|certificate| read_one(certificate, folder, now).transpose()).collect()
+    plan.certificates.iter().map(|certificate| read_one(certificate, folder, now)).collect()
 }
 
 /// Writes them into `secrets`. Returns the files whose content is not what was there before.
@@ -60,9 +60,8 @@ pub(super) fn write(certificates: &[Checked], secrets: &Path, mode: u32) -> Resu
     Ok(changed)
 }
 
-/// Nothing, when it is not for a file.
-fn read_one(certificate: &Certificate, folder: &Path, now: SystemTime) -> Result<Option<Checked>, CertificateError> {
-    let SecretRef::File(place) = &certificate.place else { return Ok(None) };
+fn read_one(certificate: &Certificate, folder: &Path, now: SystemTime) -> Result<Checked, CertificateError> {
+    let (SecretRef::File(place) | SecretRef::Ssm(place)) = &certificate.place;
     let file = folder.join(&certificate.file);
     let fail = |what: String, help: &str| CertificateError {
         name: certificate.name.clone(),
@@ -110,7 +109,7 @@ fn read_one(certificate: &Certificate, folder: &Path, now: SystemTime) -> Result
     let warning = soon.filter(|_| certificate.has_key).map(|(subject, left)| {
         format!("the certificate `{}`: {subject} ends in {} days", certificate.name, left.as_secs() / 86_400)
     });
-    Ok(Some(Checked { name: place.clone(), pem, warning }))
+    Ok(Checked { name: place.clone(), pem, warning })
 }
 
 /// How long it is valid yet, or why it is not.
@@ -153,7 +152,7 @@ mod tests {
             fs::write(folder.path().join("edge.pem"), content).expect("write");
         }
         match read_one(&certificate(has_key), folder.path(), now) {
-            Ok(checked) => Ok(checked.and_then(|checked| checked.warning)),
+            Ok(checked) => Ok(checked.warning),
             Err(error) => Err(error.to_string()),
         }
     }

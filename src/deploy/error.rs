@@ -1,9 +1,11 @@
 //! Why a deploy ended early, and what the user does about it.
 
 use super::certificates::CertificateError;
-use super::journal::Step;
+use super::journal::{Command, Step};
+use super::refresh::{Back, RefreshFailure, Trouble};
 use super::state::{State, StateError};
-use crate::plan::PlanError;
+use crate::plan::{PlanError, TargetKind};
+use crate::target::aws::terraform::TerraformError;
 use crate::target::lab::{Lab, LabError};
 use crate::verify::Report;
 
@@ -17,6 +19,9 @@ pub enum DeployError {
     /// A step failed.
     #[error(transparent)]
     Step(Box<StepFailure>),
+    /// It cannot be done with what is deployed; nothing was begun.
+    #[error(transparent)]
+    Refused(Box<Cause>),
 }
 
 impl From<StepFailure> for DeployError {
@@ -58,6 +63,22 @@ pub enum Cause {
     /// The lab did not do what was asked.
     #[error(transparent)]
     Lab(#[from] LabError),
+    /// Terraform did not do what was asked.
+    #[error(transparent)]
+    Terraform(#[from] TerraformError),
+    /// AWS did not do what was asked.
+    #[cfg(feature = "aws")]
+    #[error(transparent)]
+    Aws(#[from] Box<sipedge_aws::AwsError>),
+    /// There is no image to start instances from.
+    #[error("{0}")]
+    NoImage(String),
+    /// The person who was asked said no.
+    #[error("nothing was changed: the answer was not `yes`")]
+    Declined,
+    /// The target is not as it has to be for this step.
+    #[error("{0}")]
+    NotAsExpected(String),
     /// `--instances` is out of the group's bounds.
     #[error("--instances {wanted} is not within 1 and scaling.max, which is {max} for this topology")]
     Instances {
@@ -65,6 +86,42 @@ pub enum Cause {
         wanted: u32,
         /// The most that there may be.
         max: u32,
+    },
+    /// A refresh did not bring its version.
+    #[error(transparent)]
+    Refresh(Box<RefreshFailure>),
+    /// A refresh could not be awaited.
+    #[error(transparent)]
+    Trouble(Box<Trouble>),
+    /// There is no version to go back to.
+    #[error(
+        "there is nothing to go back to: {edge} {topology} has no version that was found good before version {version}"
+    )]
+    NoVersionBefore {
+        /// Name of the edge.
+        edge: String,
+        /// The topology.
+        topology: crate::plan::Topology,
+        /// The version that is live.
+        version: u64,
+    },
+    /// There is no such version.
+    #[error("{edge} {topology} has no version {version}")]
+    NoSuchVersion {
+        /// Name of the edge.
+        edge: String,
+        /// The topology.
+        topology: crate::plan::Topology,
+        /// The version that was asked for.
+        version: u64,
+    },
+    /// Nothing runs that could be changed.
+    #[error("{edge} {topology} does not run: there is nothing that could be changed")]
+    NotRunning {
+        /// Name of the edge.
+        edge: String,
+        /// The topology.
+        topology: crate::plan::Topology,
     },
     /// The infrastructure has no address to call.
     #[error("the infrastructure has no ingress address to place a call to")]
@@ -79,9 +136,19 @@ pub fn lab_unavailable(error: &LabError) -> bool {
     matches!(error, LabError::UserNamespaces { .. } | LabError::NoProxy { .. })
 }
 
+#[cfg(feature = "aws")]
+impl From<sipedge_aws::AwsError> for Cause {
+    fn from(error: sipedge_aws::AwsError) -> Self {
+        Self::Aws(Box::new(error))
+    }
+}
+
 impl StepFailure {
     /// Asks the target what stands, for the message.
     pub(super) fn new(step: Step, cause: Cause, state: &State) -> Self {
+        if state.target() == TargetKind::Aws {
+            return Self::on_aws(step, cause, state);
+        }
         let mut stands = Vec::new();
         let mut missing = Vec::new();
         if step > Step::Artefacts {
@@ -107,10 +174,51 @@ impl StepFailure {
             }
             None => missing.push("the lab and its instances".to_owned()),
         }
-        if step != Step::Remove {
-            missing.push("the verified call".to_owned());
+        match &cause {
+            Cause::Refresh(failure) => match &failure.back {
+                Back::Version(version) => stands.push(format!("version {version}, which is live again")),
+                Back::Not(reason) => missing.push(format!("the version of before: {reason}")),
+            },
+            _ if step == Step::Remove => {}
+            _ => missing.push("the verified call".to_owned()),
         }
         let next = next_commands(step, state);
+        Self { step, cause, stands, missing, next }
+    }
+
+    /// What stands on AWS is in Terraform's state.
+    fn on_aws(step: Step, cause: Cause, state: &State) -> Self {
+        let topology = state.topology();
+        let mut stands = Vec::new();
+        let mut missing = Vec::new();
+        if step > Step::Artefacts {
+            stands.push(format!("the plan's files in {}", state.artefacts_folder().display()));
+        }
+        match state.resources_in_terraform_state() {
+            Some(0) => missing.push("every resource: nothing of it is in the account".to_owned()),
+            Some(count) => {
+                let plural = if count == 1 { "" } else { "s" };
+                stands.push(format!("{count} resource{plural} in the account, which Terraform's state names"));
+            }
+            None if state.terraform_folder().exists() => stands.push("what Terraform's state in S3 names".to_owned()),
+            None => missing.push("every resource: nothing of it is in the account".to_owned()),
+        }
+        let removing = state.journal().ok().and_then(|journal| Some(journal.last()?.command)) == Some(Command::Destroy);
+        let mut next = match &cause {
+            Cause::Terraform(error) => error.next(),
+            _ => Vec::new(),
+        };
+        if removing {
+            let command = format!("sipedge destroy {topology} --target aws");
+            next.push((command, "goes on with the removal of what is left".to_owned()));
+            return Self { step, cause, stands, missing, next };
+        }
+        missing.push("the verified call".to_owned());
+        let command = format!("sipedge deploy {topology} --target aws");
+        next.push((command, "goes on from what stands, once the cause is gone".to_owned()));
+        if step > Step::TerraformPlan {
+            next.push((format!("sipedge destroy {topology} --target aws"), "removes what stands".to_owned()));
+        }
         Self { step, cause, stands, missing, next }
     }
 }

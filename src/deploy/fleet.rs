@@ -1,6 +1,8 @@
 //! What leading a refresh needs of a target, in the words of Amazon EC2 Auto Scaling. The autoscaling group of an account offers it, and
 //! the lab's own: [`super::refresh`] drives both.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::Cause;
@@ -23,11 +25,23 @@ pub trait Fleet {
     /// Turns a refresh that is in progress back: instances of the version before it take the place of the new ones.
     fn roll_back(&self, id: &str) -> Result<(), Cause>;
 
-    /// Places the smoke call through the edge as it is now, if that can be done from here through one of `instances`.
-    fn smoke_call(&self, instances: &[String]) -> Result<Report, Cause>;
+    /// Places the smoke call through the edge as it is now, through one of `instances` if that can be brought about from here.
+    fn smoke_call(&self, instances: &[String]) -> Result<SmokeCall, Cause>;
 
     /// Names of the alarms of this edge that are in alarm. Empty where there are none.
     fn alarms(&self) -> Result<Vec<String>, Cause>;
+
+    /// Time between two looks at a refresh that is followed.
+    fn pause(&self) -> Duration;
+}
+
+/// A smoke call that was placed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SmokeCall {
+    /// What came of it.
+    pub report: Report,
+    /// Through which of the instances that were asked for; empty when that cannot be known.
+    pub through: Vec<String>,
 }
 
 /// An autoscaling group.
@@ -125,7 +139,7 @@ pub struct Refresh {
 }
 
 /// Statuses of an instance refresh (DescribeInstanceRefreshes).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefreshStatus {
     /// It has not begun.
@@ -150,7 +164,36 @@ pub enum RefreshStatus {
     RollbackFailed,
 }
 
+impl Lifecycle {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::InService => "in service",
+            Self::Terminating => "terminating",
+            Self::Terminated => "terminated",
+            Self::Other => "other",
+        }
+    }
+}
+
 impl RefreshStatus {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::InProgress => "in progress",
+            Self::Baking => "baking",
+            Self::Successful => "successful",
+            Self::Failed => "failed",
+            Self::Cancelling => "cancelling",
+            Self::Cancelled => "cancelled",
+            Self::RollbackInProgress => "rollback in progress",
+            Self::RollbackSuccessful => "rolled back",
+            Self::RollbackFailed => "rollback failed",
+        }
+    }
+
     /// Whether nothing follows.
     pub fn is_final(self) -> bool {
         matches!(

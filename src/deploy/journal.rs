@@ -15,8 +15,30 @@ pub struct Journal {
     /// When the infrastructure that stands was created, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infrastructure_since_unix_ms: Option<u64>,
+    /// The refresh that was begun and whose end nobody has seen yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<RefreshRecord>,
     /// The last runs, the newest last.
     pub runs: Vec<Run>,
+}
+
+/// What has to be known of a refresh to lead it on after its leader was cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshRecord {
+    /// Its id.
+    pub id: String,
+    /// The version that it brings.
+    pub version: u64,
+    /// The version that was there before.
+    pub previous: u64,
+    /// The instances that were there before.
+    pub before: Vec<String>,
+    /// Alarms that were on before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
+    /// Whether the smoke call has passed.
+    pub smoke_call: bool,
 }
 
 /// One run of a command that changes what is deployed.
@@ -47,8 +69,24 @@ pub struct Run {
 pub enum Command {
     /// `sipedge deploy`
     Deploy,
+    /// `sipedge refresh`
+    Refresh,
+    /// `sipedge rollback`
+    Rollback,
     /// `sipedge destroy`
     Destroy,
+}
+
+impl Command {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Refresh => "refresh",
+            Self::Rollback => "rollback",
+            Self::Destroy => "destroy",
+        }
+    }
 }
 
 /// The steps, in their order. Each may be run again at any time.
@@ -59,22 +97,43 @@ pub enum Step {
     Plan,
     /// The plan's files are written.
     Artefacts,
+    /// AWS: the image that instances start from is found.
+    Image,
+    /// AWS: Terraform has its providers and its state.
+    Init,
+    /// AWS: Terraform has worked out what changes.
+    TerraformPlan,
     /// Token keys are made, unless they are there.
     Secrets,
     /// The network stands as planned.
     Infrastructure,
+    /// AWS: what Terraform has worked out is done.
+    Apply,
+    /// Instances of another version take the place of those that run, as far as the first checkpoint.
+    Refresh,
+    /// The smoke call through a new instance.
+    SmokeCall,
+    /// The rest is replaced, and watched.
+    Bake,
+    /// The version of before comes back.
+    Rollback,
     /// Enough instances have been started.
     Instances,
     /// Each of them passes the load balancer's health check.
     Ready,
     /// The smoke call.
     VerifiedCall,
+    /// AWS: the sheet for the carriers is written, with the addresses.
+    HandOff,
     /// Everything is removed.
     Remove,
 }
 
 impl Step {
-    /// The steps of a deploy.
+    /// The steps in which a refresh is led.
+    pub const REFRESH: [Self; 3] = [Self::Refresh, Self::SmokeCall, Self::Bake];
+
+    /// The steps of a deploy. Those of a refresh come after the infrastructure, when there is something to replace.
     pub const DEPLOY: [Self; 7] = [
         Self::Plan,
         Self::Artefacts,
@@ -85,16 +144,42 @@ impl Step {
         Self::VerifiedCall,
     ];
 
+    /// The steps of a deploy to AWS. Nothing in the account changes before the plan was shown, and agreed to.
+    pub const DEPLOY_AWS: [Self; 10] = [
+        Self::Plan,
+        Self::Artefacts,
+        Self::Image,
+        Self::Init,
+        Self::TerraformPlan,
+        Self::Secrets,
+        Self::Apply,
+        Self::Ready,
+        Self::VerifiedCall,
+        Self::HandOff,
+    ];
+
+    /// The steps of a destroy on AWS.
+    pub const DESTROY_AWS: [Self; 4] = [Self::Init, Self::TerraformPlan, Self::Apply, Self::Remove];
+
     /// Its name in journals, JSON and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plan => "plan",
             Self::Artefacts => "artefacts",
+            Self::Image => "image",
+            Self::Init => "init",
+            Self::TerraformPlan => "terraform-plan",
             Self::Secrets => "secrets",
             Self::Infrastructure => "infrastructure",
+            Self::Refresh => "refresh",
+            Self::SmokeCall => "smoke-call",
+            Self::Bake => "bake",
+            Self::Rollback => "rollback",
+            Self::Apply => "apply",
             Self::Instances => "instances",
             Self::Ready => "ready",
             Self::VerifiedCall => "verified-call",
+            Self::HandOff => "hand-off",
             Self::Remove => "remove",
         }
     }
@@ -191,7 +276,14 @@ impl Run {
     pub fn unfinished_step(&self) -> Option<Step> {
         match self.outcome {
             Some(Outcome::Done) => None,
-            _ => self.steps.last().map(|record| record.step),
+            // A rollback that is done follows the step that made it necessary.
+            _ => self
+                .steps
+                .iter()
+                .rev()
+                .find(|record| record.outcome != Some(Outcome::Done))
+                .or(self.steps.last())
+                .map(|record| record.step),
         }
     }
 }
@@ -258,6 +350,17 @@ mod tests {
     }
 
     #[test]
+    fn a_rollback_does_not_hide_the_step_that_failed() {
+        let mut journal = Journal::default();
+        journal.begin(Command::Deploy);
+        journal.begin_step(Step::SmokeCall);
+        journal.end_step(Outcome::Failed, "no 200");
+        journal.begin_step(Step::Rollback);
+        journal.end_step(Outcome::Done, "");
+        assert_eq!(journal.last().and_then(Run::unfinished_step), Some(Step::SmokeCall));
+    }
+
+    #[test]
     fn old_runs_are_forgotten() {
         let mut journal = Journal::default();
         for _ in 0..3 * KEPT_RUNS {
@@ -268,7 +371,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_json() {
-        for step in Step::DEPLOY {
+        for step in Step::DEPLOY.into_iter().chain(Step::REFRESH).chain(Step::DEPLOY_AWS).chain(Step::DESTROY_AWS) {
             assert_eq!(serde_json::to_value(step).expect("JSON"), step.name());
         }
     }

@@ -1,6 +1,8 @@
 //! The steps of deploy and destroy. Each step may be run again at any time, and is journaled: a run that was cut off is continued by
 //! the next one, and a step that fails says what stands, what does not, and what to type.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 mod certificates;
 mod destroy;
 mod error;
@@ -8,30 +10,40 @@ mod fleet;
 mod journal;
 mod lab_authority;
 mod progress;
+mod refresh;
+mod rollout;
+mod runner;
 mod secrets;
 mod state;
 mod status;
+mod versions;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use lab_authority::LabAuthority;
+use runner::Runner;
 use sipedge_proxy::config::SecretRef;
 
 pub use certificates::CertificateError;
 pub use destroy::{Destroyed, destroy};
 pub use error::{Cause, DeployError, StepFailure, lab_unavailable};
-pub use fleet::{Fleet, Group, Lifecycle, Member, Preferences, Refresh, RefreshStatus};
-pub use journal::{Command, Journal, Outcome, Run, Step, StepRecord, now_unix_ms, rfc3339};
+pub use fleet::{Fleet, Group, Lifecycle, Member, Preferences, Refresh, RefreshStatus, SmokeCall};
+pub use journal::{Command, Journal, Outcome, RefreshRecord, Run, Step, StepRecord, now_unix_ms, rfc3339};
 pub use progress::{Event, Progress, for_output};
+pub use refresh::{
+    Back, Clock, LeadOptions, Led, MachineClock, RefreshFailure, Steps, Trouble, go_back, lead, turn_back,
+};
+pub use rollout::{RefreshOptions, refresh, rollback};
 pub use secrets::{TokenKey, TokenKeys};
 pub use state::{Damage, Project, State, StateError, StateLock, TOPOLOGIES, write_json, write_whole};
 pub use status::{TopologyStatus, status};
+pub use versions::{Verified, Versions};
 
 use crate::plan::{self, LAB_PEERS, LAB_ROOTS, Plan, TargetKind};
-use crate::spec::{Loaded, Spec, Transport, stale_carriers};
-use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabStatus};
-use crate::verify::{self, Addresses, Report};
+use crate::spec::{Loaded, Spec, stale_carriers};
+use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabFleet, LabStatus};
+use crate::verify::{Addresses, Report};
 
 /// What a deploy may be told beside the spec.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +73,7 @@ pub fn deploy(
     progress: &mut dyn Progress,
 ) -> Result<Deployed, DeployError> {
     let lock = take_over(state, progress)?;
-    let mut runner = Runner::begin(state, progress)?;
+    let mut runner = Runner::begin(state, Command::Deploy, &Step::DEPLOY, progress)?;
 
     let plan = runner.step(Step::Plan, |progress| {
         let plan = plan::plan(loaded, state.topology(), TargetKind::Lab)?;
@@ -106,17 +118,36 @@ pub fn deploy(
     if infrastructure.new {
         runner.journal.infrastructure_since_unix_ms = Some(now_unix_ms());
     }
-    let lab = infrastructure.lab;
+    let (lab, version) = (infrastructure.lab, infrastructure.version);
+    if infrastructure.refresh {
+        runner.expect_refresh_after(Step::Infrastructure);
+        rollout::bring(&lab, version, true, &plan, &mut runner)?;
+    }
 
     let never_ready = runner.last_unfinished == Some(Step::Ready);
     let instances = runner.step(Step::Instances, |progress| {
         start_instances(&plan, wanted_instances(&plan, options)?, never_ready, &lab, progress)
     })?;
     runner.step(Step::Ready, |progress| wait_ready(&instances, &lab, progress))?;
-    let (status, report) = runner.step(Step::VerifiedCall, |_| place_call(&plan, &lab))?;
+    let called = runner.step(Step::VerifiedCall, |_| place_call(&plan, &lab));
+    let (status, report) = called.map_err(|failure| undo(failure, version, &lab, &mut runner))?;
+    state.found_good(version)?;
     runner.end()?;
     drop(lock);
     Ok(Deployed { plan, status, report })
+}
+
+/// After a verified call that did not pass: the version that was found good last comes back, if it is another.
+fn undo(failure: DeployError, version: u64, lab: &Lab, runner: &mut Runner<'_>) -> DeployError {
+    let DeployError::Step(mut failed) = failure else { return failure };
+    let good = runner.state.versions().ok().and_then(|versions| versions.last()).filter(|good| *good != version);
+    let plan = good.and_then(|good| runner.state.plan_of(good).ok().flatten());
+    let (Some(good), Some(plan)) = (good, plan) else { return DeployError::Step(failed) };
+    match rollout::return_to(lab, good, &plan, runner) {
+        Ok(()) => failed.stands.push(format!("version {good}, which is live again")),
+        Err(error) => failed.missing.push(format!("version {good}, which did not come back: {error}")),
+    }
+    DeployError::Step(failed)
 }
 
 /// Where the verified call goes to and comes from.
@@ -141,6 +172,8 @@ pub fn write_artefacts(plan: &Plan, folder: &Path) -> Result<(), StateError> {
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// How long an instance that never got ready may take to end. It has no calls that could be waited for.
 const UNREADY_GRACE: Duration = Duration::from_secs(1);
+/// The version that a new lab has.
+const FIRST_VERSION: u64 = 1;
 /// Secrets are for their owner alone.
 const SECRET_MODE: u32 = 0o600;
 /// Artefacts may be read by everybody: secrets are not in them.
@@ -156,6 +189,10 @@ struct Secrets {
 struct Infrastructure {
     lab: Lab,
     new: bool,
+    /// The version that instances of the plan boot from.
+    version: u64,
+    /// Whether instances have to be replaced for it.
+    refresh: bool,
 }
 
 /// Takes the lock and clears damaged parts away, so that what follows finds a state that is whole or absent.
@@ -220,7 +257,7 @@ fn stand_infrastructure(
         (Some(_), _) if answers.is_err() => Some("it does not answer"),
         (Some(_), _) if secrets.new => Some("its token keys are lost"),
         (Some(_), Some(deployed)) if same_infrastructure(&deployed, plan) => None,
-        (Some(_), Some(_)) => Some("the plan has changed"),
+        (Some(_), Some(_)) => Some("the plan has changed its network or its carriers"),
         (Some(_), None) => Some("the plan it was built from is lost"),
     };
     let mut replaced = false;
@@ -234,18 +271,37 @@ fn stand_infrastructure(
         }
         (running, _) => running,
     };
-    // Written while no lab stands or it is of the same plan: a lab that is found alive is always that of plan.json.
-    write_json(&state.plan_file(), plan, ARTEFACT_MODE)?;
     let new = kept.is_none();
-    let lab = match kept {
-        Some(lab) => lab,
-        None => Lab::start(plan, &folder)?,
+    let (lab, version, refresh) = match kept {
+        Some(lab) => {
+            lab.set_size(plan.scaling.min, plan.scaling.max)?;
+            let version = lab.put_version(plan)?;
+            let status = lab.status()?;
+            rollout::note_of_other(&status, version, progress);
+            (lab, version, rollout::is_needed(&status, version))
+        }
+        None => {
+            state.forget_versions()?;
+            // Written while no lab stands: a lab that is found alive is always that of plan.json.
+            write_json(&state.plan_file(), plan, ARTEFACT_MODE)?;
+            (Lab::start(plan, &folder)?, FIRST_VERSION, false)
+        }
     };
+    state.keep_plan_of(version, plan)?;
+    if !refresh {
+        // Otherwise when the refresh has succeeded: plan.json is the plan of what is live.
+        write_json(&state.plan_file(), plan, ARTEFACT_MODE)?;
+    }
     // The lab hands its `secrets` folder to each instance that boots. A kept lab has none when its deploy was cut off here.
     let folder = lab.folder().join("secrets");
     let token_keys = folder.join("token-keys.json");
     if new || !token_keys.exists() {
         write_json(&token_keys, &secrets.keys, SECRET_MODE)?;
+    }
+    let answerer = folder.join(plan::ANSWERER_FILE);
+    if plan.proxy.answerer.is_some() && (new || !answerer.exists()) {
+        let password = secrets::answerer_password().map_err(StateError::io("make a password for", &answerer))?;
+        write_whole(&answerer, password.as_bytes(), SECRET_MODE)?;
     }
     let clients = plan.proxy.listen.tls.as_ref().and_then(|tls| tls.client_roots.as_ref());
     let peers = folder.join(LAB_PEERS);
@@ -259,25 +315,24 @@ fn stand_infrastructure(
         let text = format!("{name} is new: an instance that runs takes it when it reads its configuration again");
         progress.event(&Event::Note { text: &text });
     }
-    let what = match (new, replaced) {
-        (false, _) => "kept as it is",
-        (true, true) => "replaced",
-        (true, false) => "created",
+    let what = match (new, replaced, refresh) {
+        (false, _, true) => format!("kept, with version {version} for its instances"),
+        (false, _, false) => "kept as it is".to_owned(),
+        (true, true, _) => "replaced".to_owned(),
+        (true, false, _) => "created".to_owned(),
     };
     let detail = format!(
         "{what}: {} and {}",
         counted(plan.network.zones.len(), "zone"),
         counted(plan.carriers.len(), "carrier")
     );
-    Ok((Infrastructure { lab, new }, detail))
+    Ok((Infrastructure { lab, new, version, refresh }, detail))
 }
 
-/// Whether a lab that was built from one plan is what the other asks for. Sizes and the smoke call are changed on a running lab.
+/// Whether a lab that was built from one plan can have instances of the other. Sizes and the smoke call are changed on a running lab,
+/// and what instances boot from by a refresh.
 fn same_infrastructure(deployed: &Plan, planned: &Plan) -> bool {
-    deployed.proxy == planned.proxy
-        && deployed.user_data == planned.user_data
-        && deployed.network == planned.network
-        && deployed.carriers == planned.carriers
+    deployed.network == planned.network && deployed.carriers == planned.carriers
 }
 
 fn start_instances(
@@ -329,7 +384,7 @@ fn wait_ready(instances: &[InstanceId], lab: &Lab, progress: &mut dyn Progress) 
 fn place_call(plan: &Plan, lab: &Lab) -> Result<((LabStatus, Report), String), Cause> {
     let status = lab.status()?;
     let addresses = addresses(plan, &status).ok_or(Cause::NoIngress)?;
-    let report = verify::run(plan, &addresses, Transport::Udp, lab, &rfc3339(now_unix_ms()));
+    let report = LabFleet::new(lab, plan).verified_call()?;
     if !report.passed {
         return Err(Cause::Verification(Box::new(report)));
     }
@@ -342,71 +397,6 @@ fn counted(number: usize, thing: &str) -> String {
 
 fn in_service(status: &LabStatus) -> Vec<InstanceStatus> {
     status.instances.iter().filter(|instance| instance.pid.is_some() && instance.registered).cloned().collect()
-}
-
-/// Journals and tells each step.
-struct Runner<'a> {
-    state: &'a State,
-    progress: &'a mut dyn Progress,
-    journal: Journal,
-    /// The step at which the last run ended, unless it ended well.
-    last_unfinished: Option<Step>,
-}
-
-impl<'a> Runner<'a> {
-    fn begin(state: &'a State, progress: &'a mut dyn Progress) -> Result<Self, StateError> {
-        let mut journal = state.journal()?;
-        let last_unfinished = journal.last().and_then(Run::unfinished_step);
-        if let (Some(step), Some(Run { outcome: None, command, .. })) = (last_unfinished, journal.last()) {
-            let command = match command {
-                Command::Deploy => "deploy",
-                Command::Destroy => "destroy",
-            };
-            let text = format!("the last {command} was cut off in step {}: going on from what stands", step.name());
-            progress.event(&Event::Note { text: &text });
-        }
-        journal.begin(Command::Deploy);
-        Ok(Self { state, progress, journal, last_unfinished })
-    }
-
-    fn step<T>(
-        &mut self,
-        step: Step,
-        work: impl FnOnce(&mut dyn Progress) -> Result<(T, String), Cause>,
-    ) -> Result<T, DeployError> {
-        let number = Step::DEPLOY.iter().position(|other| *other == step).map_or(0, |index| index + 1);
-        self.journal.begin_step(step);
-        self.save()?;
-        self.progress.event(&Event::StepStarted { step, number, of: Step::DEPLOY.len() });
-        let begun = Instant::now();
-        let result = work(&mut *self.progress);
-        let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        match result {
-            Ok((value, detail)) => {
-                self.journal.end_step(Outcome::Done, &detail);
-                self.save()?;
-                self.progress.event(&Event::StepDone { step, ms, detail: &detail });
-                Ok(value)
-            }
-            Err(cause) => {
-                let detail = cause.to_string();
-                self.journal.end_step(Outcome::Failed, &detail);
-                // The step's failure is what the user has to see, not that it could not be written down as well.
-                let _ = self.save();
-                self.progress.event(&Event::StepFailed { step, ms, detail: &detail });
-                Err(StepFailure::new(step, cause, self.state).into())
-            }
-        }
-    }
-
-    fn end(mut self) -> Result<(), StateError> {
-        self.journal.end(Outcome::Done);
-        self.save()
-    }
-
-    fn save(&self) -> Result<(), StateError> {
-        write_json(&self.state.journal_file(), &self.journal, ARTEFACT_MODE)
-    }
 }
 
 #[cfg(test)]

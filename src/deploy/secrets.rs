@@ -29,15 +29,22 @@ pub struct TokenKey {
     pub key: String,
 }
 
+/// A new password for the answerer: 64 hexadecimal digits of the operating system's random numbers.
+pub(super) fn answerer_password() -> io::Result<String> {
+    random_key(&mut File::open("/dev/urandom")?)
+}
+
+fn random_key(random: &mut File) -> io::Result<String> {
+    let mut bytes = [0_u8; KEY_BYTES];
+    random.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 impl TokenKeys {
     /// New keys from the operating system's random numbers.
     pub fn generate() -> io::Result<Self> {
         let mut random = File::open("/dev/urandom")?;
-        let mut key = || -> io::Result<String> {
-            let mut bytes = [0_u8; KEY_BYTES];
-            random.read_exact(&mut bytes)?;
-            Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-        };
+        let mut key = || random_key(&mut random);
         Ok(Self { branch: key()?, tokens: vec![TokenKey { id: 1, key: key()? }] })
     }
 }

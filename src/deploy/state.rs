@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 use super::journal::Journal;
 use super::secrets::TokenKeys;
 use crate::files;
-use crate::plan::{Plan, Topology};
+use crate::plan::{Plan, TargetKind, Topology};
+use crate::target::aws::Outputs;
 
 /// Both topologies, in the order in which they are shown.
 pub const TOPOLOGIES: [Topology; 2] = [Topology::LoadBalanced, Topology::SingleEc2];
@@ -41,14 +42,24 @@ impl Project {
         &self.edge
     }
 
-    /// The state of one topology.
+    /// The state of one topology in the lab.
     pub fn state(&self, topology: Topology) -> State {
-        State { root: self.root.clone(), edge: self.edge.clone(), topology }
+        self.state_on(TargetKind::Lab, topology)
     }
 
-    /// The topologies of which there is something, whole or damaged.
+    /// The state of one topology on one target. Each has a folder of its own: an edge may be live on AWS and in the lab.
+    pub fn state_on(&self, target: TargetKind, topology: Topology) -> State {
+        State { root: self.root.clone(), edge: self.edge.clone(), target, topology }
+    }
+
+    /// The topologies of which there is something in the lab, whole or damaged.
     pub fn present(&self) -> Vec<Topology> {
-        TOPOLOGIES.into_iter().filter(|topology| self.state(*topology).exists()).collect()
+        self.present_on(TargetKind::Lab)
+    }
+
+    /// The topologies of which there is something on one target, whole or damaged.
+    pub fn present_on(&self, target: TargetKind) -> Vec<Topology> {
+        TOPOLOGIES.into_iter().filter(|topology| self.state_on(target, *topology).exists()).collect()
     }
 }
 
@@ -57,6 +68,7 @@ impl Project {
 pub struct State {
     root: PathBuf,
     edge: String,
+    target: TargetKind,
     topology: Topology,
 }
 
@@ -71,9 +83,15 @@ impl State {
         self.topology
     }
 
-    /// `.sipedge/<edge>/<topology>`.
+    /// Where it is deployed.
+    pub fn target(&self) -> TargetKind {
+        self.target
+    }
+
+    /// `.sipedge/<edge>/<topology>`; on AWS `.sipedge/<edge>/aws-<topology>`.
     pub fn folder(&self) -> PathBuf {
-        self.root.join(&self.edge).join(self.topology.as_str())
+        let prefix = if self.target == TargetKind::Aws { "aws-" } else { "" };
+        self.root.join(&self.edge).join(format!("{prefix}{}", self.topology))
     }
 
     /// The folder of the spec.
@@ -84,6 +102,35 @@ impl State {
     /// The lab's own folder.
     pub fn lab_folder(&self) -> PathBuf {
         self.folder().join("lab")
+    }
+
+    /// Where Terraform works.
+    pub fn terraform_folder(&self) -> PathBuf {
+        self.folder().join("terraform")
+    }
+
+    /// Terraform's state, unless it is in S3. It knows what stands in the account: nothing but a destroy that is complete removes it.
+    pub fn terraform_state_file(&self) -> PathBuf {
+        self.folder().join("terraform.tfstate")
+    }
+
+    /// How many resources Terraform's state file has. None when there is no such file, or none that can be read.
+    pub fn resources_in_terraform_state(&self) -> Option<usize> {
+        let bytes = fs::read(self.terraform_state_file()).ok()?;
+        let state: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        let resources = state["resources"].as_array()?;
+        let managed = resources.iter().filter(|resource| resource["mode"] == "managed");
+        Some(managed.map(|resource| resource["instances"].as_array().map_or(0, Vec::len)).sum())
+    }
+
+    /// What Terraform said of what it made: addresses, names and ids. No secrets.
+    pub fn outputs_file(&self) -> PathBuf {
+        self.folder().join("outputs.json")
+    }
+
+    /// The outputs of the last apply, if there was one.
+    pub fn outputs(&self) -> Result<Option<Outputs>, StateError> {
+        read_json(&self.outputs_file())
     }
 
     /// The rendered files of the deployed plan.
@@ -182,7 +229,9 @@ impl State {
         }
         damages.extend(self.plan().err().and_then(StateError::damage));
         damages.extend(self.journal().err().and_then(StateError::damage));
+        damages.extend(self.outputs().err().and_then(StateError::damage));
         damages.extend(self.token_keys().err().and_then(StateError::damage));
+        damages.extend(self.versions().err().and_then(StateError::damage));
         damages
     }
 
@@ -334,7 +383,7 @@ fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S:
 
 const LOCK_FILE: &str = "lock";
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     match fs::read(path) {
         Ok(bytes) => match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Some(value)),
@@ -348,7 +397,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> 
     }
 }
 
-fn remove_any(path: &Path) -> io::Result<()> {
+pub(super) fn remove_any(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(data) if data.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

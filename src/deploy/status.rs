@@ -4,10 +4,12 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::journal::{Command, Outcome, Run, now_unix_ms};
+use super::fleet::{Fleet, Group, Lifecycle, Refresh};
+use super::journal::{Outcome, Run, now_unix_ms};
 use super::state::{Damage, State};
+use super::versions::Verified;
 use crate::plan::{TargetKind, Topology};
-use crate::target::lab::{Lab, LabStatus};
+use crate::target::lab::{Lab, LabFleet, LabStatus};
 
 /// One topology's part of the report.
 #[derive(Debug, Clone, Serialize)]
@@ -26,6 +28,12 @@ pub struct TopologyStatus {
     pub ingress_port: Option<u16>,
     /// Instances and addresses, while it runs.
     pub lab: Option<LabStatus>,
+    /// The group, with what each instance has in progress, while it runs.
+    pub group: Option<Group>,
+    /// The refresh that is in progress, or else the last one.
+    pub refresh: Option<Refresh>,
+    /// Versions that were found good, the live one last.
+    pub verified: Vec<Verified>,
     /// The last deploy or destroy.
     pub last_run: Option<Run>,
     /// Parts of the state that cannot be used.
@@ -42,11 +50,15 @@ pub fn status(state: &State) -> TopologyStatus {
         Ok(lab) => lab,
         Err(error) => {
             if !damages.iter().any(|damage| damage.path == lab_folder) {
-                damages.push(Damage { path: lab_folder, what: error.to_string() });
+                damages.push(Damage { path: lab_folder.clone(), what: error.to_string() });
             }
             None
         }
     };
+    let group = lab.as_ref().zip(plan.as_ref()).and_then(|(_, plan)| {
+        let lab = Lab::attach(&lab_folder).ok().flatten()?;
+        LabFleet::new(&lab, plan).group().ok()
+    });
     let since = journal.infrastructure_since_unix_ms.filter(|_| lab.is_some());
     TopologyStatus {
         edge: state.edge().to_owned(),
@@ -55,7 +67,10 @@ pub fn status(state: &State) -> TopologyStatus {
         running: lab.is_some(),
         age_s: since.map(|since| now_unix_ms().saturating_sub(since) / 1000),
         ingress_port: plan.as_ref().map(|plan| plan.proxy.listen.ingress_port),
+        refresh: lab.as_ref().and_then(|lab| lab.group.refresh.clone()),
         lab,
+        group,
+        verified: state.versions().unwrap_or_default().verified,
         last_run: journal.last().cloned(),
         damages,
     }
@@ -89,10 +104,20 @@ impl TopologyStatus {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  calls come in at  {}", ingress.join(", "));
         let _ = writeln!(text, "  calls go out from {}", egress.join(", "));
+        let before = self.verified.iter().rev().map(|verified| verified.version).find(|it| *it < lab.group.version);
+        let before = before.map(|version| format!(", before it version {version}")).unwrap_or_default();
+        let _ = writeln!(text, "  live is version {}{before}", lab.group.version);
+        if let Some(refresh) = &self.refresh {
+            let waits = if refresh.at_checkpoint { ", at a checkpoint" } else { "" };
+            let reason = refresh.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let (status, percent) = (refresh.status.as_str(), refresh.percent);
+            let Refresh { id, version, .. } = refresh;
+            let _ = writeln!(text, "  {id} to version {version}: {status}, {percent} % replaced{waits}{reason}");
+        }
         let _ = writeln!(
             text,
-            "  {:<8} {:<16} {:<14} {:<9} {:<14} health",
-            "instance", "address", "zone", "process", "load balancer"
+            "  {:<8} {:<16} {:<12} {:<9} {:<8} {:<12} {:<10} in progress",
+            "instance", "address", "zone", "process", "version", "state", "health"
         );
         for instance in &lab.instances {
             let process = match (instance.pid, instance.exit_code) {
@@ -100,22 +125,26 @@ impl TopologyStatus {
                 (None, Some(code)) => format!("exit {code}"),
                 (None, None) => "ended".to_owned(),
             };
-            let registered = if instance.registered { "registered" } else { "taken out" };
+            let state = match instance.lifecycle {
+                Lifecycle::InService if !instance.registered => "taken out",
+                Lifecycle::Terminating => "draining",
+                lifecycle => lifecycle.as_str(),
+            };
             let health = if instance.healthy { "healthy" } else { "unhealthy" };
+            let members = self.group.iter().flat_map(|group| &group.instances);
+            let busy = members.into_iter().find(|member| member.id == instance.id.0).and_then(|it| it.in_progress);
+            let busy = busy.map_or_else(|| "-".to_owned(), |count| count.to_string());
             let _ = writeln!(
                 text,
-                "  {:<8} {:<16} {:<14} {process:<9} {registered:<14} {health}",
-                instance.id.0, instance.address, instance.zone
+                "  {:<8} {:<16} {:<12} {process:<9} {:<8} {state:<12} {health:<10} {busy}",
+                instance.id.0, instance.address, instance.zone, instance.version
             );
         }
     }
 }
 
-fn render_run(run: &Run) -> String {
-    let command = match run.command {
-        Command::Deploy => "deploy",
-        Command::Destroy => "destroy",
-    };
+pub(super) fn render_run(run: &Run) -> String {
+    let command = run.command.name();
     let ago = duration(now_unix_ms().saturating_sub(run.started_unix_ms) / 1000);
     let step = run.unfinished_step().map_or("its start", |step| step.name());
     match (run.outcome, run.ended_unix_ms) {

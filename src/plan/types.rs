@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use sipedge_proxy::config::{Config, SecretRef};
 
+use super::{AwsPlan, Cost, RefreshPlan, Whitelist};
 use crate::spec::{Defaulted, Transport};
 
 /// Everything that a target needs to create one topology of one edge.
@@ -25,6 +26,18 @@ pub struct Plan {
     pub network: Network,
     /// How many instances.
     pub scaling: Scaling,
+    /// How instances are replaced by those of a new version.
+    #[serde(default)]
+    pub refresh: RefreshPlan,
+    /// The AWS account; absent in the lab.
+    #[serde(default)]
+    pub aws: Option<AwsPlan>,
+    /// What it costs; absent in the lab.
+    #[serde(default)]
+    pub cost: Option<Cost>,
+    /// What the peers have to let in.
+    #[serde(default)]
+    pub whitelist: Vec<Whitelist>,
     /// The peers, with their domains and, in the lab, the documentation ranges that stand in for theirs.
     pub carriers: Vec<Carrier>,
     /// What the smoke call expects.
@@ -245,6 +258,9 @@ pub struct VerifyPlan {
     pub calls: Vec<VerifyCall>,
     /// Longest set-up delay (INVITE sent to 200 received by the caller) that passes, in milliseconds.
     pub max_setup_ms: u32,
+    /// From where operators may call the answerer, beside the trunks' ranges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<ipnet::IpNet>,
 }
 
 /// One smoke call: from a source trunk's carrier, through the edge, to a destination trunk's carrier.

@@ -55,7 +55,11 @@ pub(super) fn verify(spec: &Spec, target: TargetKind, carriers: &[Carrier], prox
             number: spec.verify.number.clone(),
         })
     });
-    VerifyPlan { calls: calls.collect(), max_setup_ms: spec.verify.max_setup.as_millis() }
+    VerifyPlan {
+        calls: calls.collect(),
+        max_setup_ms: spec.verify.max_setup.as_millis(),
+        operators: spec.verify.operators.clone(),
+    }
 }
 
 /// The targets of which a call takes one when all are up: those of the best priority, without spares.

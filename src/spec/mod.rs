@@ -5,6 +5,10 @@
 
 pub mod carriers;
 mod checks;
+mod cloud;
+mod cloud_values;
+mod dates;
+pub mod instance_types;
 pub(crate) mod peers;
 mod report;
 mod schema;
@@ -20,12 +24,13 @@ use tree::{Node, TreeError};
 
 pub(crate) use checks::PLACEHOLDER;
 pub use checks::stale_carriers;
+pub use cloud::{Alarms, Aws, Count, Dns, ExistingVpc, NamedTopology, Refresh, Slack, StateBucket};
+pub(crate) use dates::{day_of, days_since_epoch};
 pub use report::{Finding, Severity, SpecErrors};
 pub use schema::{Defaulted, schema};
 pub use types::{
-    Aws, Certificate, Drain, Egress, Failover, Limits, Listen, LoadBalancer, PlacedTarget, PoolTarget, Probe,
-    ProbeFigures, Refuse, Route, Scaling, Select, Spec, Spreading, Timers, TlsListen, Trunk, TrunkTls, Trust, VERSION,
-    Verify,
+    Certificate, Drain, Egress, Failover, Limits, Listen, LoadBalancer, PlacedTarget, PoolTarget, Probe, ProbeFigures,
+    Refuse, Route, Scaling, Select, Spec, Spreading, Timers, TlsListen, Trunk, TrunkTls, Trust, VERSION, Verify,
 };
 pub use values::{Duration, Fault, Target, Transport};
 
@@ -187,6 +192,7 @@ mod tests {
         for text in [
             include_str!("../../examples/by-hand.yaml"),
             include_str!("../../examples/failover.yaml"),
+            include_str!("../../examples/production.yaml"),
             include_str!("../../examples/tls.yaml"),
         ] {
             each_line_replaced(text);

@@ -1,3 +1,4 @@
 //! Where a plan becomes an edge.
 
+pub mod aws;
 pub mod lab;

@@ -21,7 +21,7 @@ use crate::plan::VerifyCall;
 use crate::spec::Transport;
 
 /// How long nothing has to come until silence is believed. The paths that are tried take single milliseconds.
-const SILENCE: Duration = Duration::from_millis(300);
+pub(super) const SILENCE: Duration = Duration::from_millis(300);
 
 /// How long an answer to a forged request is waited for when the edge is not set to silence.
 const REFUSAL: Duration = Duration::from_secs(1);
@@ -30,21 +30,21 @@ pub(super) const REACHED: &str = "reached";
 const REQUEST_URI: &str = "request-uri-rewritten";
 const FORWARDED_FROM: &str = "forwarded-from";
 const VIA: &str = "via-reply-path";
-const PROVISIONAL: &str = "provisional";
-const ANSWERED: &str = "answered";
-const SET_UP_DELAY: &str = "set-up-delay";
+pub(super) const PROVISIONAL: &str = "provisional";
+pub(super) const ANSWERED: &str = "answered";
+pub(super) const SET_UP_DELAY: &str = "set-up-delay";
 const ACK: &str = "ack-end-to-end";
-const REINVITE: &str = "reinvite";
+pub(super) const REINVITE: &str = "reinvite";
 const FORGED: &str = "forged-refused";
-const BYE_CALLER: &str = "bye-from-caller";
-const BYE_CALLEE: &str = "bye-from-callee";
+pub(super) const BYE_CALLER: &str = "bye-from-caller";
+pub(super) const BYE_CALLEE: &str = "bye-from-callee";
 const SAME_CARRIER: &str = "same-carrier";
 const CANCEL: &str = "cancel";
 const MAX_FORWARDS: &str = "max-forwards";
-const STRANGER: &str = "stranger-refused";
+pub(super) const STRANGER: &str = "stranger-refused";
 
 /// The parts of the smoke call, as the ladder names them.
-const MAIN_PART: &str = "main call";
+pub(super) const MAIN_PART: &str = "main call";
 const BYE_PART: &str = "BYE from the callee";
 const SAME_PART: &str = "source and destination in one";
 const CANCEL_PART: &str = "CANCEL";
@@ -522,7 +522,7 @@ impl Scene {
 }
 
 /// What came, in words.
-fn came(error: &AgentError) -> String {
+pub(super) fn came(error: &AgentError) -> String {
     match error {
         AgentError::Missing { what, waited } => {
             format!("nothing: {what} did not come within {} ms", waited.as_millis())

@@ -10,6 +10,7 @@ use super::report::{Check, milliseconds};
 #[derive(Debug, Default)]
 pub(super) struct Sheet {
     results: Mutex<BTreeMap<&'static str, Outcome>>,
+    notes: Mutex<BTreeMap<&'static str, String>>,
 }
 
 /// How long a check took, and what came of it.
@@ -49,6 +50,11 @@ impl Sheet {
         }
     }
 
+    /// What a check has found out besides whether it holds.
+    pub(super) fn note(&self, id: &'static str, text: String) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, text);
+    }
+
     /// Writes down a check that needs no waiting; `took` is the time that it is about, or zero.
     pub(super) fn judge(&self, id: &'static str, took: Duration, verdict: Result<(), Failure>) {
         self.write(id, took, verdict);
@@ -61,7 +67,9 @@ impl Sheet {
     /// The line of a check; one that has no result was not tried, which counts as failed.
     pub(super) fn line(&self, id: &'static str, title: &str, part: &str) -> Check {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-        let base = Check { id: id.to_owned(), title: title.to_owned(), part: part.to_owned(), ..Check::default() };
+        let note = self.notes.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        let (title, part) = (title.to_owned(), part.to_owned());
+        let base = Check { id: id.to_owned(), title, part, note, ..Check::default() };
         match results.get(id) {
             Some((took, Ok(()))) => Check { passed: true, tried: true, took_ms: milliseconds(*took), ..base },
             Some((took, Err(failure))) => Check {
@@ -73,7 +81,7 @@ impl Sheet {
                 ..base
             },
             None => Check {
-                expected: Some(title.to_owned()),
+                expected: Some(base.title.clone()),
                 came: Some("not tried".to_owned()),
                 cause: Some("a check that comes before it failed".to_owned()),
                 ..base

@@ -83,6 +83,7 @@ fn config(profile: &Profile, version: &Version) -> Config {
         budgets: Budgets { transactions: 10_000, message_bytes: 16 << 20, counted_calls: 1_000 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 5_000, retry_after_s: 10 },
+        answerer: None,
     }
 }
 

@@ -43,7 +43,12 @@ impl Edge {
     /// Deploys the spec; none when this machine cannot have a lab.
     #[track_caller]
     pub fn deploy(test: &str, spec: &str, topology: &str) -> Option<Self> {
-        let project = Project::with_lab(test)?;
+        Self::deploy_project(Project::with_lab(test)?, spec, topology)
+    }
+
+    /// [`Edge::deploy`] of a project that has what the spec needs.
+    #[track_caller]
+    pub fn deploy_project(project: Project, spec: &str, topology: &str) -> Option<Self> {
         project.write_spec(spec);
         project.deploy(topology);
         let state = project.state(topology);

@@ -239,7 +239,7 @@ pub(crate) fn plan(topology: Topology) -> Plan {
             carrier(SOURCE, "192.0.2.0/26", "source.test", Ipv4Addr::new(192, 0, 2, 1)),
             carrier(DESTINATION, "198.51.100.0/30", "destination.test", Ipv4Addr::new(198, 51, 100, 3)),
         ],
-        verify: VerifyPlan { calls: Vec::new(), max_setup_ms: 1000 },
+        verify: VerifyPlan { calls: Vec::new(), max_setup_ms: 1000, operators: Vec::new() },
         certificates: Vec::new(),
         artefacts: Default::default(),
         defaults: Vec::new(),
@@ -294,5 +294,6 @@ fn proxy(egress_port: u16) -> config::Config {
         budgets: config::Budgets { transactions: 1000, message_bytes: 1 << 20, counted_calls: 1000 },
         streams: config::Streams::default(),
         drain: config::Drain { accept_ms: 0, grace_ms: 0, retry_after_s: 1 },
+        answerer: None,
     }
 }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use sipedge::plan::{
-    Endpoint, FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, Scaling, Spreading, TargetKind, Topology,
-    VerifyCall, VerifyPlan,
+    Endpoint, FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, RefreshPlan, Scaling, Spreading,
+    TargetKind, Topology, VerifyCall, VerifyPlan,
 };
 use sipedge::spec::Transport;
 use sipedge_proxy::config::{
@@ -28,6 +28,10 @@ pub(crate) fn one_call(ingress: SocketAddr, caller: SocketAddr, callee: SocketAd
         user_data: String::new(),
         network: network(ingress),
         scaling: Scaling { min: 2, max: 2 },
+        refresh: RefreshPlan::default(),
+        aws: None,
+        cost: None,
+        whitelist: Vec::new(),
         carriers: Vec::new(),
         verify: VerifyPlan {
             calls: vec![VerifyCall {
@@ -73,6 +77,7 @@ fn config(ingress: SocketAddr, caller: SocketAddr, refuse: Refuse) -> Config {
         budgets: Budgets { transactions: 1_000, message_bytes: 1_000_000, counted_calls: 1_000 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 10_000, retry_after_s: 5 },
+        answerer: None,
     }
 }
 

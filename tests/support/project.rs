@@ -187,10 +187,15 @@ pub struct Running {
     rest: Receiver<String>,
     seen: String,
     begun: Instant,
+    deadline: Duration,
 }
 
 impl Running {
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::start_with_deadline(command, COMMAND_DEADLINE)
+    }
+
+    pub fn start_with_deadline(mut command: Command, deadline: Duration) -> Self {
         let name = format!("{command:?}");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
@@ -209,7 +214,7 @@ impl Running {
             let _ = stderr.read_to_end(&mut bytes);
             let _ = whole.send(String::from_utf8_lossy(&bytes).into_owned());
         });
-        Self { command: name, child, lines, rest, seen: String::new(), begun: Instant::now() }
+        Self { command: name, child, lines, rest, seen: String::new(), begun: Instant::now(), deadline }
     }
 
     pub fn pid(&self) -> u32 {
@@ -220,7 +225,7 @@ impl Running {
     #[track_caller]
     pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) {
         loop {
-            let left = COMMAND_DEADLINE.saturating_sub(self.begun.elapsed());
+            let left = self.deadline.saturating_sub(self.begun.elapsed());
             let Ok(line) = self.lines.recv_timeout(left) else {
                 panic!("`{}` never said {what}; it said:\n{}", self.command, self.seen);
             };
@@ -246,10 +251,10 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
                 break status;
             }
-            if self.begun.elapsed() > COMMAND_DEADLINE {
+            if self.begun.elapsed() > self.deadline {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
-                panic!("`{}` did not end within {COMMAND_DEADLINE:?}; it said:\n{}", self.command, self.seen);
+                panic!("`{}` did not end within {:?}; it said:\n{}", self.command, self.deadline, self.seen);
             }
             std::thread::sleep(LOOK_AGAIN);
         };

@@ -44,6 +44,19 @@ pub struct Config {
     pub streams: Streams,
     /// How an instance leaves.
     pub drain: Drain,
+    /// The built-in answerer, which can be called from outside every trunk by who knows its password. Absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answerer: Option<Answerer>,
+}
+
+/// The built-in answerer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answerer {
+    /// User part of the URI that it is called by, and user name of its credentials: letters, digits, `-`, `_` and `.`, 64 at most.
+    pub user: String,
+    /// Its password, 16 to 128 printable characters in one line.
+    pub password: SecretRef,
 }
 
 /// SIP listeners. With one port for both roles set `egress_port` equal to `ingress_port`.

@@ -3,6 +3,7 @@
 //! `engine` decides and does no I/O; `net` moves datagrams; `boot` turns instance metadata into a running, tried instance.
 
 pub mod admin;
+pub mod answerer;
 pub mod boot;
 pub mod config;
 #[deny(

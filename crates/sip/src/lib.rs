@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)] // no I/O, no clock
 #![deny(clippy::indexing_slicing, clippy::expect_used, clippy::panic, clippy::string_slice)] // nothing panics on bytes
 
+pub mod digest;
 pub mod framing;
 pub mod message;
 mod span;

@@ -16,7 +16,8 @@ use nix::unistd::Pid;
 
 use super::protocol::{Request, Response, Started};
 use super::state::{self, Process};
-use super::{InstanceId, LabError, LabStatus, sys};
+use super::{DrainTimes, InstanceId, LabError, LabStatus, sys};
+use crate::deploy::{Preferences, Refresh};
 use crate::plan::{INGRESS_ADDRESS, Plan};
 
 /// The `sipedge` binary, for programs that are not it, such as tests.
@@ -169,6 +170,65 @@ impl Lab {
         }
     }
 
+    /// Has the UDP flow from `source`, an address of `namespace`, to the edge's address `edge` go to one of the instances `to`, until it
+    /// idles out; to which it goes. None when none of them is a target of the load balancer.
+    pub fn pin(
+        &self,
+        namespace: &str,
+        source: SocketAddr,
+        edge: SocketAddr,
+        to: &[InstanceId],
+    ) -> Result<Option<InstanceId>, LabError> {
+        let request = Request::Pin { namespace: namespace.to_owned(), source, edge, to: to.to_vec() };
+        match self.ask(&request, ANSWER_WITHIN)? {
+            Response::Target(id) => Ok(id),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Sets the size of the group.
+    pub fn set_size(&self, min: u32, max: u32) -> Result<(), LabError> {
+        self.ask_done(&Request::SetSize { min, max }, ANSWER_WITHIN)
+    }
+
+    /// Makes a version of what instances of `plan` boot from, unless the newest is the same; its number.
+    pub fn put_version(&self, plan: &Plan) -> Result<u64, LabError> {
+        let drain = DrainTimes { accept_ms: plan.proxy.drain.accept_ms, grace_ms: plan.proxy.drain.grace_ms };
+        match self.ask(&Request::PutVersion { user_data: user_data(plan)?, drain }, ANSWER_WITHIN)? {
+            Response::Version(number) => Ok(number),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Begins to replace instances by those of `version`; the refresh's id. Returns at once.
+    ///
+    /// # Errors
+    /// [`LabError::Group`] when there is a refresh in progress, no such version, or preferences that AWS refuses.
+    pub fn start_refresh(&self, version: u64, preferences: &Preferences) -> Result<String, LabError> {
+        match self.ask(&Request::StartRefresh { version, preferences: preferences.clone() }, ANSWER_WITHIN)? {
+            Response::Started { id } => Ok(id),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A refresh by its id.
+    pub fn refresh(&self, id: &str) -> Result<Refresh, LabError> {
+        match self.ask(&Request::Refresh { id: id.to_owned() }, ANSWER_WITHIN)? {
+            Response::Refresh(refresh) => Ok(refresh),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Turns a refresh that is in progress back. Returns at once.
+    pub fn roll_back(&self, id: &str) -> Result<(), LabError> {
+        self.ask_done(&Request::RollBack { id: id.to_owned() }, ANSWER_WITHIN)
+    }
+
+    /// Ends a refresh that is in progress; what is replaced stays.
+    pub fn cancel_refresh(&self, id: &str) -> Result<(), LabError> {
+        self.ask_done(&Request::Cancel { id: id.to_owned() }, ANSWER_WITHIN)
+    }
+
     /// The last lines of an instance's log.
     pub fn log(&self, id: &InstanceId, lines: usize) -> Result<Vec<String>, LabError> {
         let status = self.status()?;
@@ -216,10 +276,7 @@ impl Lab {
         let path = folder.join(state::PLAN);
         let json = serde_json::to_vec_pretty(plan).map_err(|error| LabError::io("write", &path, error))?;
         state::write_private(&path, &json)?;
-        let first = plan.network.ingress_addresses.first();
-        let first = first.ok_or_else(|| LabError::Plan("it has no ingress address".to_owned()))?;
-        let user_data = plan.user_data.replace(INGRESS_ADDRESS, &first.to_string());
-        state::write_private(&folder.join(state::USER_DATA), user_data.as_bytes())?;
+        state::write_private(&folder.join(state::USER_DATA), user_data(plan)?.as_bytes())?;
         let path = folder.join(state::SUPERVISOR_LOG);
         let log = fs::File::create(&path).map_err(|error| LabError::io("write", &path, error))?;
 
@@ -290,6 +347,13 @@ impl Lab {
             Err(error) => Err(LabError::Protocol(error.to_string())),
         }
     }
+}
+
+/// The user-data of `plan` with the address that only the target knows.
+fn user_data(plan: &Plan) -> Result<String, LabError> {
+    let first = plan.network.ingress_addresses.first();
+    let first = first.ok_or_else(|| LabError::Plan("it has no ingress address".to_owned()))?;
+    Ok(plan.user_data.replace(INGRESS_ADDRESS, &first.to_string()))
 }
 
 fn unexpected(response: &Response) -> LabError {

@@ -128,6 +128,9 @@ pub enum LabError {
         /// What went wrong.
         reason: String,
     },
+    /// The group refuses a refresh, or knows none of that name.
+    #[error("{0}")]
+    Group(String),
     /// The topology has no such thing.
     #[error("{0}")]
     Topology(String),

@@ -14,9 +14,11 @@ use tokio::process::{Child, Command};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::group::{DrainTimes, Seen};
 use super::network::{Namespace, Place};
 use super::supervisor::Supervisor;
 use super::{InstanceId, InstanceStatus, LabError, http, state, sys};
+use crate::deploy::Lifecycle;
 use crate::plan::Topology;
 
 /// How long a target may take to answer a health check.
@@ -25,6 +27,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the kernel may take to end a killed process.
 const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How long an instance that leaves may take to see that in its metadata, at which it looks every second or more often.
+const NOTICE: Duration = Duration::from_millis(1_500);
+/// Time between two looks whether it has.
+const NOTICE_LOOK: Duration = Duration::from_millis(50);
 /// Lines of an instance's log that an error shows.
 const LOG_LINES: usize = 20;
 /// Variables of the supervisor's environment that instances get.
@@ -43,6 +49,13 @@ pub(super) struct Instance {
     pub(super) registered: bool,
     pub(super) healthy: bool,
     pub(super) lifecycle: &'static str,
+    /// The version that it boots from.
+    pub(super) version: u64,
+    /// When it was booted, and since when it is healthy: since the lab began.
+    pub(super) launched: Duration,
+    pub(super) healthy_since: Option<Duration>,
+    /// Whether it has ever been healthy.
+    pub(super) served: bool,
     /// Its machine: none once it was killed or terminated.
     pub(super) namespace: Option<Namespace>,
 }
@@ -53,6 +66,13 @@ impl Instance {
             id: self.id.clone(),
             address: self.place.address.into(),
             zone: self.place.zone.clone(),
+            version: self.version,
+            lifecycle: match (&self.namespace, self.lifecycle, self.served) {
+                (None, ..) => Lifecycle::Terminated,
+                (Some(_), TERMINATED, _) => Lifecycle::Terminating,
+                (Some(_), _, false) => Lifecycle::Pending,
+                (Some(_), _, true) => Lifecycle::InService,
+            },
             pid: self.pid,
             exit_code: self.exit_code,
             registered: self.registered,
@@ -61,8 +81,23 @@ impl Instance {
     }
 }
 
+impl Instance {
+    /// As the group sees it; none when it is gone.
+    pub(super) fn seen(&self) -> Option<Seen> {
+        self.namespace.as_ref()?;
+        Some(Seen {
+            id: self.id.clone(),
+            version: self.version,
+            alive: self.pid.is_some(),
+            launched: self.launched,
+            healthy_since: self.healthy_since,
+            leaving: self.lifecycle == TERMINATED,
+        })
+    }
+}
+
 impl Supervisor {
-    /// Boots one more instance.
+    /// Boots one more instance for a client.
     pub(super) async fn add_instance(self: &Rc<Self>) -> Result<InstanceId, LabError> {
         if self.plan.topology == Topology::SingleEc2
             && let Some(other) = self.instances.borrow().iter().find(|instance| instance.namespace.is_some())
@@ -70,6 +105,12 @@ impl Supervisor {
             let text = format!("single-ec2 has one instance, and {} is there; kill or terminate it first", other.id);
             return Err(LabError::Topology(text));
         }
+        let version = self.group.borrow().live;
+        self.launch(version).await
+    }
+
+    /// Boots one more instance, of this version.
+    pub(super) async fn launch(self: &Rc<Self>, version: u64) -> Result<InstanceId, LabError> {
         let number = self.last.get() + 1;
         self.last.set(number);
         let id = InstanceId(format!("i-{number}"));
@@ -81,9 +122,14 @@ impl Supervisor {
             place,
             pid: None,
             exit_code: None,
-            registered: true,
+            // single-ec2: whether it holds the Elastic IP, which is decided below.
+            registered: self.plan.topology == Topology::LoadBalanced,
             healthy: false,
             lifecycle: IN_SERVICE,
+            version,
+            launched: self.began.elapsed(),
+            healthy_since: None,
+            served: false,
             namespace: Some(namespace),
         });
         let mut child = match self.spawn(&id) {
@@ -128,15 +174,81 @@ impl Supervisor {
     pub(super) async fn terminate_instance(&self, id: &InstanceId, grace: Duration) -> Result<Option<i32>, LabError> {
         let address = self.leave(id)?;
         self.signal(id, Signal::SIGTERM);
-        if !self.ended(id, grace).await {
-            self.signal(id, Signal::SIGKILL);
-            self.ended(id, KILL_WAIT).await;
+        self.drain(id, address, self.drain_times(id).deregistration(), grace).await?;
+        self.with(id, |instance| instance.exit_code)
+    }
+
+    /// Begins to end an instance of the group: with a drain, or at once when it never served. It is gone from the list when it has ended.
+    pub(super) fn retire(self: &Rc<Self>, id: &InstanceId, drain: bool) {
+        tracing::info!(instance = %id, drain, "leaves");
+        // At once, so that what is decided next knows that it leaves.
+        let left = self.leave(id);
+        let (supervisor, id) = (Rc::clone(self), id.clone());
+        spawn_local(async move {
+            let ended = match left {
+                Ok(address) if drain => {
+                    let times = supervisor.drain_times(&id);
+                    let (delay, grace) = (times.deregistration(), times.grace());
+                    // The instance sees in its metadata that it leaves; the system's shutdown sends SIGTERM to one that did not.
+                    let told = async {
+                        if !supervisor.drains_by_itself(&id).await {
+                            supervisor.signal(&id, Signal::SIGTERM);
+                        }
+                    };
+                    tokio::join!(told, supervisor.drain(&id, address, delay, grace + NOTICE)).1
+                }
+                Ok(address) => supervisor.drain(&id, address, Duration::ZERO, Duration::ZERO).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                tracing::error!(instance = %id, %error, "cannot be ended as it should");
+            }
+            supervisor.instances.borrow_mut().retain(|instance| instance.id != id);
+            supervisor.changed.send_replace(());
+        });
+    }
+
+    /// Whether an instance has ended its readiness by itself before long.
+    async fn drains_by_itself(&self, id: &InstanceId) -> bool {
+        let until = self.began.elapsed() + NOTICE;
+        while self.began.elapsed() < until {
+            match self.http_get(id, &self.plan.network.health_check.path).await {
+                Ok((503, _)) => return true,
+                Ok(_) => tokio::time::sleep(NOTICE_LOOK).await,
+                // It has ended, or cannot be asked.
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// How long an instance's version takes to leave.
+    fn drain_times(&self, id: &InstanceId) -> DrainTimes {
+        let version = self.with(id, |instance| instance.version).unwrap_or_default();
+        let times = self.group.borrow().version(version).map(|version| version.drain);
+        times.unwrap_or(DrainTimes { accept_ms: 0, grace_ms: 0 })
+    }
+
+    /// What a target group and a terminating lifecycle hook do with an instance that has been taken out: it gets what comes on its flows
+    /// until the deregistration `delay` ends, and it ends when it has drained, or after its `grace`.
+    async fn drain(
+        &self,
+        id: &InstanceId,
+        address: std::net::Ipv4Addr,
+        delay: Duration,
+        grace: Duration,
+    ) -> Result<(), LabError> {
+        if !self.ended(id, delay.min(grace)).await {
+            // A target group for UDP ends a target's flows with the delay (AWS, TargetGroupAttribute,
+            // `deregistration_delay.connection_termination.enabled`): what comes next on them goes to another target.
+            self.network.forget_ingress_flows(address)?;
+            if !self.ended(id, grace.saturating_sub(delay)).await {
+                self.signal(id, Signal::SIGKILL);
+                self.ended(id, KILL_WAIT).await;
+            }
         }
         self.remove(id).await?;
-        // A target group for UDP ends a target's connections when it is deregistered (AWS, TargetGroupAttribute,
-        // `deregistration_delay.connection_termination.enabled`): what comes next on them goes to another target.
-        self.network.forget_flows(Some(address))?;
-        self.with(id, |instance| instance.exit_code)
+        self.network.forget_flows(Some(address))
     }
 
     /// Puts an instance behind the load balancer, or takes it out.
@@ -235,10 +347,18 @@ impl Supervisor {
             // What a target group takes as success unless told otherwise.
             let success = matches!(answer, Ok(Ok((200..=399, _))));
             (passed, failed) = if success { (passed.saturating_add(1), 0) } else { (0, failed.saturating_add(1)) };
+            let now = self.began.elapsed();
             let verdict = self.with(&id, |instance| {
                 instance.namespace.as_ref()?;
                 let was = instance.healthy;
-                instance.healthy = if was { failed < check.unhealthy } else { success && passed >= check.healthy };
+                // An instance that leaves is no target any more, whatever it answers.
+                let may_be = instance.lifecycle == IN_SERVICE;
+                instance.healthy =
+                    may_be && if was { failed < check.unhealthy } else { success && passed >= check.healthy };
+                instance.served |= instance.healthy;
+                if instance.healthy != was {
+                    instance.healthy_since = instance.healthy.then_some(now);
+                }
                 Some(instance.healthy != was)
             });
             match verdict {
@@ -258,11 +378,15 @@ impl Supervisor {
     /// Brings the rules in line with the instances, in one transaction, and tells those who wait.
     fn update_targets(&self) -> Result<(), LabError> {
         let single = self.plan.topology == Topology::SingleEc2;
-        let instances = self.instances.borrow();
+        let mut instances = self.instances.borrow_mut();
+        if single {
+            move_elastic_ip(&mut instances);
+        }
         let present = instances.iter().filter(|instance| instance.namespace.is_some());
         // An Elastic IP belongs to its instance, healthy or not.
-        let serving = present.filter(|instance| single || (instance.registered && instance.healthy));
+        let serving = present.filter(|instance| instance.registered && (single || instance.healthy));
         let targets: Vec<_> = serving.map(|instance| instance.place.address).collect();
+        drop(instances);
         if *self.targets.borrow() != targets {
             self.network.set_targets(&targets)?;
             let before = self.targets.replace(targets);
@@ -282,6 +406,7 @@ impl Supervisor {
         self.present(id)?;
         let address = self.with(id, |instance| {
             (instance.registered, instance.healthy, instance.lifecycle) = (false, false, TERMINATED);
+            instance.healthy_since = None;
             instance.place.address
         })?;
         self.update_targets()?;
@@ -330,6 +455,20 @@ impl Supervisor {
     fn unknown(&self, id: &InstanceId) -> LabError {
         let known = self.instances.borrow().iter().map(|instance| instance.id.0.clone()).collect();
         LabError::NoSuchInstance { id: id.clone(), known }
+    }
+}
+
+/// single-ec2: the newest instance that is healthy takes the Elastic IP to itself, as it does on AWS once it has called itself; before
+/// any is, it stays where it is, or with the newest.
+fn move_elastic_ip(instances: &mut [Instance]) {
+    let can_hold = |instance: &&Instance| instance.namespace.is_some() && instance.lifecycle == IN_SERVICE;
+    let newest = |wanted: fn(&Instance) -> bool| {
+        instances.iter().filter(can_hold).rev().find(|instance| wanted(instance)).map(|instance| instance.id.clone())
+    };
+    let holder =
+        newest(|it| it.healthy).or_else(|| newest(|instance| instance.registered)).or_else(|| newest(|_| true));
+    for instance in instances {
+        instance.registered = holder.as_ref() == Some(&instance.id);
     }
 }
 

@@ -5,12 +5,15 @@
 //!
 //! The supervisor is one process with one thread. It lives in the `vpc` namespace, which is the Internet, the NLB and the NAT gateway
 //! in one connection-tracking table; every instance, every carrier and a stranger have a namespace of their own, with one veth to
-//! `vpc`. Nothing is mounted or named outside of it: when it ends, the kernel takes everything back.
+//! `vpc`. The instances are a group as in EC2 Auto Scaling: what they boot from has numbered versions, and a refresh replaces them.
+//! Nothing is mounted or named outside of it: when it ends, the kernel takes everything back.
 
 mod client;
 mod conntrack;
 mod error;
 mod exec;
+mod fleet;
+mod group;
 mod http;
 mod imds;
 mod instance;
@@ -29,10 +32,16 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::deploy::Lifecycle;
+
 pub use client::Lab;
 pub use error::LabError;
 pub use exec::exec;
-pub use supervisor::supervise;
+pub use fleet::LabFleet;
+pub use group::{DrainTimes, GroupStatus, VersionStatus};
+pub use supervisor::{proxy_program, supervise};
+pub(super) use sys::end_with_parent;
+pub use userns::user_namespaces_forbidden;
 
 /// Namespace of the router: Internet gateway, NLB and NAT gateway, metadata and resolver.
 pub const VPC_NAMESPACE: &str = "vpc";
@@ -58,8 +67,10 @@ impl std::fmt::Display for InstanceId {
 pub struct LabStatus {
     /// Process id of the supervisor.
     pub supervisor_pid: i32,
-    /// The instances, in the order they were started.
+    /// The instances, in the order they were started. Those that a refresh has replaced are not among them.
     pub instances: Vec<InstanceStatus>,
+    /// The group that they belong to.
+    pub group: GroupStatus,
     /// Ingress addresses.
     pub ingress_addresses: Vec<IpAddr>,
     /// Addresses that new flows of the edge come from.
@@ -77,6 +88,10 @@ pub struct InstanceStatus {
     pub address: IpAddr,
     /// Availability zone.
     pub zone: String,
+    /// The version that it has booted from.
+    pub version: u64,
+    /// Where it is in its life.
+    pub lifecycle: Lifecycle,
     /// Process id, while it runs.
     pub pid: Option<i32>,
     /// Exit code, once it has ended by itself or by a signal (128 + number).

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -211,6 +211,16 @@ impl Network {
             Some(address) => conntrack::forget(&mut netfilter, address, Flows::All),
             None => conntrack::flush(&mut netfilter),
         }
+    }
+
+    /// Forgets the UDP flow from `source` to `edge`, if there is one.
+    pub(super) fn forget_flow(&self, source: SocketAddrV4, edge: SocketAddrV4) -> Result<(), LabError> {
+        conntrack::forget_one(&mut self.netfilter.borrow_mut(), source, edge)
+    }
+
+    /// The address to which the UDP flow from `source` to `edge` goes.
+    pub(super) fn target_of(&self, source: SocketAddrV4, edge: SocketAddrV4) -> Result<Option<Ipv4Addr>, LabError> {
+        conntrack::target_of(&mut self.netfilter.borrow_mut(), source, edge)
     }
 
     /// Forgets the flows that the load balancer has to an instance; those that the instance opened stay.

@@ -6,6 +6,7 @@
 //! | `ingress`  | prerouting, dstnat  | the listeners of the ingress addresses → chain `targets`                  |
 //! | `targets`  | (jump)              | one DNAT per healthy target, by jhash; single-ec2: one DNAT to the instance |
 //! | `egress`   | postrouting, srcnat | VPC addresses → egress addresses                                          |
+//! | `elastic`  | (jump)              | single-ec2: the instance with the Elastic IP → that; others have one that was assigned at launch |
 //! | `forward`  | forward             | the private range is not reachable from the Internet                      |
 //! | `input`    | input               | the router's own services are for instances alone                         |
 //! | `leak`     | postrouting, late   | no private address leaves untranslated                                    |
@@ -65,6 +66,7 @@ impl Gateway {
             base_chain("input", "filter", INPUT, 0),
             base_chain("leak", "filter", POSTROUTING, 150),
             chain("targets", Attrs::default()),
+            chain("elastic", Attrs::default()),
         ]);
         messages.extend(self.static_rules().iter().map(Rule::message));
         netfilter.commit(&messages)
@@ -72,14 +74,22 @@ impl Gateway {
 
     /// Makes these the targets of new flows, in one transaction. Flows that are tracked stay where they are.
     pub(super) fn set_targets(&self, netfilter: &mut Netfilter, targets: &[Ipv4Addr]) -> Result<(), LabError> {
-        let flush = Attrs::default().text(1, TABLE).text(2, "targets");
-        let mut messages = vec![message("remove the load balancer's targets", DELETE_RULE, 0, flush)];
+        let flush = |chain: &str| {
+            let attrs = Attrs::default().text(1, TABLE).text(2, chain);
+            message(&format!("empty the nf_tables chain {chain}"), DELETE_RULE, 0, attrs)
+        };
+        let mut messages = vec![flush("targets"), flush("elastic")];
         // More targets than u32 holds cannot exist in a VPC.
         let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
         for (index, target) in (0..).zip(targets) {
             let rule = Rule::new("targets");
             let rule = if count == 1 { rule } else { rule.hash(self.spreading, count, index) };
             messages.push(rule.nat(DNAT, *target, 0).message());
+            for (range, address) in self.egress.iter().filter(|_| self.topology == Topology::SingleEc2) {
+                if range.contains(target) {
+                    messages.push(Rule::new("elastic").address(IP_SOURCE, *target).nat(SNAT, *address, 0).message());
+                }
+            }
         }
         netfilter.commit(&messages)
     }
@@ -121,9 +131,18 @@ impl Gateway {
         };
         for (range, address) in &self.egress {
             let from = Rule::new("egress").range(IP_SOURCE, *range);
-            rules.push(from.clone().device(META_OIFNAME, INTERNET_PREFIX).nat(SNAT, *address, flags));
+            let leaves = from.clone().device(META_OIFNAME, INTERNET_PREFIX);
             // An instance that calls an ingress address leaves and comes back, as on AWS.
-            rules.push(from.conntrack(CT_STATUS, CT_DNAT, true).nat(SNAT, *address, flags));
+            let comes_back = from.conntrack(CT_STATUS, CT_DNAT, true);
+            for way in [leaves, comes_back] {
+                match self.topology {
+                    Topology::LoadBalanced => rules.push(way.nat(SNAT, *address, flags)),
+                    Topology::SingleEc2 => rules.extend([
+                        way.clone().verdict(NFT_JUMP, Some("elastic")),
+                        way.nat(SNAT, ASSIGNED_AT_LAUNCH, flags),
+                    ]),
+                }
+            }
         }
         rules
     }
@@ -136,6 +155,8 @@ const OPENED_BY_INTERNET: &str = "opened-by-internet";
 const OPENED_BY_INSTANCE: &str = "opened-by-instance";
 /// Idle timeout of established TCP connections.
 const CONNECTION: &str = "connection";
+/// single-ec2: the public address of an instance that does not hold the Elastic IP. One for all: there is one at a time that opens flows.
+const ASSIGNED_AT_LAUNCH: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 250);
 /// Seed of the NLB's hash: every rule of the chain must compute the same value, and tests want the same spreading each time.
 const HASH_SEED: u32 = 0x5e_d9_e0_01;
 

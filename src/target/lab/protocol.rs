@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceId, LabError, LabStatus};
+use super::{DrainTimes, InstanceId, LabError, LabStatus};
+use crate::deploy::{Preferences, Refresh};
 
 /// What a client asks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,6 +23,13 @@ pub(super) enum Request {
     TcpSocket { namespace: String, address: SocketAddr },
     Namespace { name: String },
     HttpGet { id: InstanceId, path: String },
+    Pin { namespace: String, source: SocketAddr, edge: SocketAddr, to: Vec<InstanceId> },
+    SetSize { min: u32, max: u32 },
+    PutVersion { user_data: String, drain: DrainTimes },
+    StartRefresh { version: u64, preferences: Preferences },
+    Refresh { id: String },
+    RollBack { id: String },
+    Cancel { id: String },
     Destroy,
 }
 
@@ -35,6 +43,10 @@ pub(super) enum Response {
     Ended { exit_code: Option<i32> },
     Descriptors { count: usize },
     Http { status: u16, body: String },
+    Target(Option<InstanceId>),
+    Version(u64),
+    Started { id: String },
+    Refresh(Refresh),
     Failed(LabError),
 }
 

@@ -19,8 +19,10 @@ pub(super) const STATE: &str = "lab.json";
 pub(super) const SOCKET: &str = "control.sock";
 /// The plan, as the supervisor reads it.
 pub(super) const PLAN: &str = "plan.json";
-/// What the metadata service serves as user-data; read at each boot.
+/// What the metadata service serves as user-data to instances of the first version; read at each boot.
 pub(super) const USER_DATA: &str = "user-data";
+/// The same of later versions: a file for each, by its number.
+pub(super) const VERSIONS: &str = "versions";
 /// Secrets of the instances, written by the deploy step.
 pub(super) const SECRETS: &str = "secrets";
 /// Logs of the instances.
@@ -100,7 +102,7 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), LabError> {
 
 /// Removes what an earlier lab left, but for the secrets.
 pub(super) fn clean(folder: &Path) -> Result<(), LabError> {
-    for name in [STATE, SOCKET, PLAN, USER_DATA, SUPERVISOR_LOG, LOGS] {
+    for name in [STATE, SOCKET, PLAN, USER_DATA, VERSIONS, SUPERVISOR_LOG, LOGS] {
         let path = folder.join(name);
         let is_folder = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
         let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
@@ -112,6 +114,14 @@ pub(super) fn clean(folder: &Path) -> Result<(), LabError> {
         }
     }
     Ok(())
+}
+
+/// The user-data of a version.
+pub(super) fn user_data_path(folder: &Path, version: u64) -> PathBuf {
+    match version {
+        ..=1 => folder.join(USER_DATA),
+        _ => folder.join(VERSIONS).join(version.to_string()),
+    }
 }
 
 /// The log of an instance.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::Instant;
 
+use super::group::{DrainTimes, Group, Move, Seen, Version};
 use super::imds::{Metadata, Service};
 use super::instance::Instance;
 use super::network::{Layout, Network};
@@ -27,7 +29,8 @@ use super::protocol::{Request, Response, Started};
 use super::resolver::Zone;
 use super::state::{self, Process};
 use super::{InstanceId, LabError, LabStatus, VPC_NAMESPACE, sys, userns};
-use crate::plan::{Plan, Topology};
+use crate::deploy::{RefreshStatus, now_unix_ms};
+use crate::plan::{Plan, Scaling, Topology};
 
 /// The appliance's binary, when it is not beside this one.
 const PROXY_VARIABLE: &str = "SIPEDGE_PROXY";
@@ -41,6 +44,10 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 const FOLDER_CHECK: Duration = Duration::from_secs(1);
 /// How often it looks whether killed processes that are not its children are gone.
 const GONE_CHECK: Duration = Duration::from_millis(5);
+/// Looks at the table of flows, [`GONE_CHECK`] apart, until a packet that was sent has opened its flow: usually it has at the first.
+const PIN_LOOKS: u32 = 100;
+/// What opens a flow without being a message (RFC 5626 §3.5.1).
+const KEEP_ALIVE: &[u8] = b"\r\n\r\n";
 
 /// The process that owns a lab: what `sipedge lab supervise FOLDER` (hidden) runs. Must be called before the process has a second thread.
 ///
@@ -71,6 +78,9 @@ pub(super) struct Supervisor {
     pub(super) proxy: PathBuf,
     pub(super) network: Network,
     pub(super) instances: RefCell<Vec<Instance>>,
+    pub(super) group: RefCell<Group>,
+    /// When the lab began.
+    pub(super) began: Instant,
     /// Number of the last instance.
     pub(super) last: Cell<u32>,
     /// The targets that the rules have.
@@ -81,13 +91,11 @@ pub(super) struct Supervisor {
     ending: Notify,
 }
 
-/// What can be found out before the process leaves the machine's network.
-fn prepare(folder: &Path) -> Result<(PathBuf, Plan, PathBuf, Layout), LabError> {
-    let folder = fs::canonicalize(folder).map_err(|error| LabError::io("open the folder", folder, error))?;
-    let path = folder.join(state::PLAN);
-    let text = fs::read(&path).map_err(|error| LabError::io("read", &path, error))?;
-    let plan: Plan = serde_json::from_slice(&text).map_err(|error| LabError::io("understand", &path, error))?;
-    let layout = Layout::of(&plan)?;
+/// The appliance's program: named by the environment, or beside this one.
+///
+/// # Errors
+/// [`LabError::NoProxy`].
+pub fn proxy_program() -> Result<PathBuf, LabError> {
     let proxy = match std::env::var_os(PROXY_VARIABLE) {
         Some(path) => PathBuf::from(path),
         None => {
@@ -98,7 +106,17 @@ fn prepare(folder: &Path) -> Result<(PathBuf, Plan, PathBuf, Layout), LabError> 
     };
     let can_be_run = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
     let found = fs::canonicalize(&proxy).ok().filter(can_be_run);
-    let proxy = found.ok_or(LabError::NoProxy { tried: proxy })?;
+    found.ok_or(LabError::NoProxy { tried: proxy })
+}
+
+/// What can be found out before the process leaves the machine's network.
+fn prepare(folder: &Path) -> Result<(PathBuf, Plan, PathBuf, Layout), LabError> {
+    let folder = fs::canonicalize(folder).map_err(|error| LabError::io("open the folder", folder, error))?;
+    let path = folder.join(state::PLAN);
+    let text = fs::read(&path).map_err(|error| LabError::io("read", &path, error))?;
+    let plan: Plan = serde_json::from_slice(&text).map_err(|error| LabError::io("understand", &path, error))?;
+    let layout = Layout::of(&plan)?;
+    let proxy = proxy_program()?;
     std::env::set_current_dir(&folder).map_err(|error| LabError::io("enter", &folder, error))?;
     Ok((folder, plan, proxy, layout))
 }
@@ -119,8 +137,11 @@ async fn run(folder: PathBuf, plan: Plan, proxy: PathBuf, layout: Layout) -> Res
         control.and_then(private).map_err(|error| LabError::io("listen on", &folder.join(state::SOCKET), error))?;
     let socket = inode(Path::new(state::SOCKET));
 
+    let first = first_version(&folder, &plan)?;
     let supervisor = Rc::new(Supervisor {
         folder,
+        group: RefCell::new(Group::new(plan.scaling, first)),
+        began: Instant::now(),
         plan,
         proxy,
         network,
@@ -151,6 +172,14 @@ async fn run(folder: PathBuf, plan: Plan, proxy: PathBuf, layout: Layout) -> Res
     }
     supervisor.end().await;
     Ok(())
+}
+
+/// What instances boot from before there is another version.
+fn first_version(folder: &Path, plan: &Plan) -> Result<Version, LabError> {
+    let path = folder.join(state::USER_DATA);
+    let user_data = fs::read_to_string(&path).map_err(|error| LabError::io("read", &path, error))?;
+    let drain = DrainTimes { accept_ms: plan.proxy.drain.accept_ms, grace_ms: plan.proxy.drain.grace_ms };
+    Ok(Version { number: 1, created_unix_ms: now_unix_ms(), user_data, drain })
 }
 
 /// Says how the start went; false when nobody listens. Then lets go of standard output.
@@ -267,6 +296,36 @@ impl Supervisor {
                 let (status, body) = self.http_get(&id, &path).await?;
                 Response::Http { status, body }
             }
+            Request::Pin { namespace, source, edge, to } => {
+                Response::Target(self.pin(&namespace, (source, edge), &to).await?)
+            }
+            Request::SetSize { min, max } => {
+                self.group.borrow_mut().size = Scaling { min, max };
+                Response::Done
+            }
+            Request::PutVersion { user_data, drain } => Response::Version(self.put_version(&user_data, drain)?),
+            Request::StartRefresh { version, preferences } => {
+                let seen = self.seen();
+                let id = self.group.borrow_mut().start(version, preferences, &seen)?;
+                tracing::info!(refresh = id, version, "refresh begins");
+                spawn_local(Rc::clone(self).lead_refresh(id.clone()));
+                Response::Started { id }
+            }
+            Request::Refresh { id } => {
+                let (now, seen) = (self.began.elapsed(), self.seen());
+                Response::Refresh(self.group.borrow_mut().run(&id)?.status(now, &seen))
+            }
+            Request::RollBack { id } => {
+                let seen = self.seen();
+                self.group.borrow_mut().run(&id)?.roll_back("a client asked for it".to_owned(), &seen)?;
+                self.changed.send_replace(());
+                Response::Done
+            }
+            Request::Cancel { id } => {
+                self.group.borrow_mut().run(&id)?.cancel()?;
+                self.changed.send_replace(());
+                Response::Done
+            }
             Request::Destroy => {
                 self.ending.notify_one();
                 Response::Done
@@ -279,10 +338,111 @@ impl Supervisor {
         LabStatus {
             supervisor_pid: Pid::this().as_raw(),
             instances: self.instances.borrow().iter().map(Instance::status).collect(),
+            group: self.group.borrow().status(self.began.elapsed(), &self.seen()),
             ingress_addresses: self.plan.network.ingress_addresses.clone(),
             egress_addresses: self.plan.network.egress_addresses.clone(),
             namespaces: self.namespaces(),
         }
+    }
+
+    /// The instances that are there, as the group sees them.
+    fn seen(&self) -> Vec<Seen> {
+        self.instances.borrow().iter().filter_map(Instance::seen).collect()
+    }
+
+    /// A version with this content: the newest, if it has it, or a new one.
+    fn put_version(&self, user_data: &str, drain: DrainTimes) -> Result<u64, LabError> {
+        let mut group = self.group.borrow_mut();
+        let (number, new) = group.put(user_data, drain, now_unix_ms());
+        if let Some(new) = new {
+            let path = state::user_data_path(&self.folder, number);
+            state::create_folder(&self.folder.join(state::VERSIONS))?;
+            state::write_private(&path, new.user_data.as_bytes())?;
+            tracing::info!(version = number, "a new version");
+        }
+        Ok(number)
+    }
+
+    /// Does what a refresh wants done, until it is over.
+    async fn lead_refresh(self: Rc<Self>, id: String) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            let (now, seen) = (self.began.elapsed(), self.seen());
+            let Ok(next) = self.group.borrow_mut().run(&id).map(|run| run.next(now, &seen)) else { return };
+            match next {
+                Move::Launch(version) => {
+                    let launched = self.launch(version).await;
+                    let seen = self.seen();
+                    let mut group = self.group.borrow_mut();
+                    let Ok(run) = group.run(&id) else { return };
+                    match launched {
+                        Ok(instance) => run.has_launched(instance),
+                        Err(error) => {
+                            tracing::error!(refresh = id, %error, "cannot boot an instance");
+                            run.has_not_launched(error.to_string(), &seen);
+                        }
+                    }
+                }
+                Move::Retire(instance) => self.retire(&instance, true),
+                Move::Discard(instance) => self.retire(&instance, false),
+                Move::Wait(until) => {
+                    let until = until.map(|moment| self.began + moment);
+                    tokio::select! {
+                        _ = changed.changed() => {}
+                        () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+                    }
+                }
+                Move::End => break,
+            }
+        }
+        let mut group = self.group.borrow_mut();
+        let Ok(run) = group.run(&id) else { return };
+        let (status, version) = (run.status, run.version);
+        if status == RefreshStatus::Successful {
+            group.live = version;
+        }
+        drop(group);
+        tracing::info!(refresh = id, ?status, "refresh is over");
+        self.changed.send_replace(());
+    }
+
+    /// Has the UDP flow from `source` to `edge` go to one of the instances `to`; to which it goes then. None when none of them is a
+    /// target.
+    async fn pin(
+        &self,
+        namespace: &str,
+        (source, edge): (SocketAddr, SocketAddr),
+        to: &[InstanceId],
+    ) -> Result<Option<InstanceId>, LabError> {
+        let (SocketAddr::V4(from), SocketAddr::V4(at)) = (source, edge) else { return Ok(None) };
+        let bound = self.inside(namespace, || UdpSocket::bind(source))?;
+        let failed = |error: std::io::Error| LabError::kernel(format!("bind {source} in {namespace}"), error);
+        let socket = bound.map_err(failed)?;
+        let wanted = |address: &Ipv4Addr| {
+            self.instances.borrow().iter().any(|it| it.place.address == *address && to.contains(&it.id))
+        };
+        let targets: Vec<Ipv4Addr> = self.targets.borrow().iter().copied().filter(wanted).collect();
+        if targets.is_empty() {
+            return Ok(None);
+        }
+        // As if the load balancer had nobody else for as long as it takes to open a flow; those that are open stay where they are.
+        self.network.forget_flow(from, at)?;
+        self.network.set_targets(&targets)?;
+        let sent = socket.send_to(KEEP_ALIVE, edge);
+        let mut address = None;
+        for _ in 0..PIN_LOOKS {
+            address = self.network.target_of(from, at)?;
+            if address.is_some() {
+                break;
+            }
+            tokio::time::sleep(GONE_CHECK).await;
+        }
+        self.network.set_targets(&self.targets.borrow())?;
+        sent.map_err(|error| LabError::kernel(format!("send from {source} to {edge}"), error))?;
+        let instances = self.instances.borrow();
+        let found = instances.iter().find(|it| it.namespace.is_some() && Some(it.place.address) == address);
+        Ok(found.map(|instance| instance.id.clone()))
     }
 
     fn namespaces(&self) -> Vec<String> {
@@ -311,7 +471,7 @@ impl Supervisor {
         let instances = self.instances.borrow();
         let instance =
             instances.iter().find(|instance| instance.place.address == source && instance.namespace.is_some())?;
-        let path = self.folder.join(state::USER_DATA);
+        let path = state::user_data_path(&self.folder, instance.version);
         // Read anew, so that what is written there reaches the next boot.
         let user_data = fs::read_to_string(&path).unwrap_or_else(|error| {
             tracing::warn!(path = %path.display(), %error, "cannot read the user-data");

@@ -57,17 +57,19 @@ fn enter_user_namespace(uid: Uid, gid: Gid) -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("network namespace inside it: {error}"))
 }
 
+/// The setting of this machine that forbids a lab to this user, if one does.
+pub fn user_namespaces_forbidden() -> Option<String> {
+    if geteuid().is_root() { None } else { setting_that_forbids() }
+}
+
 fn forbidding_setting() -> String {
-    SETTINGS
-        .iter()
-        .find(|(file, forbids, _)| {
-            fs::read_to_string(format!("/proc/sys/{file}")).is_ok_and(|value| value.trim() == *forbids)
-        })
-        .map_or_else(
-            || {
-                "no setting of the kernel says so, so a seccomp filter or the container around this process does"
-                    .to_owned()
-            },
-            |(_, _, text)| (*text).to_owned(),
-        )
+    setting_that_forbids().unwrap_or_else(|| {
+        "no setting of the kernel says so, so a seccomp filter or the container around this process does".to_owned()
+    })
+}
+
+fn setting_that_forbids() -> Option<String> {
+    let forbids =
+        |file: &str, value: &str| fs::read_to_string(format!("/proc/sys/{file}")).is_ok_and(|is| is.trim() == value);
+    SETTINGS.iter().find(|(file, value, _)| forbids(file, value)).map(|(_, _, text)| (*text).to_owned())
 }

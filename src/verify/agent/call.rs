@@ -160,6 +160,26 @@ impl Dialling {
         Ok(Self { transaction, seen: Vec::new() })
     }
 
+    /// The same INVITE again with credentials, after a challenge (RFC 3261 §22.2): its Call-ID and From, a new branch, the next CSeq.
+    pub fn authorized(&self, authorization: String) -> Result<Self, AgentError> {
+        let old = &self.transaction.request;
+        let (number, _) = message::cseq(&old.headers)?;
+        let kept = |header: &&Header| !matches!(header, Header::Via(_) | Header::CSeq(_) | Header::Authorization(_));
+        let mut headers: Vec<Header> = old.headers.iter().filter(kept).cloned().collect();
+        headers.push(Header::CSeq(header::CSeq::new(format!("{} INVITE", number + 1))));
+        headers.push(Header::Authorization(header::Authorization::new(authorization)));
+        let request = Request { headers: headers.into(), ..old.clone() };
+        let branch = format!("z9hG4bK{}", unique());
+        let (agent, to) = (&self.transaction.agent, self.transaction.to);
+        let transaction = ClientTransaction::start(agent, request, branch, to, Side::Caller)?;
+        Ok(Self { transaction, seen: Vec::new() })
+    }
+
+    /// The Request-URI.
+    pub fn uri(&self) -> String {
+        self.transaction.request.uri.to_string()
+    }
+
     /// When the INVITE was sent.
     pub fn sent(&self) -> Instant {
         self.transaction.sent

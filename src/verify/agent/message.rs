@@ -201,7 +201,7 @@ fn is_other(parameter: &Param, wanted: &str) -> bool {
 }
 
 /// Splits at commas that are neither quoted nor inside angle brackets.
-fn split_list(value: &str) -> Vec<String> {
+pub(crate) fn split_list(value: &str) -> Vec<String> {
     let (mut parts, mut part) = (Vec::new(), String::new());
     let (mut quoted, mut bracketed, mut escaped) = (false, false, false);
     for character in value.chars() {

@@ -18,6 +18,7 @@
 
 mod call;
 mod dialog;
+mod digest;
 mod message;
 mod streams;
 mod transaction;
@@ -35,6 +36,7 @@ use tokio::task::AbortHandle;
 pub use call::{Call, Dialling, End, Expected, Invite, Ringing, RingingCall};
 pub(crate) use dialog::FORGED_SUBJECT;
 pub use dialog::{Dialog, RouteForgery};
+pub use digest::{Challenge, Credentials};
 pub(crate) use message::{Via, route_host, start_line, value, values};
 pub use streams::Streams;
 
@@ -235,7 +237,7 @@ impl Agent {
             Err(error) => format!("{start_line} (not sent: {error})"),
         };
         let from = self.inner.address;
-        let raw = raw.to_owned();
+        let raw = digest::without_proof(raw);
         self.inner.trace.push(TracedMessage {
             at,
             from,

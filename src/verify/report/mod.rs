@@ -72,6 +72,9 @@ pub struct Check {
     pub tried: bool,
     /// How long it took, in milliseconds; for `set-up-delay` the delay itself.
     pub took_ms: f64,
+    /// What it has found out besides, such as the instance that the call has reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// When it failed: what should have come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,

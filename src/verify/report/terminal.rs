@@ -49,6 +49,9 @@ fn write_check(text: &mut String, check: &Check) {
     if !check.tried {
         return;
     }
+    if let Some(note) = &check.note {
+        let _ = writeln!(text, "      {note}");
+    }
     for (name, value) in [("expected", &check.expected), ("came", &check.came), ("cause", &check.cause)] {
         if let Some(value) = value {
             let _ = writeln!(text, "      {:<10}{value}", format!("{name}:"));

@@ -200,7 +200,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 /// What tells two configurations apart: the first 16 hex digits of BLAKE3 over all settings.
-fn hash(config: &Config) -> String {
+pub(crate) fn hash(config: &Config) -> String {
     // A configuration that was read from text can be written as text.
     let settings = serde_json::to_vec(config).unwrap_or_default();
     blake3::hash(&settings).to_hex().chars().take(16).collect()

@@ -195,6 +195,18 @@ pub fn read_tls(config: &Config, secrets: &Path) -> Result<TlsMaterial, SecretsE
     Ok(material)
 }
 
+/// Reads the answerer's password, where `config` has an answerer, out of the folder `secrets`.
+pub fn read_password(config: &Config, secrets: &Path) -> Result<Option<String>, SecretsError> {
+    let Some(answerer) = &config.answerer else { return Ok(None) };
+    let (file, bytes) = read_secret("answerer.password", "the answerer's password", &answerer.password, secrets)?;
+    let text = std::str::from_utf8(&bytes).map(str::trim_end).unwrap_or_default();
+    let is_printable = text.chars().all(|letter| letter.is_ascii_graphic() || letter == ' ');
+    match is_printable && PASSWORD_LENGTH.contains(&text.len()) {
+        true => Ok(Some(text.to_owned())),
+        false => Err(SecretsError::Password { file }),
+    }
+}
+
 /// File name and contents.
 fn read_secret(
     setting: &str,
@@ -239,6 +251,12 @@ pub enum SecretsError {
         /// The operating system's answer.
         source: std::io::Error,
     },
+    /// Something else than a password that cannot be guessed.
+    #[error("answerer.password: {file}: not a password of 16 to 128 printable ASCII characters in one line")]
+    Password {
+        /// The file.
+        file: String,
+    },
     /// Something else than [`TokenKeys`].
     #[error(
         "secrets.token_keys: {file}:{line}:{column}: not a token key document; it is \
@@ -268,11 +286,21 @@ fn refusals(config: &Config) -> Vec<String> {
         reasons.push("admin.port: 0: give the TCP port that the health check asks".into());
     }
     let token_keys = ("secrets.token_keys".to_owned(), &config.secrets.token_keys);
-    for (setting, reference) in std::iter::once(token_keys).chain(tls_references(config)) {
+    let password = config.answerer.iter().map(|answerer| ("answerer.password".to_owned(), &answerer.password));
+    for (setting, reference) in std::iter::once(token_keys).chain(password).chain(tls_references(config)) {
         if let SecretRef::File(name) = reference
             && (name.is_empty() || name.contains('/') || name == "." || name == "..")
         {
             reasons.push(format!("{setting}: !file {name:?}: a file name in the secrets folder, without `/`"));
+        }
+    }
+    if let Some(answerer) = &config.answerer {
+        let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+        if answerer.user.is_empty() || answerer.user.len() > LONGEST_USER || !answerer.user.chars().all(is_allowed) {
+            reasons.push(format!(
+                "answerer.user: {:?}: letters, digits, `-`, `_` and `.`, {LONGEST_USER} at most",
+                answerer.user
+            ));
         }
     }
     reasons.extend(stream_refusals(config));
@@ -333,6 +361,12 @@ fn lines(origin: &str, reasons: &[Reason]) -> Vec<String> {
 struct Versioned {
     version: u32,
 }
+
+/// Characters of a password: fewer could be guessed, and more are a mistake.
+const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;
+
+/// Characters of the answerer's user.
+const LONGEST_USER: usize = 64;
 
 /// Stands for addresses that only the instance knows (TEST-NET-1, RFC 5737).
 const STAND_IN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, ControlSocket, Readiness};
+use crate::answerer;
 use crate::config::Config;
 use crate::engine::{Control, Place};
 use crate::net::{Drained, Proxy, StartError};
@@ -32,7 +33,7 @@ use source::{Document, Loaded, Source};
 
 pub use document::{
     DocumentError, Instance, Position, Reason, SecretsError, USER_DATA_MARKER, check, check_report, parse,
-    parse_user_data, place, read_keys, read_tls, summary,
+    parse_user_data, place, read_keys, read_password, read_tls, summary,
 };
 pub use metadata::{METADATA_URL, Metadata, MetadataError};
 pub use self_call::{SelfCallError, self_call};
@@ -174,6 +175,7 @@ async fn live(
 ) -> Result<(), BootError> {
     let began = Instant::now();
     let (config, place, keys, tls) = loaded.whole()?;
+    let password = read_password(&config, &source.secrets)?;
     let deadlines = surroundings.deadlines;
     let edge = config.edge.clone();
     allow_descriptors(&config);
@@ -181,6 +183,8 @@ async fn live(
     let listener = TcpListener::bind(address).await.map_err(|source| BootError::Admin { address, source })?;
     let proxy = Arc::new(Proxy::start(config, place, &keys, &tls)?);
     drop((keys, tls));
+    let answerer = Arc::new(answerer::Service::new(Arc::clone(&proxy)));
+    answerer.follow(&proxy.setup().config, password)?;
     let (admin, requests) = Admin::new(Arc::clone(&proxy), source.origin(), source.secrets.display().to_string());
     let admin = Arc::new(admin);
     let mut tasks = JoinSet::new();
@@ -191,7 +195,7 @@ async fn live(
         Err(error) => tracing::warn!("no control endpoint: {error}"),
     }
     if let Some(hang_up) = signals.take_hang_up() {
-        let reloader = Reloader::new(source, Arc::clone(&proxy), Arc::clone(&admin));
+        let reloader = Reloader::new(source, Arc::clone(&proxy), Arc::clone(&admin), Arc::clone(&answerer));
         tasks.spawn(reloader.run(hang_up, requests));
     }
     let ended = tokio::select! {

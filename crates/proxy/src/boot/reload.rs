@@ -7,9 +7,10 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc::Receiver;
 
 use super::source::{Document, Source};
-use super::{BootError, DocumentError};
+use super::{BootError, DocumentError, read_password};
 use crate::admin::report::{Reason, Reload};
 use crate::admin::{Admin, ReloadRequest};
+use crate::answerer::Service;
 use crate::config::Config;
 use crate::net::{Proxy, ReloadError};
 
@@ -22,6 +23,7 @@ pub(super) struct Reloader {
     source: Source,
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
+    answerer: Arc<Service>,
 }
 
 /// Sections of the configuration that changed, and what becomes of calls in progress.
@@ -29,11 +31,11 @@ type Taken = (Vec<String>, Vec<String>);
 
 impl Reloader {
     /// Reloads from `source`.
-    pub(super) fn new(mut source: Source, proxy: Arc<Proxy>, admin: Arc<Admin>) -> Self {
+    pub(super) fn new(mut source: Source, proxy: Arc<Proxy>, admin: Arc<Admin>, answerer: Arc<Service>) -> Self {
         if let Document::UserData { deadline, .. } = &mut source.document {
             *deadline = (*deadline).min(METADATA);
         }
-        Self { source, proxy, admin }
+        Self { source, proxy, admin, answerer }
     }
 
     /// Reloads at every SIGHUP and at every request, until it is dropped.
@@ -84,6 +86,8 @@ impl Reloader {
         }
         let loaded = self.source.load().await.map_err(|error| reasons(&error))?;
         let mut refused: Vec<Reason> = loaded.errors.iter().flat_map(reasons).collect();
+        let password = read_password(&loaded.config, &self.source.secrets);
+        let password = password.map_err(|error| refused.push(Reason::new(error.to_string()))).ok().flatten();
         if !refused.is_empty() {
             let restarts = loaded.place.map(|place| self.proxy.needs_restart(&loaded.config, &place));
             refused.extend(restarts.into_iter().flatten().map(|text| self.reason(text)));
@@ -93,6 +97,10 @@ impl Reloader {
         let changed = changed(&self.proxy.setup().config, &config);
         match self.proxy.reload(config, &place, &keys, &tls) {
             Ok(reloaded) => {
+                if let Err(error) = self.answerer.follow(&self.proxy.setup().config, password) {
+                    // Calls matter more than the one that tries them.
+                    tracing::warn!("reload: the answerer cannot be called: {error}");
+                }
                 if !self.proxy.settled().await {
                     tracing::warn!(
                         "reload: a shard has not taken up the configuration within a second; it will, when it turns"

@@ -8,6 +8,7 @@
 //! ```
 
 mod admission;
+mod answerer;
 mod branch;
 mod calls;
 mod cancel;
@@ -48,6 +49,7 @@ use sipedge_sip::Time;
 use sipedge_sip::message::{Edits, Layout, Malformed, Message};
 use sipedge_sip::stun::binding_response;
 
+pub use answerer::{Answerer, FLOW_HEADER, HANG_UP};
 pub use destinations::{DestinationStatus, Mark};
 pub use flow::{Arrival, Connection, Hop, Query, Receipt, Server, TlsPeer, Transport};
 pub use keys::{TokenKey, TokenKeys};
@@ -77,6 +79,7 @@ pub struct Engine {
     destinations: Destinations,
     refusals: Refusals,
     strangers: Strangers,
+    answerer: Option<Arc<Answerer>>,
     waiting: Waiting,
     outbox: Outbox,
     counters: Counters,
@@ -112,6 +115,7 @@ impl Engine {
             destinations: Destinations::default(),
             refusals: Refusals::default(),
             strangers: Strangers::default(),
+            answerer: None,
             waiting: Waiting::default(),
             outbox: Outbox::default(),
             counters: Counters::default(),

@@ -47,6 +47,12 @@ numbers! {
         dropped_strangers,
         /// Requests in a dialog from sources that are nobody's dropped because there were too many in a second.
         dropped_in_dialog,
+        /// Requests of strangers to the answerer that were challenged.
+        answerer_challenged,
+        /// Those of them that had credentials which prove nothing: a wrong password, another source's nonce, a broken header.
+        answerer_refused,
+        /// Calls to the answerer by those who know its password.
+        answerer_calls,
         /// Requests in a dialog refused because their route does not carry a token of this edge and of this call.
         refused_token,
         /// Calls refused because a trunk's calls per second are used up.

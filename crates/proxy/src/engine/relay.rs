@@ -9,6 +9,7 @@ use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonI
 use sipedge_sip::uri::Uri;
 
 use super::admission::{TRYING, UNRESOLVED};
+use super::answerer::FLOW_HEADER;
 use super::context::Context;
 use super::destinations::{Candidate, Choice, Destinations};
 use super::flow::{Arrival, Hop, Query, Receipt, Server, TlsPeer, Transport};
@@ -34,6 +35,8 @@ pub(super) struct Onward<'a> {
     pub(super) counted: Option<u128>,
     /// Fingerprint of the trunk at the other end.
     pub(super) toward: u16,
+    /// What the answerer is told of the way back.
+    pub(super) flow: Option<&'a [u8]>,
 }
 
 /// How the next hop is found.
@@ -150,11 +153,11 @@ impl Engine {
             let from = request.trunk.and_then(|from| self.setup.trunks.get(from))?;
             let token = Token { from: from.fingerprint, to: toward, issued: now.as_secs() as u32 };
             let record_route = opens_dialog(request.head.method()).then_some(token);
-            return Some(Onward { way: Way::Pool(to), path: None, record_route, counted: None, toward });
+            return Some(Onward { way: Way::Pool(to), path: None, record_route, counted: None, toward, flow: None });
         }
         let path = Path::of(&request.message, &request.head, &self.setup, now.as_secs()).ok()?;
         let way = Way::Uri(Lookup::of(&path.next)?);
-        Some(Onward { way, path: Some(path), record_route: None, counted: None, toward })
+        Some(Onward { way, path: Some(path), record_route: None, counted: None, toward, flow: None })
     }
 
     /// Opens the branches that are due now: one, or at the first time all that a forking trunk has. Whether there was any.
@@ -370,9 +373,15 @@ impl Engine {
                 let place = call_hash(request.head.call_id) % best.clone().count().max(1) as u64;
                 best.cloned().nth(place as usize)
             }
-            _ => None,
+            Way::Hop(hop) => Some(Server { priority: 0, weight: 1, transport: hop.transport, address: hop.to }),
+            Way::Pool(_) => None,
         };
-        let Some(found) = found.filter(|found| self.may_reach(found.address.ip())) else { return };
+        // A hop that is given was found by the engine itself.
+        let is_given = matches!(onward.way, Way::Hop(_));
+        let with_answerer =
+            |found: &Server| onward.path.as_ref().is_some_and(|path| self.leads_to_answerer(found, &path.token));
+        let may_reach = |found: &Server| is_given || self.may_reach(found.address.ip()) || with_answerer(found);
+        let Some(found) = found.filter(may_reach) else { return };
         let breadth = loops::breadth(&request.message).unwrap_or_default();
         let step = Step { breadth, ..self.step(request, onward, found, None) };
         self.counters.acks_forwarded += 1;
@@ -404,6 +413,14 @@ impl Engine {
         if trust::concerns(message) {
             let (from, to) = (setup.trust_of(speaker), setup.trust_of(setup.trunk_with(onward.toward)));
             trust::note(message, from, to, edits);
+        }
+        if let Some(flow) = onward.flow {
+            edits.insert(message.first_header(), |out| {
+                out.extend_from_slice(FLOW_HEADER.as_bytes());
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(flow);
+                out.extend_from_slice(b"\r\n");
+            });
         }
         if let (Some(token), Some(signing)) = (onward.record_route, setup.token_keys.first()) {
             let (before, after) = (request.arrival.transport, step.hop.transport);

@@ -152,11 +152,16 @@ impl Engine {
         if !self.may_forward(request) || (head.method() == Method::Invite && self.refuse_again(now, request)) {
             return;
         }
+        if self.route_from_answerer(now, request, &path) {
+            return;
+        }
         let Some(lookup) = Lookup::of(&path.next) else {
             return self.reject(request, UNSUPPORTED_SCHEME);
         };
         let may_reach = match &lookup {
-            Lookup::Address(server) => self.may_reach(server.address.ip()),
+            Lookup::Address(server) => {
+                self.may_reach(server.address.ip()) || self.leads_to_answerer(server, &path.token)
+            }
             Lookup::Name(query) => match self.name(now, query) {
                 Known::Servers => {
                     let known = self.names.known(query);
@@ -186,7 +191,8 @@ impl Engine {
             Direction::FromCaller => path.token.to,
             Direction::FromCallee => path.token.from,
         };
-        let onward = Onward { way: Way::Uri(lookup), path: Some(path), record_route: None, counted, toward };
+        let onward =
+            Onward { way: Way::Uri(lookup), path: Some(path), record_route: None, counted, toward, flow: None };
         if head.method() == Method::Ack {
             self.send_ack(request, &onward);
         } else {
@@ -204,7 +210,12 @@ impl Engine {
                 self.counters.stray_acks += 1;
                 return;
             }
-            (Sender::Stranger, _) => return self.refuse(now, request, &Sender::Stranger, FORBIDDEN),
+            (Sender::Stranger, _) => {
+                if !self.route_to_answerer(now, request) {
+                    self.refuse(now, request, &Sender::Stranger, FORBIDDEN);
+                }
+                return;
+            }
             (Sender::SelfCall { callee }, _) => {
                 let token = Token { from: 0, to: 0, issued: now.as_secs() as u32 };
                 let onward = Onward {
@@ -213,6 +224,7 @@ impl Engine {
                     record_route: Some(token),
                     counted: None,
                     toward: 0,
+                    flow: None,
                 };
                 return self.relay(now, request, &onward);
             }
@@ -265,7 +277,7 @@ impl Engine {
         let fingerprint = |trunk: usize| setup.trunks.get(trunk).map(|trunk| trunk.fingerprint).unwrap_or_default();
         let token = Token { from: fingerprint(trunk), to: fingerprint(to), issued: now.as_secs() as u32 };
         let record_route = opens_dialog(method).then_some(token);
-        let onward = Onward { way: Way::Pool(to), path: None, record_route, counted, toward: token.to };
+        let onward = Onward { way: Way::Pool(to), path: None, record_route, counted, toward: token.to, flow: None };
         match method {
             Method::Invite => self.counters.calls_started += 1,
             Method::Cancel => self.counters.cancels_forwarded += 1,
@@ -275,7 +287,7 @@ impl Engine {
     }
 
     /// OPTIONS to the edge (RFC 3261 §11.2).
-    fn answer_options(&mut self, request: &Incoming<'_>) {
+    pub(super) fn answer_options(&mut self, request: &Incoming<'_>) {
         if !self.may_forward(request) {
             return;
         }

@@ -12,6 +12,7 @@ use sipedge_sip::message::{HeaderName, Message};
 #[derive(Debug)]
 pub(super) struct Strangers {
     answers: Bucket,
+    challenges: Bucket,
     in_dialog: Bucket,
     sets: Box<[[Option<Offender>; WAYS]]>,
 }
@@ -50,6 +51,34 @@ impl Strangers {
         }
     }
 
+    /// A request of `source` to the answerer is challenged. What other strangers are answered takes nothing away from this, since few
+    /// know the answerer's name.
+    pub(super) fn challenge(&mut self, now: Time, source: IpAddr) -> Verdict {
+        if self.is_silenced(now, source) {
+            Verdict::Offender
+        } else if self.challenges.take(now, CHALLENGES_PER_SECOND) {
+            Verdict::Answer
+        } else {
+            Verdict::TooMany
+        }
+    }
+
+    /// `source` has proved who it is: what was refused before counts no more.
+    pub(super) fn forgive(&mut self, source: IpAddr) {
+        let source = network(source);
+        for entry in self.sets.get_mut(place(source)).into_iter().flatten() {
+            entry.take_if(|offender| offender.source == source);
+        }
+    }
+
+    /// Whether `source` has had too many requests refused, and is heard no more for a while.
+    pub(super) fn is_silent(&self, now: Time, source: IpAddr) -> bool {
+        let source = network(source);
+        let offenders = self.sets.get(place(source)).into_iter().flatten().flatten();
+        let its = |offender: &&Offender| offender.source == source;
+        offenders.filter(its).any(|offender| offender.silent_until.is_some_and(|until| until > now))
+    }
+
     /// Whether there is room for one more request within a dialog from a source that is nobody's.
     pub(super) fn admit_in_dialog(&mut self, now: Time) -> bool {
         self.in_dialog.take(now, IN_DIALOG_PER_SECOND)
@@ -84,6 +113,7 @@ impl Default for Strangers {
     fn default() -> Self {
         Self {
             answers: Bucket::default(),
+            challenges: Bucket::default(),
             in_dialog: Bucket::default(),
             sets: vec![[None; WAYS]; SETS].into_boxed_slice(),
         }
@@ -154,6 +184,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Refusals that strangers get per second and shard. Whoever tries a call from the wrong address sees why it fails; 20 datagrams of
 /// about 500 bytes are no weapon.
 const ANSWERS_PER_SECOND: u32 = 20;
+/// Challenges of the answerer per second and shard: a smoke call needs a handful.
+const CHALLENGES_PER_SECOND: u32 = 20;
 /// Refused requests of one source in [`WINDOW`] that are answered: more than a person at a telephone makes, far fewer than a scanner.
 const REFUSED_PER_WINDOW: u32 = 30;
 /// What [`REFUSED_PER_WINDOW`] counts in.

@@ -170,12 +170,26 @@ pub(super) fn answer(
     tag: u128,
     out: &mut Vec<u8>,
 ) {
+    answer_with(message, head, stamp, answer, tag, &[], out);
+}
+
+/// The same with further header lines.
+pub(super) fn answer_with(
+    message: &Message<'_>,
+    head: &Head<'_>,
+    stamp: &ViaStamp,
+    answer: Answer,
+    tag: u128,
+    more: &[u8],
+    out: &mut Vec<u8>,
+) {
     write_status(answer, out);
     write_vias(message, stamp, out);
     write_dialog(message, answer.code, head.to_tag.is_empty().then_some(tag), out);
     if let Some(header) = answer.header {
         write_extra(header, message, out);
     }
+    out.extend_from_slice(more);
     out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::engine::{Arrival, Bulletin, Control, DestinationStatus, Query, Receipt, Server, Setup, Shared};
+use crate::engine::{Answerer, Arrival, Bulletin, Control, DestinationStatus, Query, Receipt, Server, Setup, Shared};
 
 /// Datagrams that may wait for one shard. At 10,000 messages per second a shard may be held up for 400 ms.
 const MAX_DATAGRAMS: usize = 4_096;
@@ -48,6 +48,8 @@ pub(super) enum Order {
     NoRoom(Receipt),
     /// A new configuration.
     Setup(Arc<Setup>, Arc<Shared>),
+    /// Whom calls to the answerer go to.
+    Answerer(Option<Arc<Answerer>>),
     /// Says when everything that was ordered before is done.
     Confirm(UnboundedSender<()>),
     /// Asks what is known of the destinations.

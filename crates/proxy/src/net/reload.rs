@@ -13,7 +13,7 @@ use super::inbox::Order;
 use super::resolver::Report;
 use super::streams::{Rules, Tls, TlsMaterial};
 use crate::config::Config;
-use crate::engine::{DestinationStatus, Place, Setup, Shared, TokenKeys};
+use crate::engine::{Answerer, DestinationStatus, Place, Setup, Shared, TokenKeys};
 
 /// Time for a shard to answer. Its loop turns in less than a millisecond, under load in a few.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -92,6 +92,13 @@ impl Proxy {
         }
         *current = Current { setup, shared };
         Ok(Reloaded { consequences })
+    }
+
+    /// The answerer that calls to it go to from now on; `None`: there is none.
+    pub fn set_answerer(&self, answerer: Option<Arc<Answerer>>) {
+        for inbox in self.inboxes.iter() {
+            inbox.order(Order::Answerer(answerer.clone()));
+        }
     }
 
     /// What of `config` takes a restart, each with its reason.

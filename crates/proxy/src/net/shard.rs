@@ -239,6 +239,7 @@ impl Shard {
                 Order::Failed(receipt) => self.engine.handle_failure(now, receipt),
                 Order::NoRoom(receipt) => self.engine.handle_no_room(now, receipt),
                 Order::Setup(setup, shared) => self.engine.handle_setup(now, setup, shared),
+                Order::Answerer(answerer) => self.engine.handle_answerer(answerer),
                 // Neither waits; whoever asked may have gone.
                 Order::Confirm(reply) => drop(reply.send(())),
                 Order::Destinations(reply) => drop(reply.send(self.engine.destinations())),

@@ -203,6 +203,7 @@ pub fn config() -> Config {
         budgets: Budgets { transactions: 400, message_bytes: 1 << 20, counted_calls: 300 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 5_000, retry_after_s: 10 },
+        answerer: None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod certificates;
 pub mod control;
+pub mod digest;
 pub mod dns;
 pub mod imds;
 pub mod load;
@@ -22,8 +23,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sipedge_proxy::config::{
-    Admin, Advertise, Budgets, Config, Dns, Drain, Listen, Refuse, Route, SecretRef, Secrets, Streams, Target, Timers,
-    Trunk, VERSION,
+    Admin, Advertise, Answerer, Budgets, Config, Dns, Drain, Listen, Refuse, Route, SecretRef, Secrets, Streams,
+    Target, Timers, Trunk, VERSION,
 };
 use sipedge_proxy::engine::{TokenKey, TokenKeys};
 use tempfile::TempDir;
@@ -63,6 +64,7 @@ pub fn config(edge: IpAddr, caller: IpAddr, callee: SocketAddr) -> Config {
         budgets: Budgets { transactions: 10_000, message_bytes: 64 << 20, counted_calls: 10_000 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 0, grace_ms: 10_000, retry_after_s: 7 },
+        answerer: None,
     }
 }
 
@@ -70,9 +72,16 @@ pub fn keys() -> TokenKeys {
     TokenKeys { branch: "0b".repeat(32), tokens: vec![TokenKey { id: 1, key: "1c".repeat(32) }] }
 }
 
-/// A folder with the configuration and the keys in it.
+/// `config` with an answerer, whose password [`folder`] writes.
+pub fn with_answerer(config: Config) -> Config {
+    let password = SecretRef::File("answerer".into());
+    Config { answerer: Some(Answerer { user: digest::USER.into(), password }), ..config }
+}
+
+/// A folder with the configuration, the keys and the answerer's password in it.
 pub fn folder(config: &Config) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("answerer"), format!("{}\n", digest::PASSWORD)).unwrap();
     std::fs::write(folder.path().join("config.yaml"), serde_yaml::to_string(config).unwrap()).unwrap();
     std::fs::write(folder.path().join("token-keys.json"), serde_json::to_string(&keys()).unwrap()).unwrap();
     folder

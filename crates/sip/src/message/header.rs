@@ -39,12 +39,15 @@ pub enum HeaderName {
     Timestamp,
     /// User-Agent.
     UserAgent,
+    /// Authorization.
+    Authorization,
     /// WWW-Authenticate.
     WwwAuthenticate,
     /// Proxy-Authenticate.
     ProxyAuthenticate,
     /// One of the `X-` headers by which an edge and its PBX tell each other what a call is: X-Store-Domain, X-Inbound-Trunk,
-    /// X-Outbound-Call, X-Internal-Call, X-Park-Call, X-Original-DID, X-Route-To-Trunk. Nobody else may set them.
+    /// X-Outbound-Call, X-Internal-Call, X-Park-Call, X-Original-DID, X-Route-To-Trunk; and X-Sipedge-Flow, between the edge and its
+    /// answerer. Nobody else may set them.
     Internal,
     /// Anything else.
     Other,
@@ -74,6 +77,7 @@ impl HeaderName {
             (11, Some(b'r')) => (b"retry-after", Self::RetryAfter),
             (12, Some(b'm')) => (b"max-forwards", Self::MaxForwards),
             (12, Some(b'r')) => (b"record-route", Self::RecordRoute),
+            (13, Some(b'a')) => (b"authorization", Self::Authorization),
             (13, Some(b'p')) => (b"proxy-require", Self::ProxyRequire),
             (14, Some(b'c')) => (b"content-length", Self::ContentLength),
             (16, Some(b'w')) => (b"www-authenticate", Self::WwwAuthenticate),
@@ -91,7 +95,7 @@ fn is_internal(name: &[u8]) -> bool {
     INTERNAL.iter().any(|internal| name.eq_ignore_ascii_case(internal))
 }
 
-const INTERNAL: [&[u8]; 7] = [
+const INTERNAL: [&[u8]; 8] = [
     b"X-Store-Domain",
     b"X-Inbound-Trunk",
     b"X-Outbound-Call",
@@ -99,4 +103,5 @@ const INTERNAL: [&[u8]; 7] = [
     b"X-Park-Call",
     b"X-Original-DID",
     b"X-Route-To-Trunk",
+    b"X-Sipedge-Flow",
 ];

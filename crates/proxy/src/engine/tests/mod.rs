@@ -56,6 +56,7 @@ pub(super) fn config() -> Config {
         budgets: Budgets { transactions: 1000, message_bytes: 1 << 20, counted_calls: 100 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 1000, grace_ms: 5000, retry_after_s: 10 },
+        answerer: None,
     }
 }
 

@@ -1,0 +1,28 @@
+//! What sipedge asks of an AWS account, and nothing more: a blocking facade over the AWS SDK, which no other crate links.
+//!
+//! [`Aws::connect`] finds credentials by the SDK's own rules (environment, profiles, SSO, web identity, containers, instance metadata)
+//! and says at once why there are none. Every call names what failed, where and why ([`AwsError`]). `AWS_ENDPOINT_URL`, `AWS_CA_BUNDLE`
+//! and the proxies of the environment are honoured.
+
+mod alarms;
+mod classify;
+mod client;
+mod credentials;
+mod error;
+mod group;
+mod images;
+mod quotas;
+mod refresh;
+mod regions;
+mod secrets;
+mod targets;
+mod templates;
+
+pub use client::{Aws, Identity, Settings};
+pub use error::{At, AwsError};
+pub use group::{Group, GroupInstance};
+pub use images::{Image, ImageFilter};
+pub use refresh::{Refresh, RefreshPreferences};
+pub use secrets::SecretInfo;
+pub use targets::TargetHealth;
+pub use templates::TemplateVersion;

@@ -1,0 +1,66 @@
+//! What a build without the feature `aws` says where the account is needed.
+
+use serde_json::Value;
+use sipedge::deploy::{Project, State};
+use sipedge::plan::{Plan, Topology};
+
+use super::exit::{Exit, Failure};
+use super::{Deploy, Destroy, Global, Refresh, Rollback, VerifyCall};
+
+/// What the account says of a plan.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    pub(super) text: String,
+    pub(super) data: Option<Value>,
+}
+
+/// What the account says of what stands.
+#[derive(Debug)]
+pub(super) struct Status {
+    pub(super) texts: Vec<String>,
+    pub(super) data: Vec<Value>,
+    pub(super) running: bool,
+    pub(super) damaged: bool,
+}
+
+pub(super) fn deploy(_global: &Global, args: &Deploy) -> Result<Exit, Failure> {
+    let topology: Topology = args.topology.into();
+    Err(no_support()
+        .next(format!("sipedge deploy {topology} --target lab"), "builds it on this machine, without an account"))
+}
+
+pub(super) fn destroy(_global: &Global, _args: &Destroy) -> Result<Exit, Failure> {
+    Err(no_support())
+}
+
+pub(super) fn refresh(_global: &Global, _args: &Refresh) -> Result<Exit, Failure> {
+    Err(no_support())
+}
+
+pub(super) fn rollback(_global: &Global, _args: &Rollback) -> Result<Exit, Failure> {
+    Err(no_support())
+}
+
+pub(super) fn verify_call(_global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
+    let topology = args.topology.map_or(Topology::LoadBalanced, Topology::from);
+    Err(no_support().next(
+        format!("sipedge verify call --target aws --topology {topology} --ingress ADDRESS"),
+        "calls an address that is known, with the password in SIPEDGE_ANSWERER_PASSWORD",
+    ))
+}
+
+pub(super) fn status(_project: &Project, topologies: &[Topology]) -> Result<Status, Failure> {
+    let text = |topology: &Topology| format!("{topology} on AWS: {NO_SUPPORT}\n");
+    Ok(Status { texts: topologies.iter().map(text).collect(), data: Vec::new(), running: false, damaged: false })
+}
+
+pub(super) fn look(_plan: &Plan, _state: &State) -> Look {
+    Look { text: format!("Account\n  not asked: {NO_SUPPORT}\n\n"), data: None }
+}
+
+const NO_SUPPORT: &str = "this build has no AWS support; build with `--features aws`";
+
+fn no_support() -> Failure {
+    Failure::new(Exit::TargetNotAvailable, NO_SUPPORT)
+        .next("cargo build --release --features aws", "builds sipedge with it, in some minutes")
+}

@@ -1,0 +1,246 @@
+//! The working folder: the modules, the plan's files beside the root module, and where the state is.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use rust_embed::RustEmbed;
+use serde_json::{Value, json};
+
+use super::TerraformError;
+use crate::files;
+
+/// Where the state of one topology is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// In a file on this machine.
+    Local {
+        /// The file.
+        path: PathBuf,
+    },
+    /// In S3, encrypted, with a lock file beside it.
+    S3 {
+        /// The bucket; it has to be there.
+        bucket: String,
+        /// The object.
+        key: String,
+        /// The bucket's region.
+        region: String,
+        /// Profile of the AWS configuration files; none: what the environment says.
+        profile: Option<String>,
+    },
+}
+
+/// Terraform files by their path within `terraform/`.
+#[derive(Debug, Clone)]
+pub struct Modules(BTreeMap<String, Cow<'static, [u8]>>);
+
+impl Modules {
+    /// The modules that this build was made with.
+    pub fn embedded() -> Self {
+        let read = |name: Cow<'static, str>| Some((name.to_string(), Embedded::get(&name)?.data));
+        Self(Embedded::iter().filter_map(read).collect())
+    }
+
+    /// Modules that are given.
+    pub fn given(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+        Self(files.into_iter().map(|(name, content)| (name, Cow::Owned(content))).collect())
+    }
+
+    /// Their paths.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+/// The folder in which Terraform works for one topology.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    root: PathBuf,
+    module: String,
+}
+
+impl Folder {
+    /// The folder `root`, in which `module` is the root module. Creates nothing.
+    pub fn new(root: &Path, module: &str) -> Self {
+        Self { root: root.to_owned(), module: module.to_owned() }
+    }
+
+    /// Where `terraform` is run.
+    pub fn root_module(&self) -> PathBuf {
+        self.root.join(&self.module)
+    }
+
+    /// Writes modules, `files` and the backend, and removes what an earlier version of sipedge has left. What Terraform itself keeps here
+    /// stays: its folder, its lock file, and any state.
+    pub fn write(
+        &self,
+        modules: &Modules,
+        files: &BTreeMap<String, String>,
+        backend: &Backend,
+    ) -> Result<(), TerraformError> {
+        let mut wanted: BTreeSet<PathBuf> = BTreeSet::new();
+        let mut put = |path: PathBuf, content: &[u8]| -> Result<(), TerraformError> {
+            let folder = files::folder_of(&path);
+            fs::create_dir_all(folder).map_err(|error| TerraformError::io("create", folder, error))?;
+            files::write_whole(&path, content, FILE_MODE).map_err(|error| TerraformError::io("write", &path, error))?;
+            wanted.insert(path);
+            Ok(())
+        };
+        for (name, content) in &modules.0 {
+            put(self.root.join(name), content)?;
+        }
+        for (name, content) in files {
+            put(self.root_module().join(name), content.as_bytes())?;
+        }
+        put(self.root_module().join(BACKEND_FILE), format!("{:#}\n", backend.to_json()).as_bytes())?;
+        remove_others(&self.root, &wanted)
+    }
+
+    /// Whether Terraform has been initialised here before.
+    pub(super) fn is_initialised(&self) -> bool {
+        self.root_module().join(".terraform/terraform.tfstate").exists()
+    }
+
+    pub(super) fn remove_plan(&self, name: &str) -> Result<(), TerraformError> {
+        let path = self.root_module().join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(TerraformError::io("remove", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The right to run Terraform here, as a file that the child holds open too: what remains of the lock when sipedge is killed. Waits
+    /// for a Terraform that is ending: that of a sipedge which was killed writes its state first.
+    pub(super) fn claim(&self) -> Result<Flock<File>, TerraformError> {
+        let path = self.root.join(CLAIM_FILE);
+        let mut file = File::create(&path).map_err(|error| TerraformError::io("open", &path, error))?;
+        let begun = Instant::now();
+        loop {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((file, nix::errno::Errno::EWOULDBLOCK)) if begun.elapsed() < CLAIM_WITHIN => file,
+                Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                    return Err(TerraformError::Busy { folder: self.root_module() });
+                }
+                Err((_, error)) => return Err(TerraformError::io("lock", &path, error.into())),
+            };
+            std::thread::sleep(CLAIM_CHECK);
+        }
+    }
+}
+
+/// `terraform/` of the repository, without what developers' runs and tests leave there.
+#[derive(RustEmbed)]
+#[folder = "terraform"]
+#[include = "*.tf"]
+#[include = "*.tftpl"]
+#[include = "*.json"]
+#[exclude = "*/.terraform/*"]
+#[exclude = "*/tests/*"]
+#[exclude = "*/examples/*"]
+#[exclude = "*.tfstate*"]
+#[exclude = "*.auto.tfvars.json"]
+#[exclude = "*/backend.tf.json"]
+#[allow_missing = true]
+struct Embedded;
+
+const BACKEND_FILE: &str = "backend.tf.json";
+/// Held open by the Terraform that works in a folder.
+const CLAIM_FILE: &str = "running";
+/// How long a Terraform may take to end after its sipedge was killed: it waits for requests that are under way, not for load balancers.
+const CLAIM_WITHIN: Duration = Duration::from_secs(120);
+/// Time between two looks.
+const CLAIM_CHECK: Duration = Duration::from_millis(100);
+/// Modules and variables have no secrets.
+const FILE_MODE: u32 = 0o644;
+
+impl Backend {
+    fn to_json(&self) -> Value {
+        let backend = match self {
+            Self::Local { path } => json!({ "local": { "path": path.display().to_string() } }),
+            Self::S3 { bucket, key, region, profile } => {
+                let mut s3 = json!({
+                    "bucket": bucket,
+                    "key": key,
+                    "region": region,
+                    "encrypt": true,
+                    "use_lockfile": true,
+                });
+                if let Some(profile) = profile {
+                    s3["profile"] = json!(profile);
+                }
+                let elsewhere = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"];
+                if elsewhere.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+                    // Such a server has one name and not one for each bucket.
+                    s3["use_path_style"] = json!(true);
+                }
+                json!({ "s3": s3 })
+            }
+        };
+        json!({ "terraform": { "backend": backend } })
+    }
+}
+
+fn remove_others(folder: &Path, wanted: &BTreeSet<PathBuf>) -> Result<(), TerraformError> {
+    let entries = fs::read_dir(folder).map_err(|error| TerraformError::io("read", folder, error))?;
+    for entry in entries {
+        let path = entry.map_err(|error| TerraformError::io("read", folder, error))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(".terraform") || name.contains(".tfstate") || name == CLAIM_FILE || wanted.contains(&path) {
+            continue;
+        }
+        if path.is_dir() {
+            remove_others(&path, wanted)?;
+            // Fails when something has stayed in it, and then it has to stay.
+            let _ = fs::remove_dir(&path);
+        } else {
+            fs::remove_file(&path).map_err(|error| TerraformError::io("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stale_goes_and_what_terraform_keeps_stays() {
+        let place = tempfile::tempdir().expect("folder");
+        let folder = Folder::new(&place.path().join("terraform"), "single-ec2");
+        let backend = Backend::Local { path: "../../terraform.tfstate".into() };
+        let old = Modules::given([("modules/old/main.tf".to_owned(), Vec::new())]);
+        folder.write(&old, &BTreeMap::new(), &backend).expect("written");
+        let kept = [".terraform.lock.hcl", ".terraform/providers/x", "errored.tfstate"];
+        for name in kept {
+            let path = folder.root_module().join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("create");
+            fs::write(path, "").expect("write");
+        }
+        let new = Modules::given([("modules/new/main.tf".to_owned(), Vec::new())]);
+        folder.write(&new, &BTreeMap::from([("a.json".to_owned(), "{}".to_owned())]), &backend).expect("written");
+        assert!(!place.path().join("terraform/modules/old").exists());
+        assert!(place.path().join("terraform/modules/new/main.tf").exists());
+        assert!(folder.root_module().join("a.json").exists());
+        for name in kept {
+            assert!(folder.root_module().join(name).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn one_terraform_at_a_time() {
+        let place = tempfile::tempdir().expect("folder");
+        let folder = Folder::new(place.path(), "m");
+        let held = folder.claim().expect("nobody is there");
+        let second = File::create(place.path().join(CLAIM_FILE)).expect("open");
+        let (second, _) = Flock::lock(second, FlockArg::LockExclusiveNonblock).expect_err("it is held");
+        drop(held);
+        Flock::lock(second, FlockArg::LockExclusiveNonblock).expect("it is free");
+    }
+}

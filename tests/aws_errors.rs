@@ -1,0 +1,126 @@
+//! What a deploy to AWS says when the account does not play along: each error provoked, its message as it stands in
+//! `tests/golden/errors/`. `UPDATE_GOLDEN=1` writes those anew.
+
+#![cfg(feature = "aws")]
+
+#[path = "support/cloud.rs"]
+mod cloud;
+#[path = "support/errors.rs"]
+mod errors;
+
+use std::fs;
+use std::process::Command;
+
+use cloud::Cloud;
+use cloud::project::{Ran, run};
+use errors::assert_golden;
+use serde_json::json;
+
+const DEPLOY: [&str; 4] = ["deploy", "single-ec2", "--yes", "--no-verify"];
+
+/// The message as it is told, without what differs from run to run.
+fn golden(name: &str, cloud: &Cloud, ran: &Ran) {
+    let mut text = ran.stderr.replace(&*cloud.project.folder().to_string_lossy(), "FOLDER");
+    text = text.replace(&cloud.moto.url(), "AWS").replace(&format!("127.0.0.1:{}", cloud.moto.port()), "AWS");
+    text = text.replace(&*cloud.moto.home().to_string_lossy(), "HOME");
+    // The steps before it have their own times and ids.
+    let lines = text.lines().skip_while(|line| !line.starts_with("error:"));
+    let text: String = lines.map(|line| format!("{}\n", without_ids(line))).collect();
+    assert_golden(name, &text);
+}
+
+/// Request ids and numbers of resources are different each time.
+fn without_ids(line: &str) -> String {
+    let mut words = Vec::new();
+    let mut rest = line.split(' ').peekable();
+    while let Some(word) = rest.next() {
+        words.push(word.to_owned());
+        if word == "RequestID:" && rest.peek().is_some() {
+            rest.next();
+            words.push("ID,".to_owned());
+        }
+    }
+    words.join(" ")
+}
+
+fn with(cloud: &Cloud, change: impl FnOnce(&mut Command)) -> Ran {
+    let mut command = cloud.command(&DEPLOY);
+    change(&mut command);
+    run(command)
+}
+
+#[test]
+fn the_account_cannot_be_asked() {
+    let Some(cloud) = Cloud::start("the_account_cannot_be_asked") else { return };
+    let home = cloud.moto.home().to_owned();
+    let without_keys = |command: &mut Command| {
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        command.env("AWS_CONFIG_FILE", home.join("config")).env("AWS_SHARED_CREDENTIALS_FILE", home.join("none"));
+    };
+    fs::write(home.join("config"), "").expect("written");
+    golden("no-credentials", &cloud, &with(&cloud, without_keys).expect(4));
+
+    let sso = "[profile voice]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = admin\nregion = us-east-1\n\
+               [sso-session corp]\nsso_region = us-east-1\nsso_start_url = https://example.awsapps.com/start\n";
+    fs::write(home.join("config"), sso).expect("written");
+    let spec = cloud.project.spec();
+    cloud.change_spec("region: us-east-1,", "region: us-east-1, profile: voice,");
+    golden("sso-expired", &cloud, &with(&cloud, without_keys).expect(4));
+    cloud.change_spec("profile: voice", "profile: nobody");
+    golden("no-such-profile", &cloud, &with(&cloud, without_keys).expect(4));
+    cloud.project.write_spec(&spec);
+
+    let unreachable = |command: &mut Command| {
+        command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+    };
+    golden("aws-unreachable", &cloud, &with(&cloud, unreachable).expect(4));
+    cloud.moto.wish("fault", &json!({ "action": "sts:GetCallerIdentity", "code": "ExpiredToken", "message": "The security token included in the request is expired", "status": 403 }));
+    golden("credentials-expired", &cloud, &cloud.run(&DEPLOY).expect(4));
+    cloud.moto.wish("fault", &json!({ "action": "sts:GetCallerIdentity", "times": 0 }));
+    cloud.change_spec("image: ami", "image: ami-0");
+    golden("no-such-image", &cloud, &cloud.run(&DEPLOY).expect(4));
+}
+
+#[test]
+fn the_account_refuses() {
+    let Some(cloud) = Cloud::start("the_account_refuses") else { return };
+    for (name, action, code, message) in [
+        (
+            "quota-used-up",
+            "ec2:AllocateAddress",
+            "AddressLimitExceeded",
+            "The maximum number of addresses has been reached.",
+        ),
+        (
+            "name-is-taken",
+            "iam:CreateRole",
+            "EntityAlreadyExists",
+            "Role with name sipedge-twilio-bridge-single-ec2 already exists.",
+        ),
+        (
+            "access-denied",
+            "ec2:CreateVpc",
+            "UnauthorizedOperation",
+            "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/x is not authorized to perform: \
+             ec2:CreateVpc on resource: arn:aws:ec2:us-east-1:123456789012:vpc/* because no identity-based policy allows the \
+             ec2:CreateVpc action",
+        ),
+    ] {
+        cloud.moto.wish("fault", &json!({ "action": action, "code": code, "message": message, "status": 403 }));
+        let ran = cloud.run(&DEPLOY).expect(5);
+        cloud.moto.wish("fault", &json!({ "action": action, "times": 0 }));
+        golden(name, &cloud, &ran);
+    }
+    // What was made until then is in the state: the same command goes on.
+    cloud.deploy("single-ec2");
+    cloud.run(&["destroy", "single-ec2", "--target", "aws", "--yes"]).expect(0);
+}
+
+#[test]
+fn nobody_agrees() {
+    let Some(cloud) = Cloud::start("nobody_agrees") else { return };
+    golden("nobody-can-be-asked", &cloud, &cloud.run(&["deploy", "single-ec2"]).expect(2));
+    let error = cloud.run(&["deploy", "single-ec2", "--json"]).expect(2).json_error();
+    assert_eq!(error["next"][0]["command"], "sipedge deploy single-ec2 --yes");
+    cloud.project.assert_no_trace();
+}
