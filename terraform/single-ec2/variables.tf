@@ -159,7 +159,7 @@ variable "admin_port" {
 }
 
 variable "carrier_ranges" {
-  description = "Source ranges from which SIP is admitted, by the name of the carrier or trunk: IPv4, /8 to /32."
+  description = "Source ranges from which SIP is admitted, by the name of the carrier or trunk: IPv4, /16 to /32."
   type        = map(list(string))
   nullable    = false
 
@@ -171,10 +171,18 @@ variable "carrier_ranges" {
     condition     = alltrue([for range in flatten(values(var.carrier_ranges)) : try(cidrhost(range, 0) == split("/", range)[0] && can(cidrnetmask(range)), false)])
     error_message = "Each of carrier_ranges must be an IPv4 range in CIDR form without bits behind the prefix, such as 54.172.60.0/30."
   }
+  # A carrier's signalling range is a handful of addresses; a /16 already admits 65,536 strangers.
   validation {
-    condition     = alltrue([for range in flatten(values(var.carrier_ranges)) : try(tonumber(split("/", range)[1]) >= 8, false)])
-    error_message = "A range of carrier_ranges is shorter than /8: that is half the world, not a carrier."
+    condition     = var.open_to_the_world || alltrue([for range in flatten(values(var.carrier_ranges)) : try(tonumber(split("/", range)[1]) >= 16, false)])
+    error_message = "A range of carrier_ranges is shorter than /16, which lets in more than carriers. Name the carrier's own ranges, or set open_to_the_world if that is meant."
   }
+}
+
+variable "open_to_the_world" {
+  description = "Whether carrier_ranges may have ranges shorter than /16, even 0.0.0.0/0: the edge is then reached by anybody."
+  type        = bool
+  nullable    = false
+  default     = false
 }
 
 variable "rules_quota" {

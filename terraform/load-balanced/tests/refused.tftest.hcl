@@ -306,3 +306,12 @@ run "an_existing_vpc_without_private_subnets_is_refused" {
     var.existing_vpc,
   ]
 }
+
+run "sip_open_to_the_world_is_taken_when_that_is_said" {
+  command = plan
+
+  variables {
+    carrier_ranges    = { anybody = ["0.0.0.0/0"] }
+    open_to_the_world = true
+  }
+}

@@ -188,3 +188,12 @@ run "a_zone_without_subnet_is_refused" {
     var.public_subnets,
   ]
 }
+
+run "sip_open_to_the_world_is_taken_when_that_is_said" {
+  command = plan
+
+  variables {
+    carrier_ranges    = { anybody = ["0.0.0.0/0"] }
+    open_to_the_world = true
+  }
+}
