@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use sipedge::deploy::{self, Project, TOPOLOGIES, write_whole};
 use sipedge::plan::{self, TargetKind, Topology};
-use sipedge::spec::{self, Loaded, Spec, stale_carriers};
+use sipedge::spec::{self, Loaded, stale_carriers};
 
 #[cfg(feature = "aws")]
 use super::aws as on_aws;
@@ -36,7 +36,7 @@ pub(super) fn init(global: &Global, args: &Init) -> Result<Exit, Failure> {
 }
 
 pub(super) fn check(global: &Global) -> Result<Exit, Failure> {
-    let loaded = Spec::load(&global.spec)?;
+    let loaded = global.load_spec()?;
     for topology in TOPOLOGIES {
         plan::plan(&loaded, topology, target_or_aws(global))?;
     }
@@ -55,7 +55,7 @@ pub(super) fn check(global: &Global) -> Result<Exit, Failure> {
 }
 
 pub(super) fn plan(global: &Global, args: &Plan) -> Result<Exit, Failure> {
-    let loaded = Spec::load(&global.spec)?;
+    let loaded = global.load_spec()?;
     let project = Project::new(&global.spec, &loaded.spec.name)
         .map_err(|error| Failure::new(Exit::Unexpected, format!("cannot find the folder of the spec: {error}")))?;
     let topologies: Vec<Topology> = match args.topology {
@@ -152,6 +152,8 @@ fn edge_name_from_folder(spec_file: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use sipedge::spec::Spec;
 
     use super::*;
 

@@ -59,7 +59,7 @@ pub fn risks(deployed: Option<&Plan>, planned: &Plan) -> Vec<Risk> {
     group(deployed, planned, &mut found);
     peers(deployed, planned, &mut found);
     let mut risks = found.0;
-    risks.sort_by(|a, b| b.effect.cmp(&a.effect));
+    risks.sort_by_key(|risk| std::cmp::Reverse(risk.effect));
     risks
 }
 

@@ -135,12 +135,11 @@ pub(super) fn refresh(checks: &mut Checks<'_>) {
         let help = format!("write a `max_healthy` of at most {}", min + HEALTHY_SPAN);
         checks.report(written, What::error("spec::refresh", message, help));
     }
-    if let Some(list) = &checkpoints {
-        if list.windows(2).any(|pair| pair.first() >= pair.last()) || list.last() != Some(&100) {
-            let message = format!("the checkpoints {list:?} do not rise to 100");
-            let help = "write rising percents of which the last is 100, such as [10, 50, 100]";
-            checks.report(at("checkpoints"), What::error("spec::refresh", message, help));
-        }
+    let rise = |list: &[u32]| list.windows(2).all(|pair| pair.first() < pair.last()) && list.last() == Some(&100);
+    if let Some(list) = checkpoints.as_ref().filter(|list| !rise(list)) {
+        let message = format!("the checkpoints {list:?} do not rise to 100");
+        let help = "write rising percents of which the last is 100, such as [10, 50, 100]";
+        checks.report(at("checkpoints"), What::error("spec::refresh", message, help));
     }
     if checkpoint_delay.is_some_and(|delay| delay.as_millis() == 0) {
         let message = "without a delay the refresh has gone on before the smoke call has ended";
