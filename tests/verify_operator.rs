@@ -49,7 +49,7 @@ fn an_operator_calls_through_either_topology_by_udp_and_tcp() {
         let Some(project) = Project::with_lab("an_operator_calls_through_either_topology") else { return };
         project.deploy(topology);
         let status = project.status(topology);
-        let instances: Vec<String> = status["instances"]
+        let instances: Vec<String> = status["lab"]["instances"]
             .as_array()
             .expect("instances")
             .iter()

@@ -37,7 +37,7 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, message));
     }
     can_ask(global, args.yes, &format!("sipedge deploy {topology} --yes"))?;
-    let loaded = Spec::load(&global.spec)?;
+    let loaded = global.load_spec()?;
     let state = project(global, &loaded.spec.name)?.state_on(TargetKind::Aws, topology);
     let mut progress = deploy::for_output(global.json);
     let mut ask = |changes: &str| args.yes || agreed(changes, "Make these changes? (yes/no) ", "yes");
@@ -97,7 +97,7 @@ pub(super) fn destroy(global: &Global, args: &Destroy) -> Result<Exit, Failure> 
         if !args.yes && !agreed(&what, &question, project.edge()) {
             return Err(Failure::new(Exit::Usage, "nothing was removed: the answer was not the edge's name"));
         }
-        let loaded = Spec::load(&global.spec).ok();
+        let loaded = global.load_spec().ok();
         let mut progress = deploy::for_output(global.json);
         for topology in there {
             let state = project.state_on(TargetKind::Aws, topology);

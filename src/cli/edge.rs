@@ -85,7 +85,7 @@ fn operators_call(global: &Global, args: &VerifyCall, ingress: IpAddr) -> Result
         return Err(Failure::new(Exit::Usage, message)
             .next("sipedge verify call --target aws --via operator", "calls from this machine"));
     }
-    let loaded = Spec::load(&global.spec)?;
+    let loaded = global.load_spec()?;
     let topology = args.topology.map_or(Topology::LoadBalanced, Topology::from);
     let plan = plan::plan(&loaded, topology, TargetKind::Aws)?;
     if plan.proxy.answerer.is_none() {
@@ -109,7 +109,7 @@ fn operators_call(global: &Global, args: &VerifyCall, ingress: IpAddr) -> Result
 fn twilios_call(global: &Global, args: &VerifyCall) -> Result<Exit, Failure> {
     let account = Account::from_environment(|name| std::env::var(name).ok());
     let account = account.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let loaded = Spec::load(&global.spec)?;
+    let loaded = global.load_spec()?;
     let topology = args.topology.map_or(Topology::LoadBalanced, Topology::from);
     let plan = plan::plan(&loaded, topology, global.target.unwrap_or(Target::Aws).into())?;
     let report = twilio::run(&plan, &account, Pace::default(), &deploy::rfc3339(deploy::now_unix_ms()));

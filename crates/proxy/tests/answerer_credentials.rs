@@ -111,7 +111,7 @@ fn a_proof_is_good_once_for_its_count_and_for_its_source_alone() {
     }
     let second = challenges[0].answer("INVITE", &uri, USER, PASSWORD, 2);
     assert!(stage.invite("counted-up", &second).first_line().starts_with("SIP/2.0 200"));
-    let other = Agent::bind(address(218), 0);
+    let other = Agent::bind(address(212), 0);
     let third = challenges[0].answer("INVITE", &uri, USER, PASSWORD, 3);
     let own = std::mem::replace(&mut stage.caller, other);
     assert!(is_refused(&stage.invite("another-source", &third)), "the nonce was another source's");
