@@ -9,6 +9,7 @@ mod lab;
 #[cfg(not(feature = "aws"))]
 mod no_aws;
 mod rollout;
+mod secrets;
 mod spec;
 mod status;
 
@@ -55,6 +56,7 @@ fn dispatch(command_line: CommandLine) -> Result<Exit, Failure> {
         Command::Doctor => doctor::run(&global),
         Command::Verify { what: Verify::Call(args) } => edge::verify_call(&global, &args),
         Command::Destroy(args) => edge::destroy(&global, &args),
+        Command::Secrets(args) => secrets::run(&global, &args),
         Command::Schema => spec::schema(),
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -221,6 +223,12 @@ Examples:
 A second destroy finds nothing and says so; its exit code is 0.")]
     /// Removes what is deployed.
     Destroy(Destroy),
+    #[command(after_help = "\
+Examples:
+  sipedge secrets status                  the token keys' numbers and ages, and which one signs
+  sipedge secrets rotate                  a new one signs, and no call is lost")]
+    /// Shows and rotates the token keys, by which requests within calls are known again.
+    Secrets(Secrets),
     #[command(after_help = "\
 Examples:
   sipedge schema > sipedge.schema.json    for editors that complete and check YAML by schema")]
@@ -398,6 +406,49 @@ struct Destroy {
     /// Does not ask for the edge's name. (In the lab nothing is asked.)
     #[arg(long, short)]
     yes: bool,
+}
+
+#[derive(Debug, Args)]
+struct Secrets {
+    #[command(subcommand)]
+    action: SecretsAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum SecretsAction {
+    #[command(after_help = "\
+Examples:
+  sipedge secrets rotate                            a new key signs, the one of before verifies
+  sipedge secrets rotate --finish                   withdraws the old key, once no call can be up that bears it
+  sipedge secrets rotate --finish --force           withdraws it now: it has leaked
+
+No call is lost by a rotation. One that was cut off is continued by the same command.")]
+    /// Makes a new token key, brings it to every instance, and lets it sign.
+    Rotate(RotateSecrets),
+    #[command(after_help = "\
+Examples:
+  sipedge secrets status                            numbers and ages of the keys, which one signs, what each instance has
+  sipedge secrets status --json                     the same for programs")]
+    /// Shows the token keys, but for the keys.
+    Status(SecretsStatus),
+}
+
+#[derive(Debug, Args)]
+struct RotateSecrets {
+    /// The topology; needed only when both are deployed.
+    topology: Option<TopologyName>,
+    /// Makes no new key, but withdraws the old one.
+    #[arg(long)]
+    finish: bool,
+    /// Withdraws it even if calls may be up that bear it: they can no longer be ended through the edge.
+    #[arg(long, requires = "finish")]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+struct SecretsStatus {
+    /// The topology; needed only when both are deployed.
+    topology: Option<TopologyName>,
 }
 
 #[derive(Debug, Args)]

@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use sipedge::plan::{
-    INGRESS_ADDRESS, Plan, PlanError, State, TargetKind, Topology, USER_DATA_LIMIT, difference, picture, plan, render,
+    ELASTIC_IP_ALLOCATION, INGRESS_ADDRESS, Plan, PlanError, State, TargetKind, Topology, USER_DATA_LIMIT, difference,
+    picture, plan, render,
 };
 use sipedge::spec::{Loaded, Spec};
 use sipedge_proxy::config::{Advertise, Config, SecretRef, Target};
@@ -97,16 +98,24 @@ fn artefacts_are_the_golden_files() {
 #[test]
 fn user_data_is_a_configuration_once_the_address_is_filled_in() {
     for (name, plan) in plans() {
-        let filled = plan.user_data.replace(INGRESS_ADDRESS, "203.0.113.10");
+        let filled =
+            plan.user_data.replace(INGRESS_ADDRESS, "203.0.113.10").replace(ELASTIC_IP_ALLOCATION, "eipalloc-1");
         assert!(filled.starts_with("#sipedge-user-data 1\n"), "{filled}");
         assert!(
             !filled.contains("${") && !filled.contains("%{"),
-            "{name}: more to fill in than the address:\n{filled}"
+            "{name}: more to fill in than the address and the allocation:\n{filled}"
         );
         let config: Config = serde_yaml::from_str(&filled).unwrap();
         let mut expected = plan.proxy.clone();
         if expected.advertise == Advertise::Host(INGRESS_ADDRESS.into()) {
             expected.advertise = Advertise::Host("203.0.113.10".into());
+        }
+        if let Some(allocation) = expected.cloud.as_mut().and_then(|cloud| cloud.elastic_ip.as_mut()) {
+            assert_eq!(
+                (allocation.as_str(), plan.topology, plan.target),
+                (ELASTIC_IP_ALLOCATION, Topology::SingleEc2, TargetKind::Aws)
+            );
+            "eipalloc-1".clone_into(allocation);
         }
         assert_eq!(config, expected);
         assert!(plan.user_data.len() <= USER_DATA_LIMIT);

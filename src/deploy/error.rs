@@ -3,6 +3,7 @@
 use super::certificates::CertificateError;
 use super::journal::{Command, Step};
 use super::refresh::{Back, RefreshFailure, Trouble};
+use super::rotation::RotationError;
 use super::state::{State, StateError};
 use crate::plan::{PlanError, TargetKind};
 use crate::target::aws::terraform::TerraformError;
@@ -57,6 +58,9 @@ pub enum Cause {
     /// A file of the state could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The token keys cannot be used.
+    #[error(transparent)]
+    TokenKeys(#[from] RotationError),
     /// A certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),

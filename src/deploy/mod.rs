@@ -12,6 +12,7 @@ mod lab_authority;
 mod progress;
 mod refresh;
 mod rollout;
+pub mod rotation;
 mod runner;
 mod secrets;
 mod state;
@@ -35,7 +36,7 @@ pub use refresh::{
     Back, Clock, LeadOptions, Led, MachineClock, RefreshFailure, Steps, Trouble, go_back, lead, turn_back,
 };
 pub use rollout::{RefreshOptions, refresh, rollback};
-pub use secrets::{TokenKey, TokenKeys};
+pub use secrets::{FileStore, SecretStore, StoreError, TokenKey, TokenKeys};
 pub use state::{Damage, Project, State, StateError, StateLock, TOPOLOGIES, write_json, write_whole};
 pub use status::{TopologyStatus, status};
 pub use versions::{Verified, Versions};
@@ -97,6 +98,10 @@ pub fn deploy(
         for warning in certificates.iter().filter_map(|certificate| certificate.warning.as_ref()) {
             progress.event(&Event::Note { text: warning });
         }
+        let withdrawn = match state.token_keys()? {
+            Some(_) => rotation::finish_if_due(&rotation::state_secrets(state))?,
+            None => None,
+        };
         let (keys, new) = match state.token_keys()? {
             Some(keys) => (keys, false),
             None => {
@@ -107,6 +112,9 @@ pub fn deploy(
             }
         };
         let mut detail = format!("token keys {}", if new { "made" } else { "kept" });
+        if let Some(id) = withdrawn {
+            detail.push_str(&format!(", key {id} withdrawn"));
+        }
         if !certificates.is_empty() {
             detail.push_str(&format!(", {} checked", counted(certificates.len(), "certificate")));
         }
@@ -295,7 +303,10 @@ fn stand_infrastructure(
     // The lab hands its `secrets` folder to each instance that boots. A kept lab has none when its deploy was cut off here.
     let folder = lab.folder().join("secrets");
     let token_keys = folder.join("token-keys.json");
-    if new || !token_keys.exists() {
+    // They differ when a deploy or a rotation was cut off, or when an old key was withdrawn just now.
+    let has_them = std::fs::read(&token_keys)
+        .is_ok_and(|text| serde_json::from_slice::<TokenKeys>(&text).is_ok_and(|keys| keys == secrets.keys));
+    if !has_them {
         write_json(&token_keys, &secrets.keys, SECRET_MODE)?;
     }
     let answerer = folder.join(plan::ANSWERER_FILE);

@@ -1,64 +1,98 @@
-//! The keys of route tokens and branches. They are made once per topology and stay until `destroy`: a key that changes while calls are
-//! up makes the edge refuse their BYEs.
+//! The secrets of a topology: what the document of its token keys is, and where it is kept.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+pub use sipedge_proxy::secrets::{TokenKey, TokenKeys};
 
-/// Bytes per key: what a keyed BLAKE3 takes.
-const KEY_BYTES: usize = 32;
+use super::state::write_whole;
 
-/// What `token-keys.json` contains.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenKeys {
-    /// Key of the branches of forwarded requests, in hexadecimal.
-    pub branch: String,
-    /// Keys of the route tokens. The first signs; all of them verify.
-    pub tokens: Vec<TokenKey>,
-}
-
-/// One key of the route tokens.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenKey {
-    /// Number by which a token names its key.
-    pub id: u8,
-    /// The key, in hexadecimal.
-    pub key: String,
-}
+/// Secrets are for their owner alone.
+const MODE: u32 = 0o600;
 
 /// A new password for the answerer: 64 hexadecimal digits of the operating system's random numbers.
 pub(super) fn answerer_password() -> io::Result<String> {
-    random_key(&mut File::open("/dev/urandom")?)
+    sipedge_proxy::secrets::random_key()
 }
 
-fn random_key(random: &mut File) -> io::Result<String> {
-    let mut bytes = [0_u8; KEY_BYTES];
-    random.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+/// Where a topology's secrets are kept. A name is what comes after the prefix in SSM Parameter Store, such as `token-keys`.
+pub trait SecretStore {
+    /// The value of a secret. `None`: there is none of this name.
+    fn read(&self, name: &str) -> Result<Option<String>, StoreError>;
+
+    /// Makes or changes a secret: whole, or not at all.
+    fn write(&self, name: &str, value: &str) -> Result<(), StoreError>;
+
+    /// Removes a secret; one that is not there is removed already.
+    fn remove(&self, name: &str) -> Result<(), StoreError>;
 }
 
-impl TokenKeys {
-    /// New keys from the operating system's random numbers.
-    pub fn generate() -> io::Result<Self> {
-        let mut random = File::open("/dev/urandom")?;
-        let mut key = || random_key(&mut random);
-        Ok(Self { branch: key()?, tokens: vec![TokenKey { id: 1, key: key()? }] })
+/// A secret that could not be read, written or removed. The text never has a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {verb} the secret {name:?} ({place}): {reason}")]
+pub struct StoreError {
+    /// `read`, `write` or `remove`.
+    pub verb: &'static str,
+    /// Its name.
+    pub name: String,
+    /// The file or the parameter.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Secrets in files: those of the state, and those that the lab's instances read. The first folder is the one that counts; what a write
+/// that was cut off has left in the others is made good by the next one.
+#[derive(Debug, Clone)]
+pub struct FileStore {
+    folders: Vec<PathBuf>,
+}
+
+impl FileStore {
+    /// In these folders; in each the same.
+    pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { folders: folders.into_iter().collect() }
+    }
+
+    fn files(&self, name: &str) -> impl Iterator<Item = PathBuf> {
+        let file = format!("{name}.json");
+        self.folders.iter().map(move |folder| folder.join(&file))
     }
 }
 
-impl std::fmt::Debug for TokenKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenKeys").finish_non_exhaustive()
+impl SecretStore for FileStore {
+    fn read(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let Some(file) = self.files(name).next() else { return Ok(None) };
+        match fs::read_to_string(&file) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", name, &file, &error)),
+        }
+    }
+
+    fn write(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        for file in self.files(name) {
+            write_whole(&file, value.as_bytes(), MODE).map_err(|error| failed("write", name, &file, &error))?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        for file in self.files(name) {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", name, &file, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
-impl std::fmt::Debug for TokenKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenKey").field("id", &self.id).finish_non_exhaustive()
-    }
+fn failed(verb: &'static str, name: &str, file: &Path, error: &impl ToString) -> StoreError {
+    StoreError { verb, name: name.to_owned(), place: file.display().to_string(), reason: error.to_string() }
 }
 
 #[cfg(test)]
@@ -66,11 +100,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_long_different_and_not_printed() {
-        let keys = TokenKeys::generate().expect("random numbers");
-        assert_eq!(keys.branch.len(), 2 * KEY_BYTES);
-        assert_eq!(keys.tokens[0].key.len(), 2 * KEY_BYTES);
-        assert_ne!(keys.branch, keys.tokens[0].key);
-        assert!(!format!("{keys:?} {:?}", keys.tokens[0]).contains(&keys.branch[..8]));
+    fn files_in_all_folders_are_written_and_the_first_counts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folders = ["state", "lab"].map(|name| folder.path().join(name));
+        let store = FileStore::new(folders.clone());
+        assert_eq!(store.read("token-keys"), Ok(None));
+        store.write("token-keys", "one").expect("write");
+        for folder in &folders {
+            assert_eq!(fs::read_to_string(folder.join("token-keys.json")).expect("read"), "one");
+        }
+        fs::write(folders[1].join("token-keys.json"), "half").expect("write");
+        assert_eq!(store.read("token-keys"), Ok(Some("one".to_owned())));
+        store.remove("token-keys").expect("remove");
+        store.remove("token-keys").expect("remove what is not there");
+        assert_eq!(store.read("token-keys"), Ok(None));
+        fs::create_dir_all(folders[0].join("token-keys.json")).expect("a folder in its place");
+        let error = store.read("token-keys").expect_err("no file").to_string();
+        assert!(
+            error.contains("cannot read the secret \"token-keys\"") && error.contains("state/token-keys.json"),
+            "{error}"
+        );
     }
 }

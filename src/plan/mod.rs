@@ -36,6 +36,10 @@ pub use types::{
 /// Stands in a user-data template where the ingress address goes that only the target knows (Terraform's `templatefile` syntax).
 pub const INGRESS_ADDRESS: &str = "${ingress_address}";
 
+/// Stands in user-data for the allocation of the Elastic IP that a single instance associates with itself, as Terraform's `templatefile`
+/// writes it.
+pub const ELASTIC_IP_ALLOCATION: &str = "${elastic_ip_allocation}";
+
 /// Stands in the hand-off sheet where the egress address goes that only AWS will know.
 pub const EGRESS_ADDRESS: &str = "${egress_address}";
 

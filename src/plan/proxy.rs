@@ -11,7 +11,7 @@ use sipedge_proxy::config::{
 use super::carriers::{used_address, used_ranges};
 use super::cloud::{named, parameter_prefix};
 use super::network::drain;
-use super::{Carrier, Certificate, INGRESS_ADDRESS, LAB_ROOTS, TargetKind, Topology};
+use super::{Carrier, Certificate, ELASTIC_IP_ALLOCATION, INGRESS_ADDRESS, LAB_ROOTS, TargetKind, Topology};
 use crate::spec::{
     ADMIN_PORT, Probe, ProbeFigures, Refuse as SpecRefuse, Select, Spec, Target, Trunk as SpecTrunk, Trust,
 };
@@ -40,6 +40,23 @@ const COUNTED_CALLS: u32 = 100_000;
 
 /// Seconds after which a caller that got 503 from a leaving instance may come back: it reaches another one at once.
 const RETRY_AFTER_S: u32 = 5;
+
+/// Seconds between two looks of an instance at its secrets. Ten instances with three parameters ask half a time per second; Parameter Store
+/// answers 40 times (AWS General Reference, "Systems Manager endpoints and quotas").
+const SECRETS_POLL_S: u32 = 60;
+
+/// In the lab they are files, and nobody wants to wait.
+const LAB_SECRETS_POLL_S: u32 = 1;
+
+/// Milliseconds between two looks of an instance at whether its group terminates it: the drain begins so much later at most.
+const LIFECYCLE_POLL_MS: u32 = 5_000;
+
+/// The lab's time runs faster.
+const LAB_LIFECYCLE_POLL_MS: u32 = 200;
+
+/// The group's hooks, as `terraform/` names them.
+const READY_HOOK: &str = "ready";
+const DRAIN_HOOK: &str = "drain";
 
 /// The configuration of each instance of `spec`.
 pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carriers: &[Carrier]) -> Config {
@@ -73,7 +90,13 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
         },
         admin: Admin { port: ADMIN_PORT },
         dns: Dns { servers: vec![RESOLVER] },
-        secrets: Secrets { token_keys: place.token_keys() },
+        secrets: Secrets {
+            token_keys: place.token_keys(),
+            poll_s: match target {
+                TargetKind::Lab => LAB_SECRETS_POLL_S,
+                TargetKind::Aws => SECRETS_POLL_S,
+            },
+        },
         trunks: trunks(spec, &place, carriers),
         routes: spec.routes.iter().map(|route| Route { from: route.from.clone(), to: route.to.clone() }).collect(),
         refuse: match spec.refuse {
@@ -98,6 +121,31 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
                 TargetKind::Aws => SecretRef::Ssm(format!("/sipedge/{}/{topology}/answerer", spec.name)),
             },
         }),
+        cloud: Some(cloud(spec, topology, target)),
+    }
+}
+
+/// What each instance does in its group.
+fn cloud(spec: &Spec, topology: Topology, target: TargetKind) -> config::Cloud {
+    let region = spec.aws.region.clone();
+    match target {
+        // The lab's group has no hooks, and moves the Elastic IP itself.
+        TargetKind::Lab => config::Cloud {
+            region,
+            group: None,
+            ready_hook: None,
+            drain_hook: None,
+            elastic_ip: None,
+            lifecycle_poll_ms: LAB_LIFECYCLE_POLL_MS,
+        },
+        TargetKind::Aws => config::Cloud {
+            region,
+            group: Some(format!("sipedge-{}-{topology}", spec.name)),
+            ready_hook: Some(READY_HOOK.into()),
+            drain_hook: Some(DRAIN_HOOK.into()),
+            elastic_ip: (topology == Topology::SingleEc2).then(|| ELASTIC_IP_ALLOCATION.into()),
+            lifecycle_poll_ms: LIFECYCLE_POLL_MS,
+        },
     }
 }
 

@@ -68,7 +68,7 @@ fn config(profile: &Profile, version: &Version) -> Config {
         advertise: Advertise::Host("203.0.113.10".into()),
         admin: Admin { port: 8080 },
         dns: Dns { servers: vec![] },
-        secrets: Secrets { token_keys: SecretRef::File("keys".into()) },
+        secrets: Secrets::new(SecretRef::File("keys".into())),
         trunks,
         routes: vec![Route { from: "source".into(), to: "destination".into() }],
         refuse: profile.refuse,
@@ -83,6 +83,7 @@ fn config(profile: &Profile, version: &Version) -> Config {
         budgets: Budgets { transactions: 10_000, message_bytes: 16 << 20, counted_calls: 1_000 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 5_000, retry_after_s: 10 },
+        cloud: None,
         answerer: None,
     }
 }

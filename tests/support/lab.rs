@@ -279,7 +279,7 @@ fn proxy(egress_port: u16) -> config::Config {
         advertise: config::Advertise::Metadata,
         admin: config::Admin { port: ADMIN_PORT },
         dns: config::Dns { servers: Vec::new() },
-        secrets: config::Secrets { token_keys: config::SecretRef::File("token-keys.json".to_owned()) },
+        secrets: config::Secrets::new(config::SecretRef::File("token-keys.json".to_owned())),
         trunks: Vec::new(),
         routes: Vec::new(),
         refuse: config::Refuse::Answer,
@@ -294,6 +294,7 @@ fn proxy(egress_port: u16) -> config::Config {
         budgets: config::Budgets { transactions: 1000, message_bytes: 1 << 20, counted_calls: 1000 },
         streams: config::Streams::default(),
         drain: config::Drain { accept_ms: 0, grace_ms: 0, retry_after_s: 1 },
+        cloud: None,
         answerer: None,
     }
 }

@@ -43,6 +43,7 @@ pub(crate) fn one_call(ingress: SocketAddr, caller: SocketAddr, callee: SocketAd
                 number: NUMBER.to_owned(),
             }],
             max_setup_ms: 250,
+            operators: Vec::new(),
         },
         certificates: Vec::new(),
         artefacts: BTreeMap::new(),
@@ -59,7 +60,7 @@ fn config(ingress: SocketAddr, caller: SocketAddr, refuse: Refuse) -> Config {
         advertise: Advertise::Host(ingress.ip().to_string()),
         admin: Admin { port: 8080 },
         dns: Dns { servers: Vec::new() },
-        secrets: Secrets { token_keys: SecretRef::File("token-keys".to_owned()) },
+        secrets: Secrets::new(SecretRef::File("token-keys".to_owned())),
         trunks: vec![
             Trunk { from: vec![IpNet::from(caller.ip())], ..Trunk::new("source") },
             Trunk { targets: vec![Target::new(format!("sip:{DOMAIN}"))], ..Trunk::new("destination") },
@@ -77,6 +78,7 @@ fn config(ingress: SocketAddr, caller: SocketAddr, refuse: Refuse) -> Config {
         budgets: Budgets { transactions: 1_000, message_bytes: 1_000_000, counted_calls: 1_000 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 10_000, retry_after_s: 5 },
+        cloud: None,
         answerer: None,
     }
 }

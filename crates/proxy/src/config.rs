@@ -44,6 +44,9 @@ pub struct Config {
     pub streams: Streams,
     /// How an instance leaves.
     pub drain: Drain,
+    /// What the instance does in its autoscaling group. Absent: it is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<Cloud>,
     /// The built-in answerer, which can be called from outside every trunk by who knows its password. Absent: there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answerer: Option<Answerer>,
@@ -176,10 +179,21 @@ pub struct Dns {
 pub struct Secrets {
     /// The keys of route tokens and branches.
     pub token_keys: SecretRef,
+    /// Seconds between two looks at the secrets, certificates among them: those that have changed are taken up whole, or refused whole.
+    /// 0: they are looked at on a reload alone.
+    #[serde(default)]
+    pub poll_s: u32,
+}
+
+impl Secrets {
+    /// Secrets that are read at the start and on a reload alone.
+    pub fn new(token_keys: SecretRef) -> Self {
+        Self { token_keys, poll_s: 0 }
+    }
 }
 
 /// The place of one secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretRef {
     /// A file of this name in the instance's secrets folder.
@@ -415,6 +429,30 @@ pub struct Drain {
     pub grace_ms: u32,
     /// Retry-After of the 503, in seconds.
     pub retry_after_s: u32,
+}
+
+/// The instance in its autoscaling group (EC2 Auto Scaling, "Amazon EC2 Auto Scaling lifecycle hooks"). `boot` alone acts on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cloud {
+    /// Region, such as `us-east-1`.
+    pub region: String,
+    /// Name of the group; the hooks need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The launching hook, which the instance completes once it is ready. Absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_hook: Option<String>,
+    /// The terminating hook, which the instance completes once it is drained. Absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_hook: Option<String>,
+    /// Allocation of the Elastic IP that the instance associates with itself once it has called itself (single-ec2). In a user-data
+    /// template: `${elastic_ip_allocation}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elastic_ip: Option<String>,
+    /// Milliseconds between two looks at `autoscaling/target-lifecycle-state` in the metadata: the drain begins when it is `Terminated`.
+    /// 0: nobody looks.
+    pub lifecycle_poll_ms: u32,
 }
 
 fn one() -> u16 {

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod answerer;
 pub mod boot;
+pub mod cloud;
 pub mod config;
 #[deny(
     clippy::disallowed_methods,
@@ -17,3 +18,4 @@ pub mod config;
 pub mod engine;
 pub mod net;
 pub mod observe;
+pub mod secrets;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use sipedge_proxy::admin::DEFAULT_SOCKET;
 use sipedge_proxy::boot::{self, BootError, Deadlines, METADATA_URL, Surroundings};
+use sipedge_proxy::cloud::Endpoints;
 use sipedge_proxy::observe::{LogFormat, start_logs};
 
 use control::ControlCommand;
@@ -32,6 +33,9 @@ enum Command {
         /// How long to wait for the metadata, in seconds.
         #[arg(long, value_name = "SECONDS", default_value_t = Deadlines::default().metadata.as_secs())]
         metadata_deadline: u64,
+        /// How long to try to read secrets from SSM Parameter Store, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = Deadlines::default().secrets.as_secs())]
+        secrets_deadline: u64,
         #[command(flatten)]
         service: Service,
     },
@@ -94,11 +98,15 @@ Exit codes:
   6  address or port not available
   7  self-call failed
   8  control endpoint not reachable
-  9  refused by the proxy";
+  9  refused by the proxy
+  10 AWS did not do what makes the instance ready";
 
 const BOOT_HELP: &str = "\
 Example:
-  sipedge-proxy boot --log json --self-call-deadline 30";
+  sipedge-proxy boot --log json --self-call-deadline 30
+
+Parameters of SSM Parameter Store are read with the instance's role. AWS_ENDPOINT_URL_SSM, AWS_ENDPOINT_URL_AUTO_SCALING and
+AWS_ENDPOINT_URL_EC2, or AWS_ENDPOINT_URL for all, name endpoints that stand in for the regional ones.";
 
 const RUN_HELP: &str = "\
 Example:
@@ -110,8 +118,9 @@ Example:
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Boot { metadata, metadata_deadline, service } => {
+        Command::Boot { metadata, metadata_deadline, secrets_deadline, service } => {
             let mut surroundings = service.surroundings();
+            surroundings.deadlines.secrets = Duration::from_secs(secrets_deadline);
             surroundings.deadlines.metadata = Duration::from_secs(metadata_deadline);
             serve(&service, boot::boot(metadata, surroundings))
         }
@@ -135,6 +144,7 @@ impl Service {
             secrets: self.secrets.clone(),
             control: self.control.clone(),
             deadlines: Deadlines { self_call, ..Deadlines::default() },
+            endpoints: Endpoints::from_variables(|name| std::env::var(name).ok()),
         }
     }
 }

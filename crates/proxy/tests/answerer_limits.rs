@@ -35,7 +35,7 @@ fn the_eleventh_call_is_busy() {
                 caller.send(&caller.in_dialog("ACK", 2, &message), edge);
                 return (code, message);
             }
-            if is_its && code > "300".to_owned() && message.header("CSeq") == "2 INVITE" {
+            if is_its && code.as_str() > "300" && message.header("CSeq") == "2 INVITE" {
                 caller.send(&ack(&invite, &message), edge);
                 return (code, message);
             }

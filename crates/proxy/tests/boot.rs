@@ -168,11 +168,12 @@ fn secrets_that_are_missing_or_malformed_are_named_and_not_shown() {
     assert!(!line.contains("12345"), "{line}");
 
     config.secrets.token_keys = SecretRef::Ssm("/sipedge/test/token-keys".into());
-    let line = failure(state(16, &config), &config, 5);
+    config.listen.address = Some(address(16));
+    let (mut process, _folder) = Process::run(&config);
     assert_eq!(
-        line,
-        "sipedge-proxy: secrets.token_keys: !ssm \"/sipedge/test/token-keys\": reading SSM Parameter Store comes with the AWS \
-         target; use `!file`"
+        process.wait_for_failure(5),
+        "sipedge-proxy: secrets.token_keys: !ssm \"/sipedge/test/token-keys\": `run` knows no instance whose role could read it; \
+         use `boot` on an instance, or `!file`"
     );
 }
 

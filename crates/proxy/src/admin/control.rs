@@ -103,6 +103,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Status> {
         drain: drain_of(&admin),
         configuration: history.in_force,
         reloads: history.reloads,
+        secrets: admin.kept_secrets(),
     })
 }
 

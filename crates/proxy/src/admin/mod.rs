@@ -24,7 +24,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::config::Config;
 use crate::net::Proxy;
 use crate::observe::{self, Process};
-use report::{Configuration, Destination, Reload, Reloads};
+use crate::secrets::TokenKeys;
+use report::{Configuration, Destination, Reload, Reloads, TokenKeyStatus};
 use serving::Bounds;
 
 pub use control::serve_control;
@@ -47,6 +48,7 @@ pub struct Admin {
     secrets: String,
     readiness: Mutex<Readiness>,
     history: Mutex<History>,
+    kept_secrets: Mutex<report::Secrets>,
     reloads: mpsc::Sender<ReloadRequest>,
     leave: Notify,
     has_control: AtomicBool,
@@ -84,6 +86,7 @@ impl Admin {
             secrets,
             readiness: Mutex::new(Readiness::Waiting("starting")),
             history: Mutex::new(History { in_force, reloads: Reloads::default() }),
+            kept_secrets: Mutex::default(),
             reloads,
             leave: Notify::new(),
             has_control: AtomicBool::new(false),
@@ -117,6 +120,54 @@ impl Admin {
         let reload = Reload { at, trigger: trigger.to_owned(), reasons, changed, consequences, configuration };
         history.reloads.last = Some(reload.clone());
         reload
+    }
+
+    /// The secrets that are in force from now on were just read.
+    pub fn secrets_in_force(&self, keys: &TokenKeys) {
+        let now = unix_now();
+        let mut kept = self.kept_secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = |id| kept.token_keys.iter().find(|known| known.id == id).map_or(now, |known| known.since);
+        let of = |(place, key): (usize, &crate::secrets::TokenKey)| TokenKeyStatus {
+            id: key.id,
+            signs: place == 0,
+            since: key.made.unwrap_or_else(|| since(key.id)),
+            signs_since: key.signs_since,
+            signed_until: key.signed_until,
+        };
+        let token_keys = keys.tokens.iter().enumerate().map(of).collect();
+        (kept.token_keys, kept.looked_at, kept.trouble) = (token_keys, now, None);
+    }
+
+    /// The secrets were read, and are those in force.
+    pub fn looked_at_secrets(&self) {
+        let mut kept = self.kept_secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.looked_at, kept.trouble) = (unix_now(), None);
+    }
+
+    /// Secrets that had changed were taken up.
+    pub fn changed_secrets(&self) {
+        self.kept_secrets.lock().unwrap_or_else(PoisonError::into_inner).changes += 1;
+    }
+
+    /// The secrets could not be read. Whether that is news.
+    pub fn missed_secrets(&self, why: String) -> bool {
+        let mut kept = self.kept_secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.missed += 1;
+        kept.trouble.replace(why) != kept.trouble
+    }
+
+    /// Secrets that had changed cannot be used. Whether that is news: the same ones are counted once.
+    pub fn refused_secrets(&self, why: String) -> bool {
+        let mut kept = self.kept_secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = kept.trouble.replace(why) != kept.trouble;
+        kept.refused += u64::from(is_news);
+        is_news
+    }
+
+    /// What the secrets in force are, but for the secrets.
+    fn kept_secrets(&self) -> report::Secrets {
+        let kept = self.kept_secrets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        report::Secrets { poll_s: self.proxy.setup().config.secrets.poll_s, ..kept }
     }
 
     /// Returns when the control endpoint wants this instance to leave.
@@ -193,6 +244,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         in_force: history.in_force,
         reloads: history.reloads.done,
         reloads_refused: history.reloads.refused,
+        secrets: admin.kept_secrets(),
     };
     let text = observe::metrics(&process, &admin.proxy.numbers(), &admin.recent_destinations().await);
     // The content type of Prometheus's text format.

@@ -47,6 +47,9 @@ pub struct Status {
     pub configuration: Configuration,
     /// What reloads came to.
     pub reloads: Reloads,
+    /// The secrets in force.
+    #[serde(default)]
+    pub secrets: Secrets,
 }
 
 /// Calls of an instance.
@@ -114,6 +117,43 @@ pub struct Reload {
     pub consequences: Vec<String>,
     /// What is in force now.
     pub configuration: Configuration,
+}
+
+/// The secrets of an instance: all but the secrets. Moments are seconds since the Unix epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// Seconds between two looks at where they are kept. 0: they are looked at on a reload alone.
+    pub poll_s: u32,
+    /// When they were last read and understood.
+    pub looked_at: u64,
+    /// Changes that were taken up since the start, reloads apart.
+    pub changes: u64,
+    /// Changes that were refused since the start, reloads apart; those of before stayed in force.
+    pub refused: u64,
+    /// Looks since the start at which they could not be read.
+    pub missed: u64,
+    /// What was wrong at the last look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// The keys of route tokens.
+    pub token_keys: Vec<TokenKeyStatus>,
+}
+
+/// One key of the route tokens: all but the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenKeyStatus {
+    /// Number by which a token names it.
+    pub id: u8,
+    /// Whether it signs new tokens. All of them verify.
+    pub signs: bool,
+    /// When it was made; where that is unknown, when this instance first had it.
+    pub since: u64,
+    /// Since when it signs, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signs_since: Option<u64>,
+    /// Until when it signed, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_until: Option<u64>,
 }
 
 /// One reason why a configuration was refused.

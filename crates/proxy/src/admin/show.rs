@@ -62,6 +62,27 @@ pub fn status(status: &Status, now: u64) -> String {
     for reason in reloads.last.iter().flat_map(|last| &last.reasons) {
         lines.add("", reason);
     }
+    let secrets = &status.secrets;
+    let keys: Vec<String> = secrets
+        .token_keys
+        .iter()
+        .map(|key| format!("{} {}, {} old", key.id, if key.signs { "signs" } else { "verifies" }, ago(key.since)))
+        .collect();
+    lines.add("token keys", keys.join("; "));
+    let looks = match secrets.poll_s {
+        0 => "on a reload alone".to_owned(),
+        seconds => format!("every {}", duration(seconds.into())),
+    };
+    let text = format!(
+        "looked at {looks}, the last time {} ago; {} taken up, {} refused",
+        ago(secrets.looked_at),
+        count(secrets.changes, "change"),
+        secrets.refused
+    );
+    lines.add("secrets", text);
+    if let Some(trouble) = &secrets.trouble {
+        lines.add("", trouble);
+    }
     lines.0
 }
 

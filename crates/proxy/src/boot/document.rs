@@ -1,14 +1,13 @@
 //! Reads a configuration document, from user-data or a file, with every reason why it cannot be used.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::BootError;
-use crate::config::{Advertise, Config, SecretRef, VERSION};
+use crate::config::{Advertise, Cloud, Config, SecretRef, VERSION};
 use crate::engine::{Place, Setup, TokenKey, TokenKeys};
-use crate::net::{self, TlsMaterial, tls_references};
+use crate::net::{self, tls_references};
 
 /// First line of user-data: what it is, and its format version. It is a YAML comment, so a configuration file may have it too.
 pub const USER_DATA_MARKER: &str = "#sipedge-user-data 1";
@@ -174,104 +173,6 @@ pub fn check_report(origin: &str, checked: &Result<Config, BootError>) -> serde_
     }
 }
 
-/// Reads the keys that `reference` names, out of the folder `secrets`. The text of an error never has a part of a secret.
-pub fn read_keys(reference: &SecretRef, secrets: &Path) -> Result<TokenKeys, SecretsError> {
-    let (file, bytes) = read_secret("secrets.token_keys", "the token keys", reference, secrets)?;
-    serde_json::from_slice(&bytes).map_err(|error| SecretsError::Malformed {
-        file,
-        line: error.line(),
-        column: error.column(),
-    })
-}
-
-/// Reads the certificates, private keys and roots that `config` names, out of the folder `secrets`. Whether they can be used,
-/// [`Proxy::start`](crate::net::Proxy::start) says.
-pub fn read_tls(config: &Config, secrets: &Path) -> Result<TlsMaterial, SecretsError> {
-    let mut material = TlsMaterial::default();
-    for (setting, reference) in tls_references(config) {
-        let (_, pem) = read_secret(&setting, "the PEM document", reference, secrets)?;
-        material.insert(reference.clone(), pem);
-    }
-    Ok(material)
-}
-
-/// Reads the answerer's password, where `config` has an answerer, out of the folder `secrets`.
-pub fn read_password(config: &Config, secrets: &Path) -> Result<Option<String>, SecretsError> {
-    let Some(answerer) = &config.answerer else { return Ok(None) };
-    let (file, bytes) = read_secret("answerer.password", "the answerer's password", &answerer.password, secrets)?;
-    let text = std::str::from_utf8(&bytes).map(str::trim_end).unwrap_or_default();
-    let is_printable = text.chars().all(|letter| letter.is_ascii_graphic() || letter == ' ');
-    match is_printable && PASSWORD_LENGTH.contains(&text.len()) {
-        true => Ok(Some(text.to_owned())),
-        false => Err(SecretsError::Password { file }),
-    }
-}
-
-/// File name and contents.
-fn read_secret(
-    setting: &str,
-    what: &'static str,
-    reference: &SecretRef,
-    secrets: &Path,
-) -> Result<(String, Vec<u8>), SecretsError> {
-    let setting = setting.to_owned();
-    let name = match reference {
-        SecretRef::File(name) => name,
-        SecretRef::Ssm(parameter) => return Err(SecretsError::Ssm { setting, parameter: parameter.clone() }),
-    };
-    let path = secrets.join(name);
-    let file = path.display().to_string();
-    match std::fs::read(&path) {
-        Ok(bytes) => Ok((file, bytes)),
-        Err(source) => Err(SecretsError::Unreadable { setting, what, file, source }),
-    }
-}
-
-/// Secrets that are not where the configuration says.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SecretsError {
-    /// A parameter of SSM Parameter Store.
-    #[error("{setting}: !ssm {parameter:?}: reading SSM Parameter Store comes with the AWS target; use `!file`")]
-    Ssm {
-        /// The setting that names it.
-        setting: String,
-        /// The parameter's name.
-        parameter: String,
-    },
-    /// No such file, or no permission.
-    #[error("{setting}: {file}: {source}; write {what} there, readable by this user, or name the folder by --secrets")]
-    Unreadable {
-        /// The setting that names it.
-        setting: String,
-        /// What should be there.
-        what: &'static str,
-        /// The file.
-        file: String,
-        /// The operating system's answer.
-        source: std::io::Error,
-    },
-    /// Something else than a password that cannot be guessed.
-    #[error("answerer.password: {file}: not a password of 16 to 128 printable ASCII characters in one line")]
-    Password {
-        /// The file.
-        file: String,
-    },
-    /// Something else than [`TokenKeys`].
-    #[error(
-        "secrets.token_keys: {file}:{line}:{column}: not a token key document; it is \
-         {{\"branch\": \"<64 hex digits>\", \"tokens\": [{{\"id\": 0, \"key\": \"<64 hex digits>\"}}]}}"
-    )]
-    Malformed {
-        /// The file.
-        file: String,
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-    },
-}
-
 /// What the engine does not look at, since it concerns only what surrounds it.
 fn refusals(config: &Config) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -294,6 +195,7 @@ fn refusals(config: &Config) -> Vec<String> {
             reasons.push(format!("{setting}: !file {name:?}: a file name in the secrets folder, without `/`"));
         }
     }
+    reasons.extend(config.cloud.iter().flat_map(cloud_refusals));
     if let Some(answerer) = &config.answerer {
         let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
         if answerer.user.is_empty() || answerer.user.len() > LONGEST_USER || !answerer.user.chars().all(is_allowed) {
@@ -309,6 +211,32 @@ fn refusals(config: &Config) -> Vec<String> {
             "drain.grace_ms: {}: less than accept_ms ({}): the process would end while it still takes calls",
             config.drain.grace_ms, config.drain.accept_ms
         ));
+    }
+    reasons
+}
+
+fn cloud_refusals(cloud: &Cloud) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let is_name = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    if cloud.region.is_empty() || !cloud.region.chars().all(is_name) {
+        reasons.push(format!("cloud.region: {:?}: the name of a region, such as us-east-1", cloud.region));
+    }
+    for (setting, hook) in [("ready_hook", &cloud.ready_hook), ("drain_hook", &cloud.drain_hook)] {
+        if let Some(hook) = hook
+            && cloud.group.is_none()
+        {
+            reasons.push(format!("cloud.{setting}: {hook:?}: a hook belongs to a group: name it by cloud.group"));
+        }
+    }
+    if let Some(allocation) = &cloud.elastic_ip
+        && !allocation.starts_with("eipalloc-")
+    {
+        let what = if is_template(allocation) {
+            "the template's place was not filled in with the allocation of the Elastic IP"
+        } else {
+            "the allocation of an Elastic IP, such as eipalloc-0123456789abcdef0"
+        };
+        reasons.push(format!("cloud.elastic_ip: {allocation:?}: {what}"));
     }
     reasons
 }
@@ -361,9 +289,6 @@ fn lines(origin: &str, reasons: &[Reason]) -> Vec<String> {
 struct Versioned {
     version: u32,
 }
-
-/// Characters of a password: fewer could be guessed, and more are a mistake.
-const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;
 
 /// Characters of the answerer's user.
 const LONGEST_USER: usize = 64;

@@ -1,14 +1,16 @@
 //! From instance metadata, or a file, to a running and tried proxy; and its life until it ends.
 //!
 //! ```text
-//! metadata → configuration → checks → sockets → admin → names → self-call → open, ready ⟲ reload → SIGTERM → drain → end
+//! metadata → configuration → secrets → checks → sockets → admin → names → self-call → open → Elastic IP → ready → ready hook
+//!   ⟲ reload, changed secrets → SIGTERM, or the group terminates the instance → drain → drain hook → end
 //! ```
 //!
 //! Nothing answers SIP before the self-call has succeeded.
 
 mod document;
-mod metadata;
+mod member;
 mod reload;
+mod secrets;
 mod self_call;
 mod signals;
 mod source;
@@ -24,18 +26,22 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, ControlSocket, Readiness};
 use crate::answerer;
+use crate::cloud::{CloudError, Endpoints, Patience};
 use crate::config::Config;
 use crate::engine::{Control, Place};
 use crate::net::{Drained, Proxy, StartError};
+use member::Member;
 use reload::Reloader;
+use secrets::Vault;
 use signals::Signals;
 use source::{Document, Loaded, Source};
 
+pub use crate::cloud::{METADATA_URL, Metadata, MetadataError};
 pub use document::{
-    DocumentError, Instance, Position, Reason, SecretsError, USER_DATA_MARKER, check, check_report, parse,
-    parse_user_data, place, read_keys, read_password, read_tls, summary,
+    DocumentError, Instance, Position, Reason, USER_DATA_MARKER, check, check_report, parse, parse_user_data, place,
+    summary,
 };
-pub use metadata::{METADATA_URL, Metadata, MetadataError};
+pub use secrets::SecretsError;
 pub use self_call::{SelfCallError, self_call};
 
 /// How long [`boot`] and [`run`] wait for what.
@@ -43,6 +49,8 @@ pub use self_call::{SelfCallError, self_call};
 pub struct Deadlines {
     /// Instance metadata and user-data. 60 s: the network of a new instance may take that long.
     pub metadata: Duration,
+    /// Parameters of SSM Parameter Store. 60 s: so long may it take until a role that was just made may read them.
+    pub secrets: Duration,
     /// The first answers of the name servers; then the instance gets ready without them, and asks on.
     pub names: Duration,
     /// The self-call, tries included.
@@ -52,7 +60,7 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { metadata: seconds(60), names: seconds(5), self_call: seconds(30) }
+        Self { metadata: seconds(60), secrets: seconds(60), names: seconds(5), self_call: seconds(30) }
     }
 }
 
@@ -111,6 +119,9 @@ pub enum BootError {
     /// The self-call.
     #[error("{0}; the instance does not get ready")]
     SelfCall(#[from] SelfCallError),
+    /// AWS did not do what makes the instance ready.
+    #[error("{0}; the instance does not get ready")]
+    Cloud(#[from] CloudError),
 }
 
 impl BootError {
@@ -124,6 +135,7 @@ impl BootError {
             Self::Secrets(_) | Self::Start(StartError::Tls(_)) => 5,
             Self::Start(_) | Self::Admin { .. } => 6,
             Self::SelfCall(_) => 7,
+            Self::Cloud(_) => 10,
         }
     }
 }
@@ -137,26 +149,49 @@ pub struct Surroundings {
     pub control: PathBuf,
     /// How long what is waited for.
     pub deadlines: Deadlines,
+    /// Endpoints of AWS that stand in for the regional ones.
+    pub endpoints: Endpoints,
 }
 
 /// Boots an EC2 instance, or one of the lab, from its metadata; returns when it has ended as it was told to.
 pub async fn boot(metadata: String, surroundings: Surroundings) -> Result<(), BootError> {
     let mut signals = Signals::new()?;
-    let document = Document::UserData { metadata, deadline: surroundings.deadlines.metadata };
-    let source = Source { document, secrets: surroundings.secrets.clone() };
-    let loaded = tokio::select! {
-        loaded = source.load() => loaded?,
+    let deadline = surroundings.deadlines.metadata;
+    let document = Document::UserData { metadata: metadata.clone(), deadline };
+    let source = surroundings.source(document, Some(metadata.clone()));
+    let load = async {
+        let loaded = source.load().await?;
+        let Some(settings) = loaded.config.cloud.clone().filter(|_| loaded.errors.is_empty()) else {
+            return Ok((loaded, None));
+        };
+        // There is a metadata service, so there is a cloud.
+        let cloud = source.vault.cloud(&loaded.config).await?.ok_or_else(no_cloud)?;
+        Ok::<_, BootError>((loaded, Some(Member::new(settings, &metadata, cloud, deadline).await?)))
+    };
+    let (loaded, member) = tokio::select! {
+        loaded = load => loaded?,
         () = signals.terminated() => return ended_early(),
     };
-    live(source, loaded, surroundings, signals).await
+    live(source, loaded, member.map(Arc::new), surroundings, signals).await
 }
 
 /// Runs a configuration file; returns when the proxy has ended as it was told to.
 pub async fn run(file: PathBuf, surroundings: Surroundings) -> Result<(), BootError> {
     let signals = Signals::new()?;
-    let source = Source { document: Document::File(file), secrets: surroundings.secrets.clone() };
+    let source = surroundings.source(Document::File(file), None);
     let loaded = source.load().await?;
-    live(source, loaded, surroundings, signals).await
+    if loaded.config.cloud.is_some() {
+        tracing::warn!("cloud: `run` knows no instance: neither an Elastic IP nor lifecycle hooks; `boot` does");
+    }
+    live(source, loaded, None, surroundings, signals).await
+}
+
+impl Surroundings {
+    fn source(&self, document: Document, metadata: Option<String>) -> Source {
+        let vault = Vault::new(self.secrets.clone(), metadata, self.endpoints.clone());
+        let patience = Patience { after: self.deadlines.secrets, denied_may_pass: true };
+        Source { document, vault, patience }
+    }
 }
 
 /// Reads a configuration file.
@@ -170,23 +205,25 @@ pub fn read(file: &Path) -> Result<Config, BootError> {
 async fn live(
     source: Source,
     loaded: Loaded,
+    member: Option<Arc<Member>>,
     surroundings: Surroundings,
     mut signals: Signals,
 ) -> Result<(), BootError> {
     let began = Instant::now();
-    let (config, place, keys, tls) = loaded.whole()?;
-    let password = read_password(&config, &source.secrets)?;
+    let (config, place, secrets) = loaded.whole()?;
     let deadlines = surroundings.deadlines;
     let edge = config.edge.clone();
     allow_descriptors(&config);
     let address = SocketAddr::new(place.ingress.ip(), config.admin.port);
     let listener = TcpListener::bind(address).await.map_err(|source| BootError::Admin { address, source })?;
-    let proxy = Arc::new(Proxy::start(config, place, &keys, &tls)?);
-    drop((keys, tls));
+    let proxy = Arc::new(Proxy::start(config, place, &secrets.keys.for_engine(), &secrets.tls)?);
     let answerer = Arc::new(answerer::Service::new(Arc::clone(&proxy)));
-    answerer.follow(&proxy.setup().config, password)?;
-    let (admin, requests) = Admin::new(Arc::clone(&proxy), source.origin(), source.secrets.display().to_string());
+    answerer.follow(&proxy.setup().config, secrets.password.clone())?;
+    let (admin, requests) = Admin::new(Arc::clone(&proxy), source.origin(), source.vault.folder.display().to_string());
     let admin = Arc::new(admin);
+    admin.secrets_in_force(&secrets.keys);
+    let in_force = secrets.digest;
+    drop(secrets);
     let mut tasks = JoinSet::new();
     tasks.spawn(admin::serve(listener, Arc::clone(&admin)));
     match ControlSocket::bind(&surroundings.control) {
@@ -195,24 +232,31 @@ async fn live(
         Err(error) => tracing::warn!("no control endpoint: {error}"),
     }
     if let Some(hang_up) = signals.take_hang_up() {
-        let reloader = Reloader::new(source, Arc::clone(&proxy), Arc::clone(&admin), Arc::clone(&answerer));
+        let reloader = Reloader::new(source, in_force, Arc::clone(&proxy), Arc::clone(&admin), answerer);
         tasks.spawn(reloader.run(hang_up, requests));
     }
     let ended = tokio::select! {
-        ready = get_ready(&proxy, &admin, deadlines) => match ready {
+        ready = get_ready(&proxy, &admin, member.as_deref(), deadlines) => match ready {
             Ok(self_call) => {
                 let Place { ingress, egress, advertised, shards } = proxy.place();
                 tracing::info!(
                     edge, %ingress, %egress, advertised, shards, self_call_ms = self_call.as_secs_f64() * 1e3,
                     ready_ms = began.elapsed().as_secs_f64() * 1e3, "ready"
                 );
-                serve_until_told(&proxy, &admin, &mut signals).await
+                if let Some(member) = member.clone() {
+                    tasks.spawn(async move { member.arrive().await });
+                }
+                serve_until_told(&proxy, &admin, member.as_deref(), &mut signals).await
             }
             Err(error) => Err(error),
         },
         () = signals.terminated() => ended_early(),
         () = admin.told_to_leave() => ended_early(),
+        () = terminated(member.as_deref()) => ended_early(),
     };
+    if let Some(member) = &member {
+        member.leave().await;
+    }
     // The socket's file goes with its task.
     tasks.shutdown().await;
     ended
@@ -235,8 +279,13 @@ fn allow_descriptors(config: &Config) {
     }
 }
 
-/// Names, self-call, open. Returns how long the self-call took.
-async fn get_ready(proxy: &Proxy, admin: &Admin, deadlines: Deadlines) -> Result<Duration, BootError> {
+/// Names, self-call, open, Elastic IP. Returns how long the self-call took.
+async fn get_ready(
+    proxy: &Proxy,
+    admin: &Admin,
+    member: Option<&Member>,
+    deadlines: Deadlines,
+) -> Result<Duration, BootError> {
     admin.set(Readiness::Waiting("waiting for the name servers"));
     let names = Instant::now();
     while proxy.names_unanswered() > 0 {
@@ -248,15 +297,42 @@ async fn get_ready(proxy: &Proxy, admin: &Admin, deadlines: Deadlines) -> Result
     }
     admin.set(Readiness::Waiting("placing a call through itself"));
     let took = self_call(proxy, deadlines.self_call).await?;
+    // What comes with the address is answered from its first message on.
     proxy.control(Control::Open);
+    if let Some(member) = member {
+        admin.set(Readiness::Waiting("associating the Elastic IP"));
+        member.take_address().await?;
+    }
     admin.set(Readiness::Ready);
     Ok(took)
 }
 
-async fn serve_until_told(proxy: &Proxy, admin: &Admin, signals: &mut Signals) -> Result<(), BootError> {
+/// Returns when the group terminates this instance, if it is in one.
+async fn terminated(member: Option<&Member>) {
+    match member {
+        Some(member) => member.terminated().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Keeps the group waiting while it terminates this instance; never returns.
+async fn hold(member: Option<&Member>) {
+    match member {
+        Some(member) => member.hold().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve_until_told(
+    proxy: &Proxy,
+    admin: &Admin,
+    member: Option<&Member>,
+    signals: &mut Signals,
+) -> Result<(), BootError> {
     let by_signal = tokio::select! {
         () = signals.terminated() => true,
         () = admin.told_to_leave() => false,
+        () = terminated(member) => false,
         error = shard_ended(proxy) => return Err(error),
     };
     admin.set(Readiness::Draining);
@@ -267,7 +343,7 @@ async fn serve_until_told(proxy: &Proxy, admin: &Admin, signals: &mut Signals) -
     );
     let told_again = async {
         if !by_signal {
-            // Whoever drains by the control endpoint and then stops the service has not asked for haste.
+            // Whoever drains by the control endpoint, or terminates the instance, and then stops the service has not asked for haste.
             signals.terminated().await;
             tracing::info!("draining already; a second signal ends at once");
         }
@@ -279,6 +355,7 @@ async fn serve_until_told(proxy: &Proxy, admin: &Admin, signals: &mut Signals) -
             Drained::GraceOver(transactions) => tracing::warn!(transactions, "grace period over with transactions in progress"),
         },
         () = told_again => tracing::warn!("second signal: ending at once"),
+        () = hold(member) => {}
         error = shard_ended(proxy) => return Err(error),
     }
     Ok(())
@@ -305,6 +382,10 @@ async fn shard_ended(proxy: &Proxy) -> BootError {
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+fn no_cloud() -> BootError {
+    BootError::Internal("an instance with metadata and without a cloud".into())
 }
 
 fn ended_early() -> Result<(), BootError> {

@@ -3,21 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::metadata::Metadata;
-use super::{BootError, Instance, check, parse_user_data, place, read, read_keys, read_tls};
+use super::secrets::{Secrets, Vault};
+use super::{BootError, Instance, check, parse_user_data, place, read};
+use crate::cloud::{Metadata, Patience};
 use crate::config::{Advertise, Config};
-use crate::engine::{Place, TokenKeys};
-use crate::net::TlsMaterial;
+use crate::engine::Place;
 
 /// Name of user-data in messages.
 const USER_DATA: &str = "user-data";
 
 /// The place of a configuration and of its secrets.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Source {
     pub(super) document: Document,
-    /// Folder of the secrets.
-    pub(super) secrets: PathBuf,
+    pub(super) vault: Vault,
+    /// How long secrets are waited for.
+    pub(super) patience: Patience,
 }
 
 /// The place of a configuration.
@@ -41,17 +42,15 @@ pub(super) struct Loaded {
     /// Absent: an error says why.
     pub(super) place: Option<Place>,
     /// Absent: an error says why.
-    pub(super) keys: Option<TokenKeys>,
-    /// Certificates. Absent: an error says why.
-    pub(super) tls: Option<TlsMaterial>,
+    pub(super) secrets: Option<Secrets>,
     pub(super) errors: Vec<BootError>,
 }
 
 impl Loaded {
     /// A configuration that can be used, or the first reason why this one cannot.
-    pub(super) fn whole(self) -> Result<(Config, Place, TokenKeys, TlsMaterial), BootError> {
-        match (self.errors.into_iter().next(), self.place, self.keys, self.tls) {
-            (None, Some(place), Some(keys), Some(tls)) => Ok((self.config, place, keys, tls)),
+    pub(super) fn whole(self) -> Result<(Config, Place, Secrets), BootError> {
+        match (self.errors.into_iter().next(), self.place, self.secrets) {
+            (None, Some(place), Some(secrets)) => Ok((self.config, place, secrets)),
             (Some(error), ..) => Err(error),
             (None, ..) => Err(BootError::Internal("a configuration without a place or secrets, and no reason".into())),
         }
@@ -70,12 +69,12 @@ impl Source {
     /// Reads the document and the secrets. `Err`: there is no configuration at all.
     pub(super) async fn load(&self) -> Result<Loaded, BootError> {
         match &self.document {
-            Document::File(file) => self.load_file(file),
+            Document::File(file) => self.load_file(file).await,
             Document::UserData { metadata, deadline } => self.load_user_data(metadata, *deadline).await,
         }
     }
 
-    fn load_file(&self, file: &Path) -> Result<Loaded, BootError> {
+    async fn load_file(&self, file: &Path) -> Result<Loaded, BootError> {
         let config = read(file)?;
         let origin = self.origin();
         let mut errors = Vec::new();
@@ -92,8 +91,8 @@ impl Source {
             }),
         };
         let place = place.map_err(|reason| errors.push(BootError::Refused(reason))).ok();
-        let (keys, tls) = self.secrets(&config, &mut errors);
-        Ok(Loaded { config, place, keys, tls, errors })
+        let secrets = self.secrets(&config, &mut errors).await;
+        Ok(Loaded { config, place, secrets, errors })
     }
 
     async fn load_user_data(&self, metadata: &str, deadline: Duration) -> Result<Loaded, BootError> {
@@ -103,7 +102,7 @@ impl Source {
         let config = parse_user_data(&user_data)?;
         let mut errors = Vec::new();
         errors.extend(check(&config, USER_DATA).err().map(BootError::from));
-        let (keys, tls) = self.secrets(&config, &mut errors);
+        let secrets = self.secrets(&config, &mut errors).await;
         // What is refused anyway waits for nothing.
         let public = match config.advertise {
             Advertise::Metadata if errors.is_empty() => metadata.awaited_public_address().await,
@@ -117,13 +116,19 @@ impl Source {
             Err(error) => Err(error.into()),
         };
         let place = place.map_err(|error| errors.push(error)).ok();
-        Ok(Loaded { config, place, keys, tls, errors })
+        Ok(Loaded { config, place, secrets, errors })
     }
 
-    fn secrets(&self, config: &Config, errors: &mut Vec<BootError>) -> (Option<TokenKeys>, Option<TlsMaterial>) {
-        let keys = read_keys(&config.secrets.token_keys, &self.secrets);
-        let keys = keys.map_err(|error| errors.push(error.into())).ok();
-        let tls = read_tls(config, &self.secrets).map_err(|error| errors.push(error.into())).ok();
-        (keys, tls)
+    async fn secrets(&self, config: &Config, errors: &mut Vec<BootError>) -> Option<Secrets> {
+        // A configuration that is refused anyway is not worth waiting for what it names.
+        let patience =
+            if errors.is_empty() { self.patience } else { Patience { after: Duration::ZERO, ..self.patience } };
+        match self.vault.read(config, patience).await {
+            Ok(secrets) => Some(secrets),
+            Err(reasons) => {
+                errors.extend(reasons.into_iter().map(BootError::from));
+                None
+            }
+        }
     }
 }

@@ -265,10 +265,9 @@ impl Engine {
         self.counters.answerer_calls += 1;
         self.counters.calls_started += 1;
         let token = Token { from: party(), to: party(), issued: now.as_secs() as u32 };
-        let hop = self.datagram_to(answerer.address);
         let flow = flow(&request.arrival, request.head.call_id, &self.setup.branch_key);
         let onward = Onward {
-            way: Way::Hop(hop),
+            way: Way::Hop(self.datagram_to(answerer.address)),
             path: None,
             record_route: Some(token),
             counted: None,
@@ -382,6 +381,7 @@ fn way_back(text: &[u8], call_id: &[u8], key: &Key) -> Option<Hop> {
         "-" => None,
         number => Some(Connection(number.parse().ok()?)),
     };
+    // Whoever called the answerer is no trunk's: should its connection be gone, a new one counts as a stranger's.
     Some(Hop { transport, port, to, connection, peer: None, to_stranger: true })
 }
 

@@ -60,6 +60,22 @@ impl Proxy {
         if self.is_draining() {
             return Err(ReloadError::Draining);
         }
+        self.take_up(config, place, keys, tls)
+    }
+
+    /// Takes up other secrets, with the configuration that is in force, as [`Proxy::reload`] does. While the instance is leaving too: a
+    /// load balancer still sends it requests within calls that others have set up with the new key.
+    pub fn renew(&self, keys: &TokenKeys, tls: &TlsMaterial) -> Result<Reloaded, ReloadError> {
+        self.take_up(self.setup().config.clone(), &self.place, keys, tls)
+    }
+
+    fn take_up(
+        &self,
+        config: Config,
+        place: &Place,
+        keys: &TokenKeys,
+        tls: &TlsMaterial,
+    ) -> Result<Reloaded, ReloadError> {
         // Held until all orders are given: two reloads reach every shard in the same order.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reasons = self.restarts(&current.setup, &config, place);

@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use crate::admin::report::{Configuration, Destination};
+use crate::admin::report::{Configuration, Destination, Secrets, TokenKeyStatus};
 use crate::net::Numbers;
 
 /// What the metrics page says of the process itself.
@@ -20,6 +20,8 @@ pub struct Process {
     pub reloads: u64,
     /// Configurations refused since the start.
     pub reloads_refused: u64,
+    /// The secrets in force.
+    pub secrets: Secrets,
 }
 
 /// The metrics page, in Prometheus's text format. Counters end in `_total`, gauges do not. `destinations` are sorted.
@@ -57,6 +59,7 @@ pub fn metrics(process: &Process, numbers: &Numbers, destinations: &[Destination
     page.add("sipedge_start_time_seconds", "gauge", started, process.started_at);
     let build = labelled("sipedge_build_info", &[("version", env!("CARGO_PKG_VERSION"))]);
     page.add(&build, "gauge", "Version of this build; always 1.", 1);
+    page.add_secrets(&process.secrets);
     page.add_destinations(destinations);
     page.0
 }
@@ -67,6 +70,35 @@ impl Page {
     fn add(&mut self, sample: &str, kind: &str, help: &str, value: u64) {
         self.describe(sample.split('{').next().unwrap_or(sample), kind, help);
         self.sample(sample, value);
+    }
+
+    fn add_secrets(&mut self, secrets: &Secrets) {
+        let looked = "When the secrets were last read and understood, in seconds since the Unix epoch.";
+        self.add("sipedge_secrets_looked_time_seconds", "gauge", looked, secrets.looked_at);
+        let changes = "Changes of the secrets that were taken up since the start, reloads apart.";
+        self.add("sipedge_secrets_changes_total", "counter", changes, secrets.changes);
+        let refused = "Changes of the secrets that were refused since the start; those of before stayed in force.";
+        self.add("sipedge_secrets_refused_total", "counter", refused, secrets.refused);
+        let missed = "Looks at the secrets since the start at which they could not be read.";
+        self.add("sipedge_secrets_missed_total", "counter", missed, secrets.missed);
+        let id = |key: &TokenKeyStatus| key.id.to_string();
+        let info = |key: &TokenKeyStatus| {
+            let signs = if key.signs { "1" } else { "0" };
+            (labelled("sipedge_token_key_info", &[("id", &id(key)), ("signs", signs)]), 1)
+        };
+        let help = "A key of route tokens, and whether it signs new ones; all of them verify. Always 1.";
+        self.add_each("sipedge_token_key_info", help, secrets.token_keys.iter().map(info));
+        let since = |key: &TokenKeyStatus| (labelled("sipedge_token_key_time_seconds", &[("id", &id(key))]), key.since);
+        let help = "When a key of route tokens was made, in seconds since the Unix epoch.";
+        self.add_each("sipedge_token_key_time_seconds", help, secrets.token_keys.iter().map(since));
+    }
+
+    /// Samples of one gauge.
+    fn add_each(&mut self, name: &str, help: &str, samples: impl Iterator<Item = (String, u64)>) {
+        self.describe(name, "gauge", help);
+        for (sample, value) in samples {
+            self.sample(&sample, value);
+        }
     }
 
     fn add_destinations(&mut self, destinations: &[Destination]) {
@@ -129,8 +161,13 @@ mod tests {
             },
             reloads: 3,
             reloads_refused: 2,
+            secrets: Secrets { token_keys: vec![token_key(1, true)], looked_at: 1_700_000_010, ..Secrets::default() },
         };
         metrics(&process, &Numbers::default(), destinations)
+    }
+
+    fn token_key(id: u8, signs: bool) -> TokenKeyStatus {
+        TokenKeyStatus { id, signs, since: 1_600_000_000, signs_since: None, signed_until: None }
     }
 
     fn destination(trunk: &str, address: &str, takes_calls: bool) -> Destination {
@@ -163,6 +200,8 @@ mod tests {
         }
         assert!(page.contains("\nsipedge_start_time_seconds 1700000000\n"));
         assert!(page.contains("\nsipedge_ready 1\n"));
+        assert!(page.contains("\nsipedge_token_key_info{id=\"1\",signs=\"1\"} 1\n"));
+        assert!(page.contains("\nsipedge_token_key_time_seconds{id=\"1\"} 1600000000\n"));
         assert!(page.contains("\nsipedge_reloads_total 3\n") && page.contains("\nsipedge_reloads_refused_total 2\n"));
         assert!(page.contains("\nsipedge_configuration_info{hash=\"0123456789abcdef\"} 1\n"));
     }

@@ -181,7 +181,7 @@ pub fn config() -> Config {
         advertise: Advertise::Host("203.0.113.10".into()),
         admin: Admin { port: 8080 },
         dns: Dns { servers: vec![] },
-        secrets: Secrets { token_keys: SecretRef::File("keys".into()) },
+        secrets: Secrets::new(SecretRef::File("keys".into())),
         trunks: vec![
             Trunk {
                 from: vec!["192.0.2.0/30".parse().expect("a range")],
@@ -203,6 +203,7 @@ pub fn config() -> Config {
         budgets: Budgets { transactions: 400, message_bytes: 1 << 20, counted_calls: 300 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 1_000, grace_ms: 5_000, retry_after_s: 10 },
+        cloud: None,
         answerer: None,
     }
 }

@@ -1,6 +1,6 @@
 //! An instance metadata service that answers as a test says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,8 @@ pub struct State {
     pub log: Vec<String>,
     /// The token is forgotten after this many uses.
     pub token_uses: Option<usize>,
+    /// Further paths, with what they give.
+    pub paths: BTreeMap<String, String>,
 }
 
 pub enum Trouble {
@@ -31,6 +33,9 @@ pub enum Trouble {
     Silence,
     Close,
 }
+
+/// Where an instance finds what its group makes of it.
+pub const LIFECYCLE: &str = "/latest/meta-data/autoscaling/target-lifecycle-state";
 
 const TOKEN: &str = "a-token==";
 
@@ -104,7 +109,7 @@ fn answer(mut stream: TcpStream, state: &mut State) -> Option<TcpStream> {
                 "/latest/meta-data/local-ipv4" => text(state.private).unwrap_or(not_found),
                 "/latest/meta-data/public-ipv4" => text(state.public).unwrap_or(not_found),
                 "/latest/user-data" => state.user_data.clone().map_or(not_found, |body| (200, body)),
-                _ => not_found,
+                path => state.paths.get(path).map_or(not_found, |body| (200, body.clone().into_bytes())),
             }
         }
     };

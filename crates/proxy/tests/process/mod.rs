@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this module")]
 
+pub mod aws;
 pub mod certificates;
 pub mod control;
 pub mod digest;
@@ -52,7 +53,7 @@ pub fn config(edge: IpAddr, caller: IpAddr, callee: SocketAddr) -> Config {
         advertise: Advertise::Listen,
         admin: Admin { port: ADMIN },
         dns: Dns { servers: vec!["127.0.0.1:53".parse().unwrap()] },
-        secrets: Secrets { token_keys: SecretRef::File("token-keys.json".into()) },
+        secrets: Secrets::new(SecretRef::File("token-keys.json".into())),
         trunks: vec![
             Trunk { from: vec![caller.into()], ..Trunk::new("source") },
             Trunk { targets: vec![Target::new(format!("sip:{callee}"))], ..Trunk::new("destination") },
@@ -64,6 +65,7 @@ pub fn config(edge: IpAddr, caller: IpAddr, callee: SocketAddr) -> Config {
         budgets: Budgets { transactions: 10_000, message_bytes: 64 << 20, counted_calls: 10_000 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 0, grace_ms: 10_000, retry_after_s: 7 },
+        cloud: None,
         answerer: None,
     }
 }
@@ -99,8 +101,21 @@ pub struct Process {
 
 impl Process {
     pub fn start<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sipedge-proxy"))
+        Self::start_with(arguments, [])
+    }
+
+    /// With variables of the environment; none of those that name AWS endpoints is taken from this process's.
+    pub fn start_with<I: AsRef<std::ffi::OsStr>>(
+        arguments: impl IntoIterator<Item = I>,
+        variables: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sipedge-proxy"));
+        for name in ["", "_SSM", "_AUTO_SCALING", "_EC2"] {
+            command.env_remove(format!("AWS_ENDPOINT_URL{name}"));
+        }
+        let mut child = command
             .args(arguments)
+            .envs(variables)
             // The metadata service is asked directly, whatever proxies the environment names.
             .env("http_proxy", "http://127.0.0.1:9")
             .stdout(Stdio::null())

@@ -45,7 +45,7 @@ pub(super) fn config() -> Config {
         advertise: Advertise::Host("203.0.113.10".into()),
         admin: Admin { port: 8080 },
         dns: Dns { servers: vec![] },
-        secrets: Secrets { token_keys: SecretRef::File("keys".into()) },
+        secrets: Secrets::new(SecretRef::File("keys".into())),
         trunks: vec![
             Trunk { from: vec!["192.0.2.0/30".parse().unwrap()], ..Trunk::new("source") },
             Trunk { targets: vec![Target::new("sip:callee.example")], ..Trunk::new("destination") },
@@ -56,6 +56,7 @@ pub(super) fn config() -> Config {
         budgets: Budgets { transactions: 1000, message_bytes: 1 << 20, counted_calls: 100 },
         streams: Streams::default(),
         drain: Drain { accept_ms: 1000, grace_ms: 5000, retry_after_s: 10 },
+        cloud: None,
         answerer: None,
     }
 }

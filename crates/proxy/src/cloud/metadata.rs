@@ -2,6 +2,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, StatusCode};
+use rustls::RootCertStore;
+
+use super::http::{self, in_words};
 
 /// Where every EC2 instance finds its metadata (AWS, "Instance metadata service").
 pub const METADATA_URL: &str = "http://169.254.169.254";
@@ -65,14 +68,11 @@ impl Metadata {
     /// The service at `base`; everything asked of it has to come before `deadline` has passed.
     pub fn new(base: &str, deadline: Duration) -> Result<Self, MetadataError> {
         let base = base.trim_end_matches('/').to_owned();
-        // The address is link-local: neither a proxy from the environment nor a redirect leads to anything good.
-        let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(REQUEST_TIMEOUT);
-        match client.build() {
-            Ok(http) => {
-                Ok(Self { http, base, deadline: Deadline { started: Instant::now(), after: deadline }, token: None })
-            }
-            Err(error) => Err(MetadataError::Malformed { url: base, what: error.to_string() }),
-        }
+        let wrong = |error: String| MetadataError::Malformed { url: base.clone(), what: error };
+        // The service speaks plain HTTP, so nobody is trusted.
+        let client = http::client(RootCertStore::empty()).map_err(|error| wrong(error.to_string()))?;
+        let http = client.timeout(REQUEST_TIMEOUT).build().map_err(|error| wrong(error.to_string()))?;
+        Ok(Self { http, base, deadline: Deadline { started: Instant::now(), after: deadline }, token: None })
     }
 
     /// The instance's private IPv4 address.
@@ -109,8 +109,36 @@ impl Metadata {
         self.get("latest/user-data").await
     }
 
+    /// The instance's name, such as `i-0123456789abcdef0`.
+    pub async fn instance_id(&mut self) -> Result<String, MetadataError> {
+        self.text("latest/meta-data/instance-id").await
+    }
+
+    /// The region that the instance is in.
+    pub async fn region(&mut self) -> Result<String, MetadataError> {
+        self.text("latest/meta-data/placement/region").await
+    }
+
+    /// The state that its group brings the instance to, such as `InService` or `Terminated`. `None`: it is in no group.
+    pub async fn target_lifecycle_state(&mut self) -> Result<Option<String>, MetadataError> {
+        let state = self.get("latest/meta-data/autoscaling/target-lifecycle-state").await?;
+        Ok(state.map(|state| String::from_utf8_lossy(&state).trim().to_owned()))
+    }
+
+    /// Makes the time that answers may take begin anew.
+    pub(crate) fn allow(&mut self, after: Duration) {
+        self.deadline = Deadline { started: Instant::now(), after };
+    }
+
+    async fn text(&mut self, path: &str) -> Result<String, MetadataError> {
+        match self.get(path).await? {
+            Some(body) => Ok(String::from_utf8_lossy(&body).trim().to_owned()),
+            None => Err(self.malformed(path, "404 Not Found: every EC2 instance has one".into())),
+        }
+    }
+
     /// `GET`, with the token. `None`: 404.
-    async fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, MetadataError> {
+    pub(super) async fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, MetadataError> {
         let url = self.url(path);
         let mut pause = BACKOFF.0;
         loop {
@@ -159,17 +187,6 @@ impl Metadata {
         url: &str,
         header: (&'static str, &str),
     ) -> Result<(StatusCode, Vec<u8>), String> {
-        let in_words = |error: reqwest::Error| {
-            if error.is_timeout() {
-                return "timed out".to_owned();
-            }
-            // The innermost error is the one that says something, such as "Connection refused".
-            let mut source: &dyn std::error::Error = &error;
-            while let Some(inner) = source.source() {
-                source = inner;
-            }
-            source.to_string()
-        };
         let request = self.http.request(method, url).header(header.0, header.1);
         let mut response = request.send().await.map_err(in_words)?;
         let mut body = Vec::new();
