@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/answerer.rs"]
+mod answerer;
 #[path = "support/edge.rs"]
 mod edge;
 #[path = "support/rolling.rs"]

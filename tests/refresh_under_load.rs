@@ -1,5 +1,7 @@
 //! Every instance is replaced while calls are set up and up: none is lost, and none fails.
 
+#[path = "support/answerer.rs"]
+mod answerer;
 #[path = "support/edge.rs"]
 mod edge;
 #[path = "support/rolling.rs"]
@@ -29,5 +31,27 @@ fn all_instances_behind_a_load_balancer() {
     let after = edge.project.instances("load-balanced");
     assert_eq!(after.len(), before.len(), "{before:?}, then {after:?}");
     assert!(before.iter().all(|instance| !after.contains(instance)), "all are replaced: {before:?}, then {after:?}");
+    edge.destroy();
+}
+
+#[test]
+fn the_one_instance_with_the_elastic_ip() {
+    let test = "the_one_instance_with_the_elastic_ip";
+    if program("sipp").is_none() {
+        return skip(test, "sipp is not installed (Debian package sip-tester)");
+    }
+    let Some(edge) = Edge::deploy(test, SIX_LINES, "single-ec2") else { return };
+    let before = edge.project.instances("single-ec2");
+    let load = Load::hold(&edge, edge.route(), 12_000);
+    let ran = edge.project.run(&["refresh", "--json"]).expect(0);
+    let after = edge.project.instances("single-ec2");
+    assert!(after.len() == 1 && after != before, "{before:?}, then {after:?}");
+    // Two instances were there at once, the old one until the new one was healthy.
+    let lines = ran.json_lines();
+    let (new, old) = (after[0].0.as_str(), before[0].0.as_str());
+    let healthy = lines.iter().position(|line| line["id"] == new && line["healthy"] == true);
+    let leaves = lines.iter().position(|line| line["id"] == old && line["lifecycle"] == "terminating");
+    assert!(healthy.is_some() && leaves >= healthy, "{}", ran.stdout);
+    load.assert_no_call_was_lost(test);
     edge.destroy();
 }

@@ -191,7 +191,7 @@ pub fn lead(
     };
     let mut led =
         Led { id: record.id.clone(), version, previous: record.previous, adopted, report: None, through: Vec::new() };
-    match leader.to_the_end(&mut record, &mut led, steps) {
+    match leader.follow_through(&mut record, &mut led, steps) {
         Ok(()) => {
             steps.remember(None)?;
             Ok(led)
@@ -343,7 +343,7 @@ impl Leader<'_> {
         })
     }
 
-    fn to_the_end(&mut self, record: &mut RefreshRecord, led: &mut Led, steps: &mut dyn Steps) -> Result<(), Stop> {
+    fn follow_through(&mut self, record: &mut RefreshRecord, led: &mut Led, steps: &mut dyn Steps) -> Result<(), Stop> {
         let wants_call = self.options.smoke_call && !record.smoke_call;
         let reached = self.follow(record, steps, |refresh| {
             wants_call && (refresh.at_checkpoint || refresh.status == RefreshStatus::Baking)

@@ -10,7 +10,7 @@ use super::refresh::{Back, LeadOptions, MachineClock, go_back, lead, turn_back};
 use super::runner::Runner;
 use super::state::{State, write_json};
 use super::{ARTEFACT_MODE, Deployed, clear_stale_artefacts, place_call, take_over, write_artefacts};
-use crate::plan::{Plan, Topology};
+use crate::plan::Plan;
 use crate::target::lab::{GroupStatus, Lab, LabError, LabFleet, LabStatus};
 
 /// What a refresh may be told.
@@ -153,16 +153,16 @@ fn refused(cause: Cause) -> DeployError {
 
 /// How a refresh of `plan` goes about its work.
 fn settings(plan: &Plan, skip_matching: bool, runner: &Runner<'_>) -> (Preferences, LeadOptions) {
-    let single = plan.topology == Topology::SingleEc2;
+    let figures = &plan.refresh;
     let preferences = Preferences {
-        min_healthy_percent: 100,
-        max_healthy_percent: if single { 200 } else { 150 },
-        checkpoints: if single { vec![100] } else { vec![10, 100] },
-        checkpoint_delay_s: 1,
-        bake_s: 1,
-        warmup_s: 0,
+        min_healthy_percent: figures.min_healthy_percent,
+        max_healthy_percent: figures.max_healthy_percent,
+        checkpoints: figures.checkpoints.clone(),
+        checkpoint_delay_s: figures.checkpoint_delay_s,
+        bake_s: figures.bake_s,
+        warmup_s: figures.warmup_s,
         skip_matching,
     };
     let known = runner.journal.refresh.clone();
-    (preferences, LeadOptions { timeout: Duration::from_secs(180), smoke_call: true, known })
+    (preferences, LeadOptions { timeout: Duration::from_secs(figures.timeout_s.into()), smoke_call: true, known })
 }

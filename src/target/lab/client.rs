@@ -350,7 +350,7 @@ impl Lab {
 }
 
 /// The user-data of `plan` with the address that only the target knows.
-fn user_data(plan: &Plan) -> Result<String, LabError> {
+pub(super) fn user_data(plan: &Plan) -> Result<String, LabError> {
     let first = plan.network.ingress_addresses.first();
     let first = first.ok_or_else(|| LabError::Plan("it has no ingress address".to_owned()))?;
     Ok(plan.user_data.replace(INGRESS_ADDRESS, &first.to_string()))

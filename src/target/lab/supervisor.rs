@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::Instant;
 
+use super::client::user_data;
 use super::group::{DrainTimes, Group, Move, Seen, Version};
 use super::imds::{Metadata, Service};
 use super::instance::Instance;
@@ -137,7 +138,7 @@ async fn run(folder: PathBuf, plan: Plan, proxy: PathBuf, layout: Layout) -> Res
         control.and_then(private).map_err(|error| LabError::io("listen on", &folder.join(state::SOCKET), error))?;
     let socket = inode(Path::new(state::SOCKET));
 
-    let first = first_version(&folder, &plan)?;
+    let first = first_version(&plan)?;
     let supervisor = Rc::new(Supervisor {
         folder,
         group: RefCell::new(Group::new(plan.scaling, first)),
@@ -175,11 +176,9 @@ async fn run(folder: PathBuf, plan: Plan, proxy: PathBuf, layout: Layout) -> Res
 }
 
 /// What instances boot from before there is another version.
-fn first_version(folder: &Path, plan: &Plan) -> Result<Version, LabError> {
-    let path = folder.join(state::USER_DATA);
-    let user_data = fs::read_to_string(&path).map_err(|error| LabError::io("read", &path, error))?;
+fn first_version(plan: &Plan) -> Result<Version, LabError> {
     let drain = DrainTimes { accept_ms: plan.proxy.drain.accept_ms, grace_ms: plan.proxy.drain.grace_ms };
-    Ok(Version { number: 1, created_unix_ms: now_unix_ms(), user_data, drain })
+    Ok(Version { number: 1, created_unix_ms: now_unix_ms(), user_data: user_data(plan)?, drain })
 }
 
 /// Says how the start went; false when nobody listens. Then lets go of standard output.

@@ -230,7 +230,7 @@ fn a_rollback_brings_the_old_version_back_from_anywhere() {
         assert_eq!(ended.status, RefreshStatus::RollbackSuccessful, "{number}");
         assert_eq!(ended.reason.as_deref(), Some("asked"));
         assert_eq!(world.versions(), [1; 4], "{number}");
-        assert_eq!(world.least, 4, "{number}: never below");
+        assert!(world.least >= 4, "{number}: never below");
         let seen = world.seen();
         assert!(world.group.run(&id).expect("known").roll_back(String::new(), &seen).is_err(), "it is over");
     }
