@@ -147,7 +147,8 @@ pub fn run_operator(plan: &Plan, addresses: &Addresses, transport: Transport, pa
             streams: transport != Transport::Udp,
         };
         let place = Endpoint { namespace: String::new(), address: free_port(here)?, transport: Transport::Udp };
-        let scene = stage.operator(plan, addresses, &place, credentials, None)?;
+        let tls = (transport == Transport::Tls).then(|| tls::public(&tls_name(plan, addresses))).transpose()?;
+        let scene = stage.operator(plan, addresses, &place, credentials, tls.as_ref())?;
         Ok(scene.play().await)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -343,10 +344,7 @@ impl Stage<'_> {
         let SecretRef::File(name) = certificate else {
             return Err(std::io::Error::other("the edge's certificate is not in the lab"));
         };
-        let host = match &plan.proxy.advertise {
-            Advertise::Host(host) if host != INGRESS_ADDRESS => host.clone(),
-            _ => addresses.ingress.ip().to_string(),
-        };
+        let host = tls_name(plan, addresses);
         // Absent where the spec has roots of its own: then the user agents have nothing to show.
         let own = self.bench.secret(LAB_PEERS).ok();
         tls::client(&self.bench.secret(name)?, own.as_deref(), &host)
@@ -372,6 +370,14 @@ impl Stage<'_> {
         }
         self.agents.insert(key, agent.clone());
         Ok(agent)
+    }
+}
+
+/// What peers know the edge as by TLS.
+fn tls_name(plan: &Plan, addresses: &Addresses) -> String {
+    match &plan.proxy.advertise {
+        Advertise::Host(host) if host != INGRESS_ADDRESS => host.clone(),
+        _ => addresses.ingress.ip().to_string(),
     }
 }
 

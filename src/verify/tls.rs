@@ -8,7 +8,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// The name to connect to and the settings to do so, for an edge with the certificate in `edge` that is known as `host`. `own` has the
 /// certificate and key that the user agents show when they are asked, all in PEM.
@@ -33,11 +33,25 @@ pub(super) fn client(
             config.with_client_auth_cert(chain, key).map_err(io::Error::other)?
         }
     };
-    let name = match host.parse::<IpAddr>() {
-        Ok(address) => ServerName::from(address),
-        Err(_) => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
-    };
-    Ok((name, Arc::new(config)))
+    Ok((server_name(host)?, Arc::new(config)))
+}
+
+/// The same for an edge whose certificate comes from one of the public roots and bears `host`, as carriers ask for. Nothing is shown to it.
+pub(super) fn public(host: &str) -> io::Result<(ServerName<'static>, Arc<ClientConfig>)> {
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok((server_name(host)?, Arc::new(config)))
+}
+
+fn server_name(host: &str) -> io::Result<ServerName<'static>> {
+    match host.parse::<IpAddr>() {
+        Ok(address) => Ok(ServerName::from(address)),
+        Err(_) => ServerName::try_from(host.to_owned()).map_err(io::Error::other),
+    }
 }
 
 /// Takes this certificate and no other. In the lab it need not come from a public root, nor be for the lab's addresses.
