@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use sipedge::plan::{TargetKind, Topology};
-use sipedge::spec::Transport;
+use sipedge::spec::{Loaded, Spec, SpecErrors, Transport};
 
 use exit::{Exit, Failure};
 
@@ -109,12 +109,22 @@ struct Global {
     /// The spec. Its state is kept beside it, in `.sipedge/`.
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_SPEC)]
     spec: PathBuf,
+    /// The environment of the spec, one of its `environments`. Left out: the spec itself.
+    #[arg(long, global = true, value_name = "NAME")]
+    environment: Option<String>,
     /// Where the edge is, or is to be. `plan` and `deploy` take aws when it is left out, the others take what is deployed.
     #[arg(long, global = true, value_name = "TARGET")]
     target: Option<Target>,
     /// Reports as JSON on standard output, errors as one JSON object on standard error.
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl Global {
+    /// The spec that the command is about: the file, with what the environment says put in.
+    fn load_spec(&self) -> Result<Loaded, SpecErrors> {
+        Spec::load_environment(&self.spec, self.environment.as_deref())
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -22,14 +22,28 @@ const TARGETS: [TargetKind; 2] = [TargetKind::Aws, TargetKind::Lab];
 const BRIDGE: &str = include_str!("../examples/carrier-bridge.yaml");
 const BY_HAND: &str = include_str!("../examples/by-hand.yaml");
 const FAILOVER: &str = include_str!("../examples/failover.yaml");
+const PRODUCTION: &str = include_str!("../examples/production.yaml");
 const TLS: &str = include_str!("../examples/tls.yaml");
 
 fn load(text: &str) -> Loaded {
     Spec::parse("sipedge.yaml", text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
+/// The bridge with these sources, in an account that admits many rules.
+fn many_ranges(ranges: &[String]) -> String {
+    BRIDGE
+        .replace("source: { carrier: twilio }", &format!("source: {{ from: [{}] }}", ranges.join(", ")))
+        .replace("region: us-east-1", "region: us-east-1, rules_quota: 1000")
+}
+
 fn plans() -> impl Iterator<Item = (&'static str, Plan)> {
-    let examples = [("carrier-bridge", BRIDGE), ("by-hand", BY_HAND), ("failover", FAILOVER), ("tls", TLS)];
+    let examples = [
+        ("carrier-bridge", BRIDGE),
+        ("by-hand", BY_HAND),
+        ("failover", FAILOVER),
+        ("production", PRODUCTION),
+        ("tls", TLS),
+    ];
     examples.into_iter().flat_map(|(name, text)| {
         let loaded = load(text);
         TOPOLOGIES
@@ -110,8 +124,8 @@ fn user_data_is_a_configuration_once_the_address_is_filled_in() {
 
 #[test]
 fn user_data_over_the_limit_is_refused_with_size_and_reason() {
-    let ranges: Vec<String> = (0..1_500).map(|n| format!("20.{}.{}.0/24", n / 250, n % 250)).collect();
-    let text = BRIDGE.replace("source: { carrier: twilio }", &format!("source: {{ from: [{}] }}", ranges.join(", ")));
+    let ranges: Vec<String> = (0..950).map(|n| format!("20.{}.{}.0/24", n / 250, n % 250)).collect();
+    let text = many_ranges(&ranges) + "listen: { tcp: false }\n";
     let error = plan(&load(&text), Topology::LoadBalanced, TargetKind::Aws).unwrap_err();
     let PlanError::UserDataTooLarge { bytes } = error else { panic!("{error}") };
     assert!(bytes > USER_DATA_LIMIT);
@@ -122,8 +136,7 @@ fn user_data_over_the_limit_is_refused_with_size_and_reason() {
 #[test]
 fn the_lab_runs_out_of_documentation_addresses_with_a_reason() {
     let ranges: Vec<String> = (0..40).map(|n| format!("20.0.{n}.0/24")).collect();
-    let text = BRIDGE.replace("source: { carrier: twilio }", &format!("source: {{ from: [{}] }}", ranges.join(", ")));
-    let loaded = load(&text);
+    let loaded = load(&many_ranges(&ranges));
     let error = plan(&loaded, Topology::LoadBalanced, TargetKind::Lab).unwrap_err();
     assert!(matches!(error, PlanError::DocumentationSpace { .. }), "{error}");
     assert!(plan(&loaded, Topology::LoadBalanced, TargetKind::Aws).is_ok());
@@ -194,7 +207,7 @@ fn on_aws_ranges_are_the_carriers_own_and_addresses_are_not_known() {
     let plan = plan(&load(BRIDGE), Topology::LoadBalanced, TargetKind::Aws).unwrap();
     assert!(plan.carriers.iter().flat_map(|carrier| &carrier.ranges).all(|range| range.real == range.used));
     assert!(plan.network.ingress_addresses.is_empty() && plan.network.egress_addresses.is_empty());
-    assert_eq!(plan.proxy.secrets.token_keys, SecretRef::Ssm("/sipedge/twilio-bridge/token-keys".into()));
+    assert_eq!(plan.proxy.secrets.token_keys, SecretRef::Ssm("/sipedge/twilio-bridge/load-balanced/token-keys".into()));
     assert!(plan.warnings.iter().any(|warning| warning.contains("examples")), "{:?}", plan.warnings);
 }
 
@@ -362,7 +375,7 @@ fn certificates_are_named_and_not_contained() {
             SecretRef::File("certificate-edge.pem".into()),
             Some(SecretRef::File("lab-roots.pem".into())),
         ),
-        (TargetKind::Aws, SecretRef::Ssm("/sipedge/tls-edge/certificates/edge".into()), None),
+        (TargetKind::Aws, SecretRef::Ssm("/sipedge/tls-edge/load-balanced/certificates/edge".into()), None),
     ] {
         let plan = plan(&load(TLS), Topology::LoadBalanced, target).unwrap();
         let tls = plan.proxy.listen.tls.as_ref().unwrap();

@@ -22,6 +22,7 @@ fn the_examples_are_valid_for_schema_and_check() {
         ("carrier-bridge", include_str!("../examples/carrier-bridge.yaml").to_owned()),
         ("by-hand", include_str!("../examples/by-hand.yaml").to_owned()),
         ("failover", include_str!("../examples/failover.yaml").to_owned()),
+        ("production", include_str!("../examples/production.yaml").to_owned()),
         ("tls", include_str!("../examples/tls.yaml").to_owned()),
         ("init", init_text("my-edge")),
     ] {
@@ -42,6 +43,7 @@ fn a_spec_that_is_written_out_is_valid_and_the_same() {
         include_str!("../examples/carrier-bridge.yaml"),
         include_str!("../examples/by-hand.yaml"),
         include_str!("../examples/failover.yaml"),
+        include_str!("../examples/production.yaml"),
         include_str!("../examples/tls.yaml"),
     ] {
         let spec = Spec::parse("x", text).unwrap().spec;
@@ -94,6 +96,7 @@ fn schema_and_check_agree_on_keys_and_values() {
     let validator = validator();
     let bases = [
         parsed(include_str!("../examples/failover.yaml")),
+        parsed(include_str!("../examples/production.yaml")),
         parsed(include_str!("../examples/tls.yaml")),
         parsed(include_str!("../examples/by-hand.yaml")),
     ];

@@ -17,7 +17,7 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     let topology: Topology = args.topology.into();
     let typed = format!("sipedge deploy {} --target lab", topology);
     require_lab(Some(global.target.unwrap_or(Target::Aws)), &typed)?;
-    let loaded = Spec::load(&global.spec)?;
+    let loaded = global.load_spec()?;
     let state = project(global, &loaded.spec.name)?.state(topology);
     let options = Options { instances: args.instances };
     let mut progress = deploy::for_output(global.json);
@@ -232,9 +232,9 @@ const REPORT_MODE: u32 = 0o644;
 
 /// The edge that the spec names. What is deployed can be seen and removed even if the rest of the spec has mistakes by now.
 fn deployed_project(global: &Global) -> Result<Project, Failure> {
-    let name = match Spec::edge_name(&global.spec) {
+    let name = match Spec::edge_name(&global.spec, global.environment.as_deref()) {
         Some(name) => name,
-        None => Spec::load(&global.spec)?.spec.name,
+        None => global.load_spec()?.spec.name,
     };
     project(global, &name)
 }

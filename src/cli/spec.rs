@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use sipedge::deploy::{self, Project, TOPOLOGIES, write_whole};
 use sipedge::plan::{self, TargetKind, Topology};
-use sipedge::spec::{self, Loaded, Spec, stale_carriers};
+use sipedge::spec::{self, Loaded, stale_carriers};
 
 use super::exit::{self, Exit, Failure};
 use super::{Global, Init, Plan, Target};
@@ -32,7 +32,7 @@ pub(super) fn init(global: &Global, args: &Init) -> Result<Exit, Failure> {
 }
 
 pub(super) fn check(global: &Global) -> Result<Exit, Failure> {
-    let loaded = Spec::load(&global.spec)?;
+    let loaded = global.load_spec()?;
     for topology in TOPOLOGIES {
         plan::plan(&loaded, topology, target_or_aws(global))?;
     }
@@ -51,7 +51,7 @@ pub(super) fn check(global: &Global) -> Result<Exit, Failure> {
 }
 
 pub(super) fn plan(global: &Global, args: &Plan) -> Result<Exit, Failure> {
-    let loaded = Spec::load(&global.spec)?;
+    let loaded = global.load_spec()?;
     let project = Project::new(&global.spec, &loaded.spec.name)
         .map_err(|error| Failure::new(Exit::Unexpected, format!("cannot find the folder of the spec: {error}")))?;
     let topologies: Vec<Topology> = match args.topology {
@@ -85,10 +85,14 @@ pub(super) fn plan(global: &Global, args: &Plan) -> Result<Exit, Failure> {
         }
     }
     let stale = stale_carriers(&loaded.spec, SystemTime::now());
+    let prices = match target_or_aws(global) {
+        TargetKind::Aws => plan::stale_prices(&loaded.spec, SystemTime::now()),
+        TargetKind::Lab => Vec::new(),
+    };
     if global.json {
-        exit::print_json(&json!({ "plans": data, "stale_carriers": stale }))?;
+        exit::print_json(&json!({ "plans": data, "stale_carriers": stale, "stale_prices": prices }))?;
     } else {
-        text.extend(stale.iter().map(|warning| format!("warning: {warning}\n")));
+        text.extend(stale.iter().chain(&prices).map(|warning| format!("warning: {warning}\n")));
         exit::print(&format!("{}\n", text.trim_end()))?;
     }
     Ok(Exit::Done)
@@ -137,6 +141,8 @@ fn edge_name_from_folder(spec_file: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use sipedge::spec::Spec;
 
     use super::*;
 

@@ -1,27 +1,16 @@
 //! The files of a plan: text by templates, data by serde.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use askama::Template;
 use ipnet::Ipv4Net;
 use serde::Serialize;
-use sipedge_proxy::config::SecretRef;
 
+use super::hand_off::{Addresses, hand_off};
 use super::{
-    EGRESS_ADDRESS, INGRESS_ADDRESS, Listener, Plan, PlanError, Spreading, TargetKind, Topology, USER_DATA_LIMIT,
+    AwsPlan, DnsPlan, EgressPlan, Listener, Plan, PlanError, Spreading, TargetKind, Topology, TrackingPlan,
+    USER_DATA_LIMIT, VpcPlan,
 };
-use crate::spec::Spec;
-use sipedge_proxy::config::Advertise;
-
-/// EC2 instance type: 2 vCPU and 2 GiB carry 150-200 calls and 20-30 calls per second today.
-const INSTANCE_TYPE: &str = "t3.small";
-
-/// Seconds between the end of the deregistration delay and that of the terminating lifecycle hook: what deregistering takes in practice.
-const HOOK_MARGIN_S: u32 = 120;
-
-/// Longest deregistration delay that a target group takes, in seconds.
-const DEREGISTRATION_MAX_S: u32 = 3_600;
 
 /// Under which the operators' ranges stand beside the carriers'. No carrier's name has a capital.
 const OPERATORS: &str = "Operators";
@@ -54,12 +43,12 @@ pub(super) fn user_data(plan: &Plan) -> Result<String, PlanError> {
 }
 
 /// All files by name.
-pub(super) fn all(spec: &Spec, plan: &Plan) -> Result<BTreeMap<String, String>, PlanError> {
+pub(super) fn all(plan: &Plan, aws: &AwsPlan) -> Result<BTreeMap<String, String>, PlanError> {
     Ok(BTreeMap::from([
         ("proxy.yaml".to_owned(), config_yaml(plan)?),
         ("user-data.tftpl".to_owned(), plan.user_data.clone()),
-        (format!("{}.auto.tfvars.json", plan.topology), variables(spec, plan)?),
-        ("hand-off.md".to_owned(), hand_off(spec, plan)?),
+        (format!("{}.auto.tfvars.json", plan.topology), variables(plan, aws)?),
+        ("hand-off.md".to_owned(), hand_off(plan, &Addresses::of(plan))?),
     ]))
 }
 
@@ -67,7 +56,7 @@ fn config_yaml(plan: &Plan) -> Result<String, PlanError> {
     serde_yaml::to_string(&plan.proxy).map_err(|error| fault("proxy.yaml", &error))
 }
 
-fn fault(artefact: &'static str, error: &dyn std::error::Error) -> PlanError {
+pub(super) fn fault(artefact: &'static str, error: &dyn std::error::Error) -> PlanError {
     PlanError::Artefact { artefact, reason: error.to_string() }
 }
 
@@ -75,35 +64,48 @@ fn fault(artefact: &'static str, error: &dyn std::error::Error) -> PlanError {
 #[derive(Serialize)]
 struct Variables<'a> {
     admin_port: u16,
+    alarms: AlarmVariables<'a>,
     carrier_ranges: BTreeMap<&'a str, Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deregistration_delay_s: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<&'a DnsPlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress: Option<EgressPlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     egress_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    existing_vpc: Option<&'a VpcPlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     health_check: Option<HealthCheckVariables<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_id: Option<&'a str>,
     ingress_port: u16,
-    instance_type: &'static str,
+    instance_type: &'a str,
     listeners: &'a [Listener],
     name: &'a str,
+    parameter_prefix: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     private_subnets: Option<BTreeMap<&'a str, Ipv4Net>>,
     profile: &'a str,
     public_subnets: BTreeMap<&'a str, Ipv4Net>,
+    ready_hook_timeout_s: u32,
     region: &'a str,
+    rules_quota: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     scaling: Option<ScalingVariables>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spreading: Option<&'static str>,
-    tags: BTreeMap<&'static str, &'a str>,
+    tags: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    termination_hook_timeout_s: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_keys_parameter: Option<&'a str>,
+    target_tracking: Option<TrackingPlan>,
+    termination_hook_timeout_s: u32,
     udp_stream_timeout_s: u32,
     udp_timeout_s: u32,
     user_data_template: &'static str,
+    volume_gib: u32,
     vpc_cidr: Ipv4Net,
+    warmup_s: u32,
     zones: Vec<&'a str>,
 }
 
@@ -117,6 +119,28 @@ struct HealthCheckVariables<'a> {
 }
 
 #[derive(Serialize)]
+struct AlarmVariables<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chatbot: Option<ChatbotVariables<'a>>,
+    cpu_percent: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    desired: Option<u32>,
+    notify: Vec<NotifyVariables<'a>>,
+}
+
+#[derive(Serialize)]
+struct ChatbotVariables<'a> {
+    slack_channel_id: &'a str,
+    slack_workspace_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct NotifyVariables<'a> {
+    endpoint: &'a str,
+    protocol: &'static str,
+}
+
+#[derive(Serialize)]
 struct ScalingVariables {
     max: u32,
     min: u32,
@@ -127,23 +151,36 @@ struct ScalingVariables {
 const UDP_TIMEOUT_S: u32 = 60;
 const UDP_STREAM_TIMEOUT_S: u32 = 180;
 
-fn variables(spec: &Spec, plan: &Plan) -> Result<String, PlanError> {
+fn variables(plan: &Plan, aws: &AwsPlan) -> Result<String, PlanError> {
     let balanced = plan.topology == Topology::LoadBalanced;
     let check = &plan.network.health_check;
     let zones = &plan.network.zones;
-    let delay = plan.proxy.drain.grace_ms.div_ceil(1_000).min(DEREGISTRATION_MAX_S);
     let operators: Vec<String> = plan.verify.operators.iter().map(ToString::to_string).collect();
     let operators = (!operators.is_empty()).then_some((OPERATORS, operators));
     let variables = Variables {
         admin_port: check.port,
+        alarms: AlarmVariables {
+            chatbot: aws.alarms.slack.as_ref().map(|slack| ChatbotVariables {
+                slack_channel_id: &slack.channel,
+                slack_workspace_id: &slack.workspace,
+            }),
+            cpu_percent: aws.alarms.cpu_percent,
+            desired: aws.alarms.desired,
+            notify: (aws.alarms.email.iter().map(|endpoint| NotifyVariables { endpoint, protocol: "email" }))
+                .chain(aws.alarms.https.iter().map(|endpoint| NotifyVariables { endpoint, protocol: "https" }))
+                .collect(),
+        },
         carrier_ranges: plan
             .carriers
             .iter()
             .map(|carrier| (carrier.name.as_str(), carrier.ranges.iter().map(|range| range.used.to_string()).collect()))
             .chain(operators)
             .collect(),
-        deregistration_delay_s: balanced.then_some(delay),
+        deregistration_delay_s: aws.deregistration_delay_s,
+        dns: aws.dns.as_ref(),
+        egress: aws.egress,
         egress_port: balanced.then_some(plan.proxy.listen.egress_port),
+        existing_vpc: aws.vpc.as_ref(),
         health_check: balanced.then_some(HealthCheckVariables {
             healthy: check.healthy,
             interval_s: check.interval_ms.div_ceil(1_000),
@@ -151,144 +188,34 @@ fn variables(spec: &Spec, plan: &Plan) -> Result<String, PlanError> {
             port: check.port,
             unhealthy: check.unhealthy,
         }),
+        image_id: aws.image.as_deref(),
         ingress_port: plan.proxy.listen.ingress_port,
-        instance_type: INSTANCE_TYPE,
+        instance_type: &aws.instance_type,
         listeners: &plan.network.listeners,
         name: &plan.name,
+        parameter_prefix: &aws.parameter_prefix,
         private_subnets: balanced.then(|| zones.iter().map(|zone| (zone.name.as_str(), zone.private_subnet)).collect()),
-        profile: &spec.aws.profile,
+        profile: &aws.profile,
         public_subnets: zones.iter().map(|zone| (zone.name.as_str(), zone.public_subnet)).collect(),
-        region: &spec.aws.region,
+        ready_hook_timeout_s: aws.ready_hook_timeout_s,
+        region: &aws.region,
+        rules_quota: aws.rules_quota,
         scaling: balanced.then_some(ScalingVariables { max: plan.scaling.max, min: plan.scaling.min }),
         spreading: balanced.then_some(match plan.network.spreading {
             Spreading::SourceIp => "source-ip",
             Spreading::FiveTuple => "five-tuple",
         }),
-        tags: BTreeMap::from([("sipedge:edge", plan.name.as_str()), ("sipedge:topology", plan.topology.as_str())]),
-        termination_hook_timeout_s: balanced.then_some(delay + HOOK_MARGIN_S),
-        token_keys_parameter: match &plan.proxy.secrets.token_keys {
-            SecretRef::Ssm(name) => Some(name),
-            SecretRef::File(_) => None,
-        },
+        tags: &aws.tags,
+        target_tracking: aws.tracking,
+        termination_hook_timeout_s: aws.termination_hook_timeout_s,
         udp_stream_timeout_s: UDP_STREAM_TIMEOUT_S,
         udp_timeout_s: UDP_TIMEOUT_S,
         user_data_template: "user-data.tftpl",
+        volume_gib: aws.volume_gib,
         vpc_cidr: plan.network.vpc,
+        warmup_s: plan.refresh.warmup_s,
         zones: zones.iter().map(|zone| zone.name.as_str()).collect(),
     };
     let json = serde_json::to_string_pretty(&variables).map_err(|error| fault("auto.tfvars.json", &error))?;
     Ok(json + "\n")
-}
-
-#[derive(Template)]
-#[template(path = "hand-off.md", escape = "none")]
-struct HandOff<'a> {
-    name: &'a str,
-    topology: Topology,
-    lab: bool,
-    single: bool,
-    pending: bool,
-    ingress: String,
-    egress: String,
-    ingress_variable: &'static str,
-    egress_variable: &'static str,
-    host: String,
-    port_suffix: String,
-    transports: String,
-    tls_port: Option<u16>,
-    admit: String,
-    called: &'static str,
-    sources: Vec<Side>,
-    destinations: Vec<Side>,
-}
-
-/// A trunk as the sheet names it.
-struct Side {
-    trunk: String,
-    title: String,
-    whitelist: String,
-    origination: String,
-    twiml: bool,
-    ranges: String,
-    data: String,
-    targets: Vec<String>,
-    example: String,
-    notes: Vec<String>,
-}
-
-fn hand_off(spec: &Spec, plan: &Plan) -> Result<String, PlanError> {
-    let single = plan.topology == Topology::SingleEc2;
-    let listed = |addresses: &[IpAddr], pending: &str| match addresses {
-        [] => format!("`{pending}`"),
-        known => known.iter().map(|address| format!("`{address}`")).collect::<Vec<_>>().join(", "),
-    };
-    let ingress = listed(&plan.network.ingress_addresses, INGRESS_ADDRESS);
-    let egress = listed(&plan.network.egress_addresses, if single { INGRESS_ADDRESS } else { EGRESS_ADDRESS });
-    let host = match (&plan.proxy.advertise, plan.network.ingress_addresses.first()) {
-        (Advertise::Host(name), _) if name != INGRESS_ADDRESS => name.clone(),
-        (_, Some(address)) => address.to_string(),
-        (_, None) => INGRESS_ADDRESS.to_owned(),
-    };
-    let port = plan.proxy.listen.ingress_port;
-    let sides = |filter: &dyn Fn(&str) -> bool| {
-        spec.trunks.keys().filter(|name| filter(name)).map(|name| side(spec, plan, name)).collect()
-    };
-    let sheet = HandOff {
-        name: &plan.name,
-        topology: plan.topology,
-        lab: plan.target == TargetKind::Lab,
-        single,
-        pending: plan.network.ingress_addresses.is_empty(),
-        admit: match (single, plan.proxy.listen.tls.as_ref()) {
-            (true, None) => format!("{ingress}, port {port}"),
-            (true, Some(tls)) => format!("{ingress}, ports {port} and {} (TLS)", tls.port),
-            (false, _) => format!("both {ingress} and {egress}"),
-        },
-        ingress,
-        egress,
-        ingress_variable: INGRESS_ADDRESS,
-        egress_variable: EGRESS_ADDRESS,
-        host,
-        // A URI without a port means 5060 for an address, but SRV first for a name.
-        port_suffix: format!(":{port}"),
-        transports: format!("{}, port {port}", if plan.proxy.listen.tcp { "UDP or TCP" } else { "UDP" }),
-        tls_port: plan.proxy.listen.tls.as_ref().map(|tls| tls.port),
-        called: "{{To}}",
-        sources: sides(&|name| spec.is_source(name)),
-        destinations: sides(&|name| spec.is_destination(name)),
-    };
-    let text = sheet.render().map_err(|error| fault("hand-off.md", &error))?;
-    Ok(text + "\n")
-}
-
-fn side(spec: &Spec, plan: &Plan, name: &str) -> Side {
-    let data = spec.trunks.get(name).and_then(|trunk| trunk.data());
-    let ranges: Vec<String> = plan
-        .carriers
-        .iter()
-        .filter(|carrier| carrier.trunks.iter().any(|trunk| trunk == name))
-        .flat_map(|carrier| carrier.ranges.iter().map(|range| range.used.to_string()))
-        .collect();
-    let mut pool: Vec<_> = plan
-        .proxy
-        .trunks
-        .iter()
-        .filter(|trunk| trunk.name == name)
-        .flat_map(|trunk| trunk.targets.iter().map(|target| (target.priority, target.uri.clone())))
-        .collect();
-    pool.sort_by_key(|(priority, _)| *priority);
-    let targets: Vec<String> = pool.into_iter().map(|(_, uri)| uri).collect();
-    let first = targets.first().cloned().unwrap_or_default();
-    Side {
-        trunk: name.to_owned(),
-        title: data.map_or(name, |data| &data.title).to_owned(),
-        whitelist: data.map(|data| data.whitelist.clone()).unwrap_or_default(),
-        origination: data.map(|data| data.origination.clone()).unwrap_or_default(),
-        twiml: data.is_some_and(|data| data.name == "twilio"),
-        ranges: ranges.join(", "),
-        data: data.map(|data| format!("(As of {}: {})", data.as_of, data.source)).unwrap_or_default(),
-        example: first.replacen("sip:", &format!("sip:{}@", spec.verify.number), 1),
-        targets,
-        notes: data.map(|data| data.notes.clone()).unwrap_or_default(),
-    }
 }

@@ -57,7 +57,8 @@ pub(super) fn carriers(spec: &Spec, target: TargetKind, warnings: &mut Vec<Strin
 
 /// `address` of a carrier as this plan uses it: at the same place in the range that stands in.
 pub(super) fn used_address(carriers: &[Carrier], address: IpAddr) -> IpAddr {
-    let range = carriers.iter().flat_map(|carrier| &carrier.ranges).find(|range| range.real.contains(&address));
+    let all = carriers.iter().flat_map(|carrier| &carrier.ranges).filter(|range| range.real.contains(&address));
+    let range = all.max_by_key(|range| range.real.prefix_len());
     match (range.map(|range| (range.real, range.used)), address) {
         (Some((IpNet::V4(real), IpNet::V4(used))), IpAddr::V4(address)) => {
             let size = 1_u64 << (32 - u32::from(used.prefix_len()));

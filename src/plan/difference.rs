@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use similar::TextDiff;
 
-use super::Plan;
+use super::{Plan, Risk, risks};
 
 /// Lines around a change in an artefact.
 const CONTEXT: usize = 2;
@@ -21,6 +21,8 @@ pub struct Difference {
     pub settings: Vec<SettingChange>,
     /// Files that change.
     pub artefacts: Vec<ArtefactChange>,
+    /// What it means for calls, the worst first.
+    pub risks: Vec<Risk>,
 }
 
 /// Whether anything changes.
@@ -57,8 +59,9 @@ pub struct ArtefactChange {
 
 /// What changes when `planned` takes the place of `deployed`.
 pub fn difference(deployed: Option<&Plan>, planned: &Plan) -> Difference {
+    let risks = risks(deployed, planned);
     let Some(deployed) = deployed else {
-        return Difference { state: State::New, settings: Vec::new(), artefacts: Vec::new() };
+        return Difference { state: State::New, settings: Vec::new(), artefacts: Vec::new(), risks: Vec::new() };
     };
     let (before, after) = (settings(deployed), settings(planned));
     let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -87,7 +90,7 @@ pub fn difference(deployed: Option<&Plan>, planned: &Plan) -> Difference {
         })
         .collect();
     let state = if settings.is_empty() && artefacts.is_empty() { State::Same } else { State::Changed };
-    Difference { state, settings, artefacts }
+    Difference { state, settings, artefacts, risks }
 }
 
 impl fmt::Display for Difference {
@@ -121,6 +124,8 @@ fn settings(plan: &Plan) -> BTreeMap<String, String> {
         ("proxy", serde_json::to_value(&plan.proxy)),
         ("network", serde_json::to_value(&plan.network)),
         ("scaling", serde_json::to_value(plan.scaling)),
+        ("refresh", serde_json::to_value(&plan.refresh)),
+        ("aws", serde_json::to_value(&plan.aws)),
         ("carriers", serde_json::to_value(&plan.carriers)),
     ];
     for (name, value) in parts {

@@ -3,21 +3,30 @@
 
 mod artefacts;
 mod carriers;
+mod cloud;
+mod cost;
+mod defaults;
 mod difference;
+mod hand_off;
 mod network;
 mod proxy;
+mod risk;
 mod show;
 mod types;
 mod verify;
 
 use ipnet::IpNet;
 
-use crate::spec::{Loaded, PLACEHOLDER, Spec};
+use crate::spec::{Count, Loaded, PLACEHOLDER, Spec};
 
 pub use crate::spec::Defaulted;
+pub use cloud::{AlarmsPlan, AwsPlan, DnsPlan, EgressPlan, RefreshPlan, SlackPlan, StatePlan, TrackingPlan, VpcPlan};
+pub use cost::{Cost, CostItem, stale_prices};
 pub use difference::{ArtefactChange, Difference, SettingChange, State, difference};
+pub use hand_off::{Addresses, Side, Whitelist, hand_off};
 pub use network::lab_differences;
 pub(crate) use proxy::ANSWERER_FILE;
+pub use risk::{Action, Effect, Risk, meaning, risks};
 pub use show::{defaults_table, picture, render};
 pub use types::{
     Carrier, CarrierDomain, CarrierRange, Certificate, Endpoint, FlowTimeouts, HealthCheck, Listener, Network, Plan,
@@ -42,6 +51,12 @@ pub(crate) const LAB_PEERS: &str = "lab-peers.pem";
 
 /// Bytes of user-data before base64 that EC2 takes (Amazon EC2 User Guide, "Run commands when you launch an EC2 instance").
 pub const USER_DATA_LIMIT: usize = 16_384;
+
+/// Elastic IPs that an account has in a region, until its quota is raised.
+const ADDRESSES_OF_A_REGION: usize = 5;
+
+/// Elastic IPs that a NAT gateway takes, until the quota is raised to at most 8.
+const ADDRESSES_OF_A_GATEWAY: u32 = 2;
 
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,8 +122,14 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
         Topology::SingleEc2 => Scaling { min: 1, max: 1 },
         Topology::LoadBalanced => Scaling { min: spec.scaling.min, max: spec.scaling.max },
     };
+    let refresh = cloud::refresh(spec, topology, target);
+    let zones: Vec<String> = network.zones.iter().map(|zone| zone.name.clone()).collect();
+    let aws = cloud::aws(spec, topology, &zones, scaling, proxy.drain.grace_ms.div_ceil(1_000));
+    if target == TargetKind::Aws {
+        warn_of_quotas(&aws, zones.len(), &mut warnings);
+    }
     let verify = verify::verify(spec, target, &carriers, &proxy);
-    let defaults = network::defaults(loaded, topology, target, &network, &proxy, &carriers);
+    let defaults = defaults::defaults(loaded, topology, target, &network, &proxy, &carriers, &refresh);
     let mut plan = Plan {
         name: spec.name.clone(),
         topology,
@@ -117,15 +138,24 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
         user_data: String::new(),
         network,
         scaling,
+        refresh,
+        cost: None,
+        aws: None,
+        whitelist: Vec::new(),
         carriers,
         verify,
-        certificates: proxy::certificates(spec, target),
+        certificates: proxy::certificates(spec, topology, target),
         artefacts: std::collections::BTreeMap::new(),
         defaults,
         warnings,
     };
+    plan.whitelist = hand_off::whitelist(&plan);
     plan.user_data = artefacts::user_data(&plan)?;
-    plan.artefacts = artefacts::all(spec, &plan)?;
+    plan.artefacts = artefacts::all(&plan, &aws)?;
+    if target == TargetKind::Aws {
+        plan.cost = cost::cost(&plan, &aws);
+        plan.aws = Some(aws);
+    }
     Ok(plan)
 }
 
@@ -139,11 +169,29 @@ fn warn_of_call_limits(spec: &Spec, warnings: &mut Vec<String>) {
     }
 }
 
+/// What AWS admits of addresses until a quota is raised (Amazon VPC quotas, 2026-11).
+fn warn_of_quotas(aws: &AwsPlan, zones: usize, warnings: &mut Vec<String>) {
+    let Some(way) = aws.egress.filter(|_| aws.vpc.is_none()) else { return };
+    let gateways = if way.gateways == Count::One { 1 } else { zones };
+    let addresses = zones + gateways * way.addresses as usize;
+    if way.addresses > ADDRESSES_OF_A_GATEWAY {
+        warnings.push(format!(
+            "egress.addresses: {} for each NAT gateway; AWS admits {ADDRESSES_OF_A_GATEWAY} until the quota \"Elastic IP addresses per public NAT gateway\" is raised",
+            way.addresses
+        ));
+    }
+    if addresses > ADDRESSES_OF_A_REGION {
+        warnings.push(format!(
+            "this edge needs {addresses} Elastic IPs; AWS admits {ADDRESSES_OF_A_REGION} in a region until the quota \"EC2-VPC Elastic IPs\" (L-0263D0A3) is raised"
+        ));
+    }
+}
+
 /// A peer compares the name that it connects to with those in the certificate (RFC 5922 §7.1).
 fn warn_of_tls_name(spec: &Spec, warnings: &mut Vec<String>) {
-    if spec.listen.tls.is_some() && spec.load_balancer.advertise.is_none() {
+    if spec.listen.tls.is_some() && proxy::advertised_name(spec).is_none() {
         warnings.push(
-            "listen.tls: peers are told an address, which few certificates are for. Write load_balancer.advertise with the name in the certificate"
+            "listen.tls: peers are told an address, which few certificates are for. Write dns or load_balancer.advertise with the name in the certificate"
                 .to_owned(),
         );
     }

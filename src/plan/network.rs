@@ -3,14 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use sipedge_proxy::config::{Advertise, Config, SecretRef};
+use sipedge_proxy::config::{Advertise, SecretRef};
 
-use super::proxy::probe;
-use super::{
-    Carrier, Defaulted, FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, Spreading, TargetKind, Topology,
-    Zone,
-};
-use crate::spec::{ADMIN_PORT, Duration, Loaded, Spec, Spreading as SpecSpreading, Trust};
+use super::{FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, Spreading, TargetKind, Topology, Zone};
+use crate::spec::{ADMIN_PORT, Duration, Spec, Spreading as SpecSpreading};
 
 /// The VPC: the edge is alone in it, so any private range will do.
 const VPC: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 16);
@@ -44,10 +40,7 @@ const LAB_GRACE: Duration = Duration::from_secs(30);
 
 /// The network of `spec` as `topology` on `target`.
 pub(super) fn network(spec: &Spec, topology: Topology, target: TargetKind) -> Network {
-    let named = spec.aws.zones.clone().unwrap_or_else(|| {
-        let letters = zone_letters(&spec.aws.region);
-        letters.chars().map(|letter| format!("{}{letter}", spec.aws.region)).collect()
-    });
+    let named = spec.zones();
     let count = if topology == Topology::SingleEc2 { 1 } else { named.len() };
     let zones = named.into_iter().take(count).zip(0_u8..).map(|(name, index)| zone(name, index)).collect();
     let (ingress_addresses, egress_addresses) = match (target, topology) {
@@ -81,16 +74,6 @@ fn listeners(spec: &Spec) -> Vec<Listener> {
     std::iter::once(Listener { port: spec.listen.port, protocol }).chain(tls).collect()
 }
 
-/// Letters of the zones that a region has for every account; three where there are as many.
-fn zone_letters(region: &str) -> &'static str {
-    match region {
-        "ap-northeast-1" => "acd",
-        "ca-central-1" => "abd",
-        "us-west-1" => "ac",
-        _ => "abc",
-    }
-}
-
 /// Zone number `index`: a /24 for what has a public address, a /20 for instances.
 fn zone(name: String, index: u8) -> Zone {
     let private = 16_u8.saturating_mul(index.saturating_add(1)).min(240);
@@ -115,123 +98,6 @@ pub(super) fn drain(spec: &Spec, topology: Topology, target: TargetKind) -> (Dur
     }
 }
 
-/// What the spec leaves out, with what this topology and target make of it, in the order of settings.
-pub(super) fn defaults(
-    loaded: &Loaded,
-    topology: Topology,
-    target: TargetKind,
-    network: &Network,
-    proxy: &Config,
-    carriers: &[Carrier],
-) -> Vec<Defaulted> {
-    let spec = &loaded.spec;
-    let single = topology == Topology::SingleEc2;
-    let of_load_balancer = ["egress.port", "scaling.min", "scaling.max", "load_balancer.spreading"];
-    let mut defaults: Vec<Defaulted> = loaded
-        .defaults
-        .iter()
-        .filter(|default| !single || !of_load_balancer.contains(&default.setting.as_str()))
-        .filter(|default| is_of_use(spec, &default.setting))
-        .cloned()
-        .collect();
-    let mut add = |setting: &str, value: String, reason: &str| {
-        defaults.push(Defaulted { setting: setting.into(), value, reason: reason.into() });
-    };
-    if spec.aws.zones.is_none() {
-        let names: Vec<&str> = network.zones.iter().map(|zone| zone.name.as_str()).collect();
-        let reason = if single { "one instance lives in one zone" } else { "the edge survives the loss of a zone" };
-        add("aws.zones", format!("[{}]", names.join(", ")), reason);
-    }
-    if spec.drain.accept.is_none() {
-        let reason = match single {
-            true => "no load balancer goes on sending calls",
-            false => "the load balancer goes on sending new calls until two health checks have failed",
-        };
-        add("drain.accept", Duration::from_millis(proxy.drain.accept_ms).to_string(), reason);
-    }
-    if spec.drain.grace.is_none() {
-        let reason = match single {
-            true => "transactions in progress end; a longer call loses its edge",
-            false => "transactions in progress end; longer calls go on through the other instances",
-        };
-        add("drain.grace", Duration::from_millis(proxy.drain.grace_ms).to_string(), reason);
-    }
-    if spec.load_balancer.advertise.is_none() && !single {
-        add(
-            "load_balancer.advertise",
-            "the ingress address".into(),
-            "works without DNS; a name lets the address change later",
-        );
-    }
-    if spec.listen.tcp_above.is_none() {
-        add(
-            "listen.tcp_above",
-            "never".into(),
-            "a peer that takes UDP alone would refuse a connection first for each large request",
-        );
-    }
-    for (name, trunk) in &spec.trunks {
-        if let (true, None) = (spec.is_destination(name), &trunk.probe) {
-            let pool = trunk.destinations().len() > 1;
-            let (value, reason) = match probe(trunk, target) {
-                Some(figures) => {
-                    let value = format!(
-                        "every {}, down after {}, up after {}",
-                        figures.interval, figures.down_after, figures.up_after
-                    );
-                    (value, "another target of the pool takes the calls of one that is down")
-                }
-                None if pool => ("false".into(), "nobody stands at the lab's targets between verified calls"),
-                None => ("false".into(), "there is no other target that could take its calls"),
-            };
-            add(&format!("trunks.{name}.probe"), value, reason);
-        }
-        if trunk.trust.is_none() {
-            let (value, reason) = match trunk.data().filter(|data| data.trust.contains(&Trust::Identity)) {
-                Some(data) => ("[identity]", format!("{} vouches for its callers", data.title)),
-                None => {
-                    ("[]", "P-Asserted-Identity and internal headers are taken for true from nobody unasked".to_owned())
-                }
-            };
-            add(&format!("trunks.{name}.trust"), value.into(), &reason);
-        }
-        let Some(data) = trunk.data() else { continue };
-        if trunk.from.is_none() {
-            let count =
-                carriers.iter().find(|carrier| carrier.trunks.contains(name)).map_or(0, |carrier| carrier.ranges.len());
-            let value = format!("{count} ranges of {}", data.title);
-            add(
-                &format!("trunks.{name}.from"),
-                value,
-                &format!("its signalling addresses as of {} ({})", data.as_of, data.source),
-            );
-        }
-        if let (true, None, None, Some(domain)) =
-            (spec.is_destination(name), &trunk.domain, &trunk.targets, &data.domain)
-        {
-            add(
-                &format!("trunks.{name}.domain"),
-                domain.clone(),
-                &format!("{} has one domain for all customers", data.title),
-            );
-        }
-    }
-    defaults.sort_by(|a, b| a.setting.cmp(&b.setting));
-    defaults
-}
-
-/// Whether a default of a trunk decides anything.
-fn is_of_use(spec: &Spec, setting: &str) -> bool {
-    let Some((name, setting)) = setting.strip_prefix("trunks.").and_then(|rest| rest.split_once('.')) else {
-        return true;
-    };
-    let pool = || spec.trunks.get(name).is_some_and(|trunk| trunk.destinations().len() > 1);
-    match setting {
-        "select" => spec.is_destination(name) && pool(),
-        _ => spec.is_destination(name),
-    }
-}
-
 /// Where the lab differs from AWS, each as one sentence. Empty for a plan on AWS.
 pub fn lab_differences(plan: &Plan) -> Vec<String> {
     if plan.target == TargetKind::Aws {
@@ -251,8 +117,11 @@ pub fn lab_differences(plan: &Plan) -> Vec<String> {
             AWS_CHECK_MS / 1_000
         ));
         differences.push(
-            "one ingress address; on AWS the load balancer has one per zone, and the first is advertised".to_owned(),
+            "one ingress address and one egress address; on AWS the load balancer has one per zone, of which the first is \
+             advertised unless the spec has a name, and each NAT gateway has `egress.addresses`"
+                .to_owned(),
         );
+        differences.push("the group keeps its size and there are no alarms; on AWS it follows the load".to_owned());
     }
     let (accept, grace) =
         (Duration::from_millis(plan.proxy.drain.accept_ms), Duration::from_millis(plan.proxy.drain.grace_ms));
@@ -262,6 +131,10 @@ pub fn lab_differences(plan: &Plan) -> Vec<String> {
     }
     if defaulted("drain.grace") {
         differences.push(format!("an instance that leaves stays for at most {grace}, on AWS for {AWS_GRACE}"));
+    }
+    if defaulted("refresh.checkpoint_delay") && defaulted("refresh.bake") {
+        differences
+            .push("a refresh waits for seconds at its checkpoints and at its end, on AWS for minutes".to_owned());
     }
     let tls = plan.proxy.listen.tls.as_ref().and_then(|tls| tls.client_roots.as_ref());
     if tls == Some(&SecretRef::File(super::LAB_ROOTS.into())) {

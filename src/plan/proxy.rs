@@ -9,6 +9,7 @@ use sipedge_proxy::config::{
 };
 
 use super::carriers::{used_address, used_ranges};
+use super::cloud::{named, parameter_prefix, resource_name};
 use super::network::drain;
 use super::{Carrier, Certificate, ELASTIC_IP_ALLOCATION, INGRESS_ADDRESS, LAB_ROOTS, TargetKind, Topology};
 use crate::spec::{
@@ -61,6 +62,7 @@ const DRAIN_HOOK: &str = "drain";
 pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carriers: &[Carrier]) -> Config {
     let single = topology == Topology::SingleEc2;
     let (accept, grace) = drain(spec, topology, target);
+    let place = Secrecy::new(spec, topology, target);
     Config {
         version: VERSION,
         edge: spec.name.clone(),
@@ -72,33 +74,30 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
             tcp: spec.listen.tcp,
             tls: spec.listen.tls.as_ref().map(|tls| TlsListener {
                 port: tls.port,
-                certificate: certificate(spec, target, &tls.certificate),
+                certificate: place.certificate(&tls.certificate),
                 client_roots: match (&tls.client_roots, target) {
-                    (Some(roots), _) => Some(certificate(spec, target, roots)),
+                    (Some(roots), _) => Some(place.certificate(roots)),
                     (None, TargetKind::Lab) => Some(SecretRef::File(LAB_ROOTS.into())),
                     (None, TargetKind::Aws) => None,
                 },
                 require_client: tls.require_client,
             }),
         },
-        advertise: match (topology, target, &spec.load_balancer.advertise) {
-            (Topology::SingleEc2, ..) => Advertise::Metadata,
-            (Topology::LoadBalanced, TargetKind::Aws, Some(name)) => Advertise::Host(name.to_ascii_lowercase()),
-            (Topology::LoadBalanced, ..) => Advertise::Host(INGRESS_ADDRESS.into()),
+        advertise: match (topology, target, advertised_name(spec)) {
+            (Topology::SingleEc2, TargetKind::Lab, _) => Advertise::Metadata,
+            (Topology::LoadBalanced, TargetKind::Aws, Some(name)) => Advertise::Host(name),
+            _ => Advertise::Host(INGRESS_ADDRESS.into()),
         },
         admin: Admin { port: ADMIN_PORT },
         dns: Dns { servers: vec![RESOLVER] },
         secrets: Secrets {
-            token_keys: match target {
-                TargetKind::Lab => SecretRef::File(TOKEN_KEYS_FILE.into()),
-                TargetKind::Aws => SecretRef::Ssm(format!("/sipedge/{}/token-keys", spec.name)),
-            },
+            token_keys: place.token_keys(),
             poll_s: match target {
                 TargetKind::Lab => LAB_SECRETS_POLL_S,
                 TargetKind::Aws => SECRETS_POLL_S,
             },
         },
-        trunks: trunks(spec, target, carriers),
+        trunks: trunks(spec, &place, carriers),
         routes: spec.routes.iter().map(|route| Route { from: route.from.clone(), to: route.to.clone() }).collect(),
         refuse: match spec.refuse {
             SpecRefuse::Answer => Refuse::Answer,
@@ -141,7 +140,7 @@ fn cloud(spec: &Spec, topology: Topology, target: TargetKind) -> config::Cloud {
         },
         TargetKind::Aws => config::Cloud {
             region,
-            group: Some(format!("sipedge-{}-{topology}", spec.name)),
+            group: Some(resource_name(&spec.name, topology)),
             ready_hook: Some(READY_HOOK.into()),
             drain_hook: Some(DRAIN_HOOK.into()),
             elastic_ip: (topology == Topology::SingleEc2).then(|| ELASTIC_IP_ALLOCATION.into()),
@@ -150,16 +149,42 @@ fn cloud(spec: &Spec, topology: Topology, target: TargetKind) -> config::Cloud {
     }
 }
 
-/// Where the certificate of this name is.
-fn certificate(spec: &Spec, target: TargetKind, name: &str) -> SecretRef {
-    match target {
-        TargetKind::Lab => SecretRef::File(format!("certificate-{name}.pem")),
-        TargetKind::Aws => SecretRef::Ssm(format!("/sipedge/{}/certificates/{name}", spec.name)),
+/// The name that peers are told in place of the ingress address: `load_balancer.advertise`, else that of `dns`.
+pub(super) fn advertised_name(spec: &Spec) -> Option<String> {
+    let of_dns = spec.dns.as_ref().filter(|dns| named(dns.topology) == Topology::LoadBalanced).map(|dns| &dns.name);
+    spec.load_balancer.advertise.as_ref().or(of_dns).map(|name| name.to_ascii_lowercase())
+}
+
+/// Where the secrets of a topology are.
+struct Secrecy {
+    target: TargetKind,
+    prefix: String,
+}
+
+impl Secrecy {
+    fn new(spec: &Spec, topology: Topology, target: TargetKind) -> Self {
+        Self { target, prefix: parameter_prefix(&spec.name, topology) }
+    }
+
+    /// Where the certificate of this name is.
+    fn certificate(&self, name: &str) -> SecretRef {
+        match self.target {
+            TargetKind::Lab => SecretRef::File(format!("certificate-{name}.pem")),
+            TargetKind::Aws => SecretRef::Ssm(format!("{}/certificates/{name}", self.prefix)),
+        }
+    }
+
+    fn token_keys(&self) -> SecretRef {
+        match self.target {
+            TargetKind::Lab => SecretRef::File(TOKEN_KEYS_FILE.into()),
+            TargetKind::Aws => SecretRef::Ssm(format!("{}/token-keys", self.prefix)),
+        }
     }
 }
 
 /// The certificates that `spec` names, with where they go.
-pub(super) fn certificates(spec: &Spec, target: TargetKind) -> Vec<Certificate> {
+pub(super) fn certificates(spec: &Spec, topology: Topology, target: TargetKind) -> Vec<Certificate> {
+    let place = Secrecy::new(spec, topology, target);
     let mut shown: Vec<&String> = spec.listen.tls.iter().map(|tls| &tls.certificate).collect();
     let of_trunks = spec.trunks.values().filter_map(|trunk| trunk.tls.as_ref());
     shown.extend(of_trunks.clone().filter_map(|tls| tls.certificate.as_ref()));
@@ -171,14 +196,14 @@ pub(super) fn certificates(spec: &Spec, target: TargetKind) -> Vec<Certificate> 
         .map(|(name, settings)| Certificate {
             name: name.clone(),
             file: settings.file.clone(),
-            place: certificate(spec, target, name),
+            place: place.certificate(name),
             has_key: shown.contains(&name),
         })
         .collect()
 }
 
 /// The trunks. A range belongs to one trunk alone: to the one that routes lead from, if trunks share it.
-fn trunks(spec: &Spec, target: TargetKind, carriers: &[Carrier]) -> Vec<Trunk> {
+fn trunks(spec: &Spec, place: &Secrecy, carriers: &[Carrier]) -> Vec<Trunk> {
     let mut claimed: Vec<IpNet> = Vec::new();
     let (sources, others): (Vec<_>, Vec<_>) = spec.trunks.iter().partition(|(name, _)| spec.is_source(name));
     let mut trunks: Vec<Trunk> = Vec::new();
@@ -196,15 +221,15 @@ fn trunks(spec: &Spec, target: TargetKind, carriers: &[Carrier]) -> Vec<Trunk> {
             limits: Limits { cps: trunk.limits.cps, calls: trunk.limits.calls },
             ..Trunk::new(name.clone())
         };
-        trunks.push(if spec.is_destination(name) { destination(spec, target, carriers, trunk, known) } else { known });
+        trunks.push(if spec.is_destination(name) { destination(place, carriers, trunk, known) } else { known });
     }
     trunks.sort_by(|a, b| a.name.cmp(&b.name));
     trunks
 }
 
 /// `known` with what calls to the trunk need.
-fn destination(spec: &Spec, target: TargetKind, carriers: &[Carrier], trunk: &SpecTrunk, known: Trunk) -> Trunk {
-    let secret = |name: &String| certificate(spec, target, name);
+fn destination(place: &Secrecy, carriers: &[Carrier], trunk: &SpecTrunk, known: Trunk) -> Trunk {
+    let secret = |name: &String| place.certificate(name);
     Trunk {
         targets: trunk
             .destinations()
@@ -222,7 +247,7 @@ fn destination(spec: &Spec, target: TargetKind, carriers: &[Carrier], trunk: &Sp
             Select::All => config::Select::All,
         },
         failover: config::Failover { codes: trunk.failover.codes.clone(), attempts: trunk.failover.attempts },
-        probe: probe(trunk, target).map(|figures| config::Probe {
+        probe: probe(trunk, place.target).map(|figures| config::Probe {
             interval_ms: figures.interval.as_millis(),
             timeout_ms: figures.timeout.as_millis(),
             down_after: figures.down_after,

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use sipedge_proxy::config::{SecretRef, Select, Trunk};
 
-use super::{Carrier, Plan, State, TargetKind, Topology, difference, lab_differences};
+use super::cost::dollars;
+use super::{Carrier, Effect, Plan, Risk, Side, State, TargetKind, Topology, difference, lab_differences};
 
 /// Columns inside the picture's frame.
 const WIDTH: usize = 92;
@@ -22,7 +23,10 @@ pub fn render(plan: &Plan, deployed: Option<&Plan>) -> String {
     section(&mut text, "Carriers", &carriers(plan));
     section(&mut text, "Pools", &pools(plan));
     section(&mut text, "Certificates", &certificates(plan));
+    section(&mut text, "To be admitted by the carriers", &admitted(plan));
     section(&mut text, "Smoke calls", &calls(plan));
+    section(&mut text, "Refresh", &refresh(plan));
+    section(&mut text, "Cost of a month", &costs(plan));
     section(&mut text, "Defaults", &defaults_table(plan));
     section(&mut text, "The lab differs from AWS", &bullets(&lab_differences(plan)));
     section(&mut text, "Warnings", &bullets(&plan.warnings));
@@ -30,6 +34,7 @@ pub fn render(plan: &Plan, deployed: Option<&Plan>) -> String {
         plan.artefacts.iter().map(|(name, content)| format!("{name} ({} bytes)", content.len())).collect();
     section(&mut text, "Files", &bullets(&files));
     let change = difference(deployed, plan);
+    section(&mut text, "Risk", &risk(&change.risks));
     section(&mut text, if change.state == State::Changed { "Changes" } else { "Change" }, &change.to_string());
     text
 }
@@ -61,12 +66,19 @@ pub fn picture(plan: &Plan) -> String {
     lines.push(format!("┌{}┐", "─".repeat(WIDTH)));
     let region =
         plan.network.zones.first().map_or("", |zone| zone.name.trim_end_matches(|c: char| c.is_ascii_lowercase()));
-    lines.push(framed(&format!(" VPC {}, {region}", plan.network.vpc)));
+    let existing = plan.aws.as_ref().and_then(|aws| aws.vpc.as_ref());
+    let vpc = existing.map_or_else(|| plan.network.vpc.to_string(), |vpc| format!("{} (there already)", vpc.id));
+    lines.push(framed(&format!(" VPC {vpc}, {region}")));
     let zones: Vec<String> = plan
         .network
         .zones
         .iter()
-        .map(|zone| format!("{} {}", zone.name, if single { zone.public_subnet } else { zone.private_subnet }))
+        .map(|zone| {
+            let own = if single { zone.public_subnet } else { zone.private_subnet };
+            let ids = existing.map(|vpc| if single { &vpc.public_subnet_ids } else { &vpc.private_subnet_ids });
+            let subnet = ids.and_then(|ids| ids.get(&zone.name).cloned()).unwrap_or_else(|| own.to_string());
+            format!("{} {subnet}", zone.name)
+        })
         .collect();
     if single {
         lines.push(framed(&halves("    │", "    │")));
@@ -243,6 +255,95 @@ fn pools(plan: &Plan) -> String {
         );
         rows.push([String::new(), "probes".to_owned(), probe]);
     }
+    table(&rows)
+}
+
+/// What the peers have to let in, a line each.
+fn admitted(plan: &Plan) -> String {
+    let known = |addresses: &[IpAddr]| match addresses {
+        [] => "known after apply".to_owned(),
+        known => known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    let rows: Vec<[String; 3]> = plan
+        .whitelist
+        .iter()
+        .map(|entry| {
+            let (side, addresses) = match entry.side {
+                Side::Ingress => ("ingress", &plan.network.ingress_addresses),
+                Side::Egress => ("egress", &plan.network.egress_addresses),
+                Side::Both => ("Elastic IP", &plan.network.ingress_addresses),
+            };
+            let peer = if entry.peer == entry.trunk {
+                entry.trunk.clone()
+            } else {
+                format!("{} ({})", entry.trunk, entry.peer)
+            };
+            [peer, format!("{side} ({}), {}", known(addresses), entry.ports), entry.reason.clone()]
+        })
+        .collect();
+    let mut places: Vec<String> = Vec::new();
+    for entry in &plan.whitelist {
+        let Some(place) = &entry.place else { continue };
+        let place = format!("{}: {place}\n", entry.peer);
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    table(&rows) + &places.concat()
+}
+
+fn refresh(plan: &Plan) -> String {
+    let refresh = &plan.refresh;
+    let list: Vec<String> = refresh.checkpoints.iter().map(|percent| format!("{percent} %")).collect();
+    let span = |seconds: u32| crate::spec::Duration::from_secs(seconds);
+    format!(
+        "{} to {} % of the instances are in service; waits {} at {}, smoke call at the first, then watches alarms for {}; rolled back after {}\n",
+        refresh.min_healthy_percent,
+        refresh.max_healthy_percent,
+        span(refresh.checkpoint_delay_s),
+        list.join(", "),
+        span(refresh.bake_s),
+        span(refresh.timeout_s)
+    )
+}
+
+fn costs(plan: &Plan) -> String {
+    let Some(cost) = &plan.cost else { return String::new() };
+    let range = |least, most| match least == most {
+        true => dollars(least),
+        false => format!("{} to {}", dollars(least), dollars(most)),
+    };
+    let mut rows: Vec<[String; 3]> = cost
+        .items
+        .iter()
+        .map(|item| [item.name.clone(), item.figures.clone(), range(item.least_cents, item.most_cents)])
+        .collect();
+    rows.push(["in all".to_owned(), "without traffic and tax".to_owned(), range(cost.least_cents, cost.most_cents)]);
+    let mut text = table(&rows);
+    text.push_str("and for traffic:\n");
+    text.push_str(&bullets(&cost.traffic));
+    for note in &cost.estimated {
+        text.push_str(&format!("An estimate: {note}.\n"));
+    }
+    text.push_str(&format!("List prices of {} as of {}; {}\n", cost.prices_of, cost.as_of, cost.sources.join(", ")));
+    text
+}
+
+/// What a change means for calls, a line each.
+fn risk(risks: &[Risk]) -> String {
+    let rows: Vec<[String; 3]> = risks
+        .iter()
+        .map(|risk| {
+            let effect = match risk.effect {
+                Effect::None => "no call notices",
+                Effect::Refresh => "calls go on",
+                Effect::Act => "somebody has to act",
+                Effect::Disturbs => "some calls fail",
+                Effect::CallsEnd => "ALL CALLS END",
+            };
+            [effect.to_owned(), risk.change.clone(), risk.meaning.clone()]
+        })
+        .collect();
     table(&rows)
 }
 

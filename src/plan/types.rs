@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use sipedge_proxy::config::{Config, SecretRef};
 
+use super::{AwsPlan, Cost, RefreshPlan, Whitelist};
 use crate::spec::{Defaulted, Transport};
 
 /// Everything that a target needs to create one topology of one edge.
@@ -25,6 +26,18 @@ pub struct Plan {
     pub network: Network,
     /// How many instances.
     pub scaling: Scaling,
+    /// How instances are replaced by those of a new version.
+    #[serde(default)]
+    pub refresh: RefreshPlan,
+    /// The AWS account; absent in the lab.
+    #[serde(default)]
+    pub aws: Option<AwsPlan>,
+    /// What it costs; absent in the lab.
+    #[serde(default)]
+    pub cost: Option<Cost>,
+    /// What the peers have to let in.
+    #[serde(default)]
+    pub whitelist: Vec<Whitelist>,
     /// The peers, with their domains and, in the lab, the documentation ranges that stand in for theirs.
     pub carriers: Vec<Carrier>,
     /// What the smoke call expects.

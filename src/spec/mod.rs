@@ -5,6 +5,11 @@
 
 pub mod carriers;
 mod checks;
+mod cloud;
+mod cloud_values;
+mod dates;
+mod environments;
+pub mod instance_types;
 pub(crate) mod peers;
 mod report;
 mod schema;
@@ -20,12 +25,13 @@ use tree::{Node, TreeError};
 
 pub(crate) use checks::PLACEHOLDER;
 pub use checks::stale_carriers;
+pub use cloud::{Alarms, Aws, Count, Dns, ExistingVpc, NamedTopology, Refresh, Slack, StateBucket};
+pub(crate) use dates::{day_of, days_since_epoch};
 pub use report::{Finding, Severity, SpecErrors};
 pub use schema::{Defaulted, schema};
 pub use types::{
-    Aws, Certificate, Drain, Egress, Failover, Limits, Listen, LoadBalancer, PlacedTarget, PoolTarget, Probe,
-    ProbeFigures, Refuse, Route, Scaling, Select, Spec, Spreading, Timers, TlsListen, Trunk, TrunkTls, Trust, VERSION,
-    Verify,
+    Certificate, Drain, Egress, Failover, Limits, Listen, LoadBalancer, PlacedTarget, PoolTarget, Probe, ProbeFigures,
+    Refuse, Route, Scaling, Select, Spec, Spreading, Timers, TlsListen, Trunk, TrunkTls, Trust, VERSION, Verify,
 };
 pub use values::{Duration, Fault, Target, Transport};
 
@@ -62,13 +68,23 @@ impl Loaded {
 impl Spec {
     /// Reads and checks the file at `path`. Errors: all that is wrong with it.
     pub fn load(path: &Path) -> Result<Loaded, SpecErrors> {
-        Self::parse(&path.display().to_string(), &Self::read(path)?)
+        Self::load_environment(path, None)
     }
 
-    /// The edge's name in the file at `path`, whatever else is wrong with the file; none when it has no sound name.
-    pub fn edge_name(path: &Path) -> Option<String> {
+    /// As [`load`](Self::load), and gives the spec with what `environment` says put in; none: the spec itself.
+    pub fn load_environment(path: &Path, environment: Option<&str>) -> Result<Loaded, SpecErrors> {
+        Self::parse_environment(&path.display().to_string(), &Self::read(path)?, environment)
+    }
+
+    /// The edge's name in the file at `path`, or in `environment` of it, whatever else is wrong with the file; none when it has no
+    /// sound name.
+    pub fn edge_name(path: &Path, environment: Option<&str>) -> Option<String> {
         let text = Self::read(path).ok()?;
-        let (document, _) = tree::read(text.strip_prefix('\u{feff}').unwrap_or(&text)).ok()?;
+        let (mut document, _) = tree::read(text.strip_prefix('\u{feff}').unwrap_or(&text)).ok()?;
+        if let Some(wanted) = environment {
+            let (all, _) = environments::take(&mut document);
+            document = all.into_iter().find(|known| known.name == wanted)?.document;
+        }
         match &document.at(&tree::Path::of(["name"]))?.value {
             tree::Value::Text(name) => values::check_format("edge-name", name).ok().map(|()| name.clone()),
             _ => None,
@@ -122,6 +138,12 @@ impl Spec {
 
     /// Checks `text`; `name` is what reports call it. Errors: all that is wrong with it.
     pub fn parse(name: &str, text: &str) -> Result<Loaded, SpecErrors> {
+        Self::parse_environment(name, text, None)
+    }
+
+    /// As [`parse`](Self::parse), and gives the spec with what `environment` says put in; none: the spec itself. All environments are
+    /// checked, whichever is asked for.
+    pub fn parse_environment(name: &str, text: &str, environment: Option<&str>) -> Result<Loaded, SpecErrors> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.len() as u64 > MAX_BYTES {
             let what =
@@ -131,27 +153,37 @@ impl Spec {
         let finding = |error: TreeError| {
             Finding::new(name, text, (error.span, String::new()), What::error(error.code, error.message, error.help))
         };
-        let (document, duplicates) =
+        let (mut document, duplicates) =
             tree::read(text).map_err(|error| SpecErrors::new(name, text, vec![finding(error)]))?;
         let mut findings: Vec<Finding> = duplicates.into_iter().map(finding).collect();
-
-        let mut structure = Structure::default();
-        let sound = structure.check(&document, schema::root(), &tree::Path::default());
-        let spec = serde_json::from_value::<Self>(sound);
-        for (path, at_key, what) in std::mem::take(&mut structure.findings).into_iter().take(MAX_FINDINGS) {
-            findings.push(Finding::new(name, text, (place(&document, &path, at_key), path.to_string()), what));
+        let (environments, faults) = environments::take(&mut document);
+        findings
+            .extend(faults.into_iter().map(|(span, setting, what)| Finding::new(name, text, (span, setting), what)));
+        let mut chosen = None;
+        if let Some(wanted) = environment {
+            chosen = environments.iter().position(|known| known.name == wanted);
+            if chosen.is_none() {
+                let what = environments::unknown(wanted, &environments);
+                findings.push(Finding::new(name, text, (0..0, "environments".into()), what));
+            }
         }
-        if let Ok(spec) = &spec {
-            for (path, at_key, what) in checks::all(spec, &document, &structure).into_iter().take(MAX_FINDINGS) {
-                findings.push(Finding::new(name, text, (place(&document, &path, at_key), path.to_string()), what));
+
+        let (mut spec, own) = check_document(name, text, &document);
+        let mut defaults = schema::defaults(&document);
+        findings.extend(own.into_iter().filter(|finding| chosen.is_none() || finding.severity == Severity::Error));
+        for (index, other) in environments.iter().enumerate() {
+            let (of_other, own) = check_document(name, text, &other.document);
+            let is_chosen = chosen == Some(index);
+            findings.extend(own.into_iter().filter(|finding| is_chosen || finding.severity == Severity::Error));
+            if is_chosen {
+                spec = of_other;
+                defaults = schema::defaults(&other.document);
             }
         }
 
         let report = SpecErrors::new(name, text, findings);
         match spec {
-            Ok(spec) if report.errors().next().is_none() => {
-                Ok(Loaded { spec, warnings: report.findings, defaults: schema::defaults(&document) })
-            }
+            Ok(spec) if report.errors().next().is_none() => Ok(Loaded { spec, warnings: report.findings, defaults }),
             Ok(_) => Err(report),
             Err(_) if report.errors().next().is_some() => Err(report),
             Err(error) => {
@@ -164,6 +196,23 @@ impl Spec {
             }
         }
     }
+}
+
+/// The spec that `document` is, as far as it is one, and what is wrong with it.
+fn check_document(name: &str, text: &str, document: &Node) -> (serde_json::Result<Spec>, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let mut structure = Structure::default();
+    let sound = structure.check(document, schema::root(), &tree::Path::default());
+    let spec = serde_json::from_value::<Spec>(sound);
+    for (path, at_key, what) in std::mem::take(&mut structure.findings).into_iter().take(MAX_FINDINGS) {
+        findings.push(Finding::new(name, text, (place(document, &path, at_key), path.to_string()), what));
+    }
+    if let Ok(spec) = &spec {
+        for (path, at_key, what) in checks::all(spec, document, &structure).into_iter().take(MAX_FINDINGS) {
+            findings.push(Finding::new(name, text, (place(document, &path, at_key), path.to_string()), what));
+        }
+    }
+    (spec, findings)
 }
 
 /// The spec that `sipedge init` writes: the carrier bridge, commented.
@@ -187,6 +236,7 @@ mod tests {
         for text in [
             include_str!("../../examples/by-hand.yaml"),
             include_str!("../../examples/failover.yaml"),
+            include_str!("../../examples/production.yaml"),
             include_str!("../../examples/tls.yaml"),
         ] {
             each_line_replaced(text);

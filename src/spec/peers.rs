@@ -48,6 +48,16 @@ pub(crate) fn peers(spec: &Spec) -> Vec<Peer> {
     peers
 }
 
+/// Letters of the zones that a region has for every account; three where there are as many.
+fn zone_letters(region: &str) -> &'static str {
+    match region {
+        "ap-northeast-1" => "acd",
+        "ca-central-1" => "abd",
+        "us-west-1" => "ac",
+        _ => "abc",
+    }
+}
+
 fn sorted(ranges: &[IpNet]) -> Vec<IpNet> {
     let mut ranges = ranges.to_vec();
     ranges.sort();
@@ -93,6 +103,18 @@ impl Trunk {
 }
 
 impl Spec {
+    /// The zones of the load-balanced topology: `aws.zones`, else those of the VPC's public subnets, else the first three of the region.
+    pub fn zones(&self) -> Vec<String> {
+        match (&self.aws.zones, &self.aws.vpc) {
+            (Some(zones), _) => zones.clone(),
+            (None, Some(vpc)) => vpc.public_subnets.keys().cloned().collect(),
+            (None, None) => {
+                let letters = zone_letters(&self.aws.region);
+                letters.chars().map(|letter| format!("{}{letter}", self.aws.region)).collect()
+            }
+        }
+    }
+
     /// Whether a route leads from `trunk`.
     pub fn is_source(&self, trunk: &str) -> bool {
         self.routes.iter().any(|route| route.from == trunk)

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::structure::variant;
 use super::tree::{Node, Path};
@@ -27,8 +27,23 @@ static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
         .for_deserialize()
         .with(|settings| settings.inline_subschemas = true)
         .into_generator();
-    generator.into_root_schema_for::<Spec>().to_value()
+    let mut schema = generator.into_root_schema_for::<Spec>().to_value();
+    if let Some(properties) = schema.get_mut("properties").and_then(Json::as_object_mut) {
+        let name = properties.get("name").cloned().unwrap_or_default();
+        properties.insert("environments".to_owned(), environments(name));
+    }
+    schema
 });
+
+/// The schema of `environments`, which are put into the document before it is read: no part of [`Spec`].
+fn environments(name: Json) -> Json {
+    json!({
+        "description": "What is otherwise in other places where this edge is deployed, by name: any settings of this file. `--environment NAME` takes one.",
+        "type": "object",
+        "propertyNames": {"format": "trunk-name", "pattern": "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"},
+        "additionalProperties": {"type": "object", "properties": {"name": name}, "required": ["name"]},
+    })
+}
 
 /// The JSON Schema (draft 2020-12) of `sipedge.yaml`.
 pub fn schema() -> Json {

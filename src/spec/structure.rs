@@ -258,6 +258,10 @@ fn format_code(format: &str) -> &'static str {
         "aws-region" => "spec::region",
         "aws-zone" => "spec::zone",
         "number" => "spec::number",
+        "image-id" | "vpc-id" | "subnet-id" => "spec::aws-id",
+        "bucket-name" | "key-prefix" => "spec::bucket",
+        "tag-key" | "tag-value" => "spec::tag",
+        "email" | "https-url" | "slack-workspace" | "slack-channel" => "spec::alarms",
         _ => "spec::name",
     }
 }

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cloud::{Alarms, Aws, Count, Dns, Refresh};
 use super::values::{Duration, Target, Transport};
 
 /// The format that this build reads.
@@ -54,6 +55,16 @@ pub struct Spec {
     /// How an instance leaves.
     #[serde(default)]
     pub drain: Drain,
+    /// How instances are replaced by those of a new version.
+    #[serde(default)]
+    pub refresh: Refresh,
+    /// Who is told when something is wrong.
+    #[serde(default)]
+    pub alarms: Alarms,
+    /// Names for the ingress addresses. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Dns")]
+    pub dns: Option<Dns>,
     /// The smoke call.
     #[serde(default)]
     pub verify: Verify,
@@ -61,23 +72,6 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("propertyNames" = {"format": "trunk-name", "pattern": "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$"}))]
     pub certificates: BTreeMap<String, Certificate>,
-}
-
-/// The AWS account and region.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Aws {
-    /// Region, such as `us-east-1`.
-    #[schemars(with = "String", extend("format" = "aws-region", "pattern" = "^[a-z]{2}(-[a-z]+)+-[0-9]$"), example = &"us-east-1")]
-    pub region: String,
-    /// Profile of the AWS configuration files.
-    #[serde(default = "default_profile")]
-    #[schemars(length(min = 1), extend("x-reason" = "the profile that AWS's own tools take when none is named"))]
-    pub profile: String,
-    /// Availability zones, such as `us-east-1a`. single-ec2 takes the first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Vec<String>", length(min = 1, max = 6), extend("items" = {"type": "string", "format": "aws-zone", "examples": ["us-east-1a"]}))]
-    pub zones: Option<Vec<String>>,
 }
 
 /// A peer: where its calls come from, and where calls to it go.
@@ -101,6 +95,9 @@ pub struct Trunk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<String>", length(min = 1), extend("items" = {"type": "string", "format": "cidr", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$", "examples": ["192.0.2.0/24"]}))]
     pub from: Option<Vec<IpNet>>,
+    /// Whether `from` may let in more addresses than a carrier has, even all: the edge then takes calls from anybody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open_to_the_world: bool,
     /// Where calls to this trunk go, by hand, in place of `domain`: each a SIP URI, or a map of `uri`, `priority` and `weight`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<PoolTarget>", length(min = 1))]
@@ -331,6 +328,12 @@ pub struct Egress {
         extend("x-reason" = "not the ingress port: behind NLB and NAT gateway one port for both loses calls when a carrier is both source and destination")
     )]
     pub port: u16,
+    /// NAT gateways of the load-balanced topology: `one`, or one `per-zone`.
+    #[schemars(extend("x-reason" = "carriers admit the addresses of one; without its zone no new call goes out until it is moved"))]
+    pub gateways: Count,
+    /// Elastic IPs of each NAT gateway: every one adds 55,000 flows to each carrier address.
+    #[schemars(range(min = 1, max = 8), extend("x-reason" = "one is enough for 55,000 flows to each carrier address, and carriers admit one"))]
+    pub addresses: u32,
 }
 
 /// What a request from an unknown source gets.
@@ -378,15 +381,24 @@ pub struct Scaling {
     /// Most instances.
     #[schemars(range(min = 1, max = 100), extend("x-reason" = "bounds the cost; at 20-30 CPS per t3.small ten carry 200-300 CPS"))]
     pub max: u32,
+    /// Percent of CPU, averaged over the instances, that the group is scaled to.
+    #[schemars(range(min = 10, max = 95), extend("x-reason" = "leaves room for the calls that come while an instance starts"))]
+    pub cpu: u32,
+    /// Megabytes per second that one instance receives, averaged over the instances, that the group is scaled to.
+    #[schemars(range(min = 1, max = 10_000), extend("x-reason" = "50,000 messages of 1 KB per second: more than CPU lets an instance of two cores handle"))]
+    pub network_in: u32,
 }
 
 /// The network load balancer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoadBalancer {
     /// How it chooses the instance of a new flow: `source-ip` or `five-tuple`.
     #[schemars(extend("x-reason" = "messages of one carrier address reach one instance, so retransmissions and CANCEL find their transaction"))]
     pub spreading: Spreading,
+    /// Its ingress addresses: one `per-zone`, or `one` in the only zone.
+    #[schemars(extend("x-reason" = "it has one Elastic IP in each zone; instances in a zone without one get no calls"))]
+    pub addresses: Count,
     /// DNS name to advertise in Via and Record-Route in place of the ingress address.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", extend("format" = "host-name"))]
@@ -439,10 +451,6 @@ pub struct Verify {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>", extend("items" = {"type": "string", "format": "cidr", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$", "examples": ["192.0.2.7/32"]}))]
     pub operators: Vec<IpNet>,
-}
-
-fn default_profile() -> String {
-    "default".into()
 }
 
 impl Default for Listen {
@@ -504,7 +512,7 @@ impl Default for ProbeFigures {
 
 impl Default for Egress {
     fn default() -> Self {
-        Self { port: 5080 }
+        Self { port: 5080, gateways: Count::One, addresses: 1 }
     }
 }
 
@@ -523,7 +531,13 @@ impl Default for Timers {
 
 impl Default for Scaling {
     fn default() -> Self {
-        Self { min: 2, max: 10 }
+        Self { min: 2, max: 10, cpu: 70, network_in: 50 }
+    }
+}
+
+impl Default for LoadBalancer {
+    fn default() -> Self {
+        Self { spreading: Spreading::default(), addresses: Count::PerZone, advertise: None }
     }
 }
 

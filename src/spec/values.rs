@@ -74,7 +74,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn new(reason: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(super) fn new(reason: impl Into<String>, help: impl Into<String>) -> Self {
         Self { reason: reason.into(), help: help.into() }
     }
 }
@@ -289,7 +289,7 @@ pub(crate) fn check_format(format: &str, text: &str) -> Result<(), Fault> {
         "aws-region" => region(text),
         "aws-zone" => zone(text),
         "number" => number(text),
-        _ => Ok(()),
+        other => super::cloud_values::check_format(other, text),
     }
 }
 

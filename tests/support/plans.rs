@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use sipedge::plan::{
-    Endpoint, FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, Scaling, Spreading, TargetKind, Topology,
-    VerifyCall, VerifyPlan,
+    Endpoint, FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, RefreshPlan, Scaling, Spreading,
+    TargetKind, Topology, VerifyCall, VerifyPlan,
 };
 use sipedge::spec::Transport;
 use sipedge_proxy::config::{
@@ -28,6 +28,10 @@ pub(crate) fn one_call(ingress: SocketAddr, caller: SocketAddr, callee: SocketAd
         user_data: String::new(),
         network: network(ingress),
         scaling: Scaling { min: 2, max: 2 },
+        refresh: RefreshPlan::default(),
+        aws: None,
+        cost: None,
+        whitelist: Vec::new(),
         carriers: Vec::new(),
         verify: VerifyPlan {
             calls: vec![VerifyCall {

@@ -1,6 +1,7 @@
 //! Checks of the edge as a whole.
 
 use super::Checks;
+use crate::spec::cloud::Count;
 use crate::spec::report::What;
 use crate::spec::structure::nearest;
 use crate::spec::tree::Path;
@@ -94,7 +95,8 @@ pub(super) fn place(checks: &mut Checks<'_>) {
             checks.report(path, What::error("spec::zone", message, "name each zone once"));
         }
     }
-    if aws.zones.as_ref().is_some_and(|zones| zones.len() == 1) {
+    let alone = aws.zones.as_ref().is_some_and(|zones| zones.len() == 1);
+    if alone && checks.spec.load_balancer.addresses == Count::PerZone {
         let message = "with one zone the load-balanced topology does not survive the loss of that zone";
         checks.report(zones, What::warning("spec::zone", message, "name two or three, or leave `zones` out for three"));
     }
@@ -172,8 +174,7 @@ pub(super) fn scaling(checks: &mut Checks<'_>) {
             What::error("spec::scaling", message, "AWS refuses such an autoscaling group; raise `max` or lower `min`"),
         );
     } else if scaling.min < 2 {
-        let message =
-            "with one instance the edge is away while AWS replaces it: the old one is ended before the new one starts";
+        let message = "with one instance the edge is away until AWS has replaced it when it is lost";
         checks.report(
             Path::of(["scaling", "min"]),
             What::warning("spec::scaling", message, "write `min: 2`, or deploy single-ec2"),

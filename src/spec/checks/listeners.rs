@@ -11,10 +11,22 @@ use crate::spec::tree::Path;
 pub(super) fn ports(checks: &mut Checks<'_>) {
     let listen = checks.spec.listen.clone();
     let (port, tls_port) = (Path::of(["listen", "port"]), Path::of(["listen", "tls", "port"]));
-    if listen.tcp && listen.port == ADMIN_PORT {
+    if listen.port == ADMIN_PORT {
         checks.report(port.clone(), taken_by_admin("listen.port"));
     }
+    let egress = Path::of(["egress", "port"]);
+    if checks.spec.egress.port == ADMIN_PORT {
+        checks.report(egress.clone(), taken_by_admin("egress.port"));
+    }
     let Some(tls) = &listen.tls else { return };
+    if checks.spec.egress.port == tls.port && checks.all_sound(&[egress.clone(), tls_port.clone()]) {
+        let at = if checks.document.at(&egress).is_some() { egress } else { tls_port.clone() };
+        let message = format!(
+            "`egress.port` and `listen.tls.port` are both {}: the security group cannot tell answers to the edge from calls to it",
+            tls.port
+        );
+        checks.report(at, What::error("spec::ports", message, "write another egress port, such as 5080"));
+    }
     if tls.port == ADMIN_PORT {
         checks.report(tls_port.clone(), taken_by_admin("listen.tls.port"));
     }

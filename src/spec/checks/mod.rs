@@ -1,5 +1,6 @@
 //! What the schema cannot say: settings against each other, against SIP, the carriers and AWS.
 
+mod cloud;
 mod edge;
 mod listeners;
 mod pools;
@@ -26,6 +27,14 @@ pub(super) fn all(spec: &Spec, document: &Node, structure: &Structure) -> Vec<(P
     edge::scaling(&mut checks);
     edge::drain(&mut checks);
     edge::advertise(&mut checks);
+    cloud::instance_type(&mut checks);
+    cloud::tags(&mut checks);
+    cloud::vpc(&mut checks);
+    cloud::addresses(&mut checks);
+    cloud::refresh(&mut checks);
+    cloud::alarms(&mut checks);
+    cloud::dns(&mut checks);
+    cloud::rules(&mut checks);
     trunks::names(&mut checks);
     trunks::carriers(&mut checks);
     trunks::routes(&mut checks);
@@ -37,6 +46,7 @@ pub(super) fn all(spec: &Spec, document: &Node, structure: &Structure) -> Vec<(P
     trunks::limits(&mut checks);
     trunks::unused(&mut checks);
     ranges::each(&mut checks);
+    ranges::open(&mut checks);
     ranges::operators(&mut checks);
     ranges::within_trunks(&mut checks);
     ranges::between_trunks(&mut checks);

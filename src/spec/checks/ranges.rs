@@ -38,7 +38,7 @@ pub(super) fn each(checks: &mut Checks<'_>) {
     for (name, settings) in &checks.spec.trunks {
         for (index, range) in settings.from.iter().flatten().enumerate() {
             let path = trunk(name, "from").index(index);
-            if let Some(what) = fault(range) {
+            if let Some(what) = fault(range, settings.open_to_the_world) {
                 checks.report(path.clone(), what);
             } else if let Some(data) =
                 settings.data().filter(|data| !data.ranges.iter().any(|known| known.range.contains(range)))
@@ -60,33 +60,58 @@ pub(super) fn each(checks: &mut Checks<'_>) {
     }
 }
 
-fn fault(range: &IpNet) -> Option<What> {
-    let error = |message: String, help: String| Some(What::error("spec::range", message, help));
-    if range.addr().is_ipv6() {
-        return error(
-            format!("{range}: sources with an IPv6 address are not there yet"),
-            "write the carrier's IPv4 ranges".into(),
-        );
+/// Whether `range` is a part of one that no packet from the Internet comes from, not the other way round.
+fn within_never(range: &IpNet) -> bool {
+    let IpNet::V4(range) = range else { return false };
+    NEVER.iter().filter_map(|(never, _)| never.parse::<Ipv4Net>().ok()).any(|never| never.contains(range))
+}
+
+/// A trunk that says so takes calls from anybody: warned of when nothing bounds them, or when it does not do so at all.
+pub(super) fn open(checks: &mut Checks<'_>) {
+    for (name, settings) in checks.spec.trunks.iter().filter(|(_, settings)| settings.open_to_the_world) {
+        let path = trunk(name, "open_to_the_world");
+        if !settings.from.iter().flatten().any(|range| range.prefix_len() < SHORTEST_PREFIX) {
+            let message =
+                format!("`open_to_the_world` has no effect: no range in `from` is shorter than /{SHORTEST_PREFIX}");
+            checks.report_key(path, What::warning("spec::unused", message, "take it out"));
+        } else if checks.spec.is_source(name) && settings.limits.cps.is_none() {
+            let message = "anybody on the Internet can place calls through the edge, as many as it carries, at the cost of who pays for them";
+            checks.report_key(
+                path,
+                What::warning("spec::open", message, "bound them with `limits: { cps: 5, calls: 20 }`"),
+            );
+        }
     }
-    if range.prefix_len() == 0 {
-        return error(format!("{range} lets everyone in"), "write the carrier's signalling ranges alone".into());
+}
+
+fn fault(range: &IpNet, open: bool) -> Option<What> {
+    let error = |message: String, help: &str| Some(What::error("spec::range", message, help));
+    let meant = "or `open_to_the_world: true` beside them if that is meant";
+    if range.prefix_len() == 0 && !open {
+        let help = format!("write the carrier's signalling ranges alone, {meant}");
+        return error(format!("{range} lets everyone in"), &help);
+    }
+    if range.addr().is_ipv6() {
+        let message = format!("{range}: sources with an IPv6 address are not there yet");
+        return error(message, "write the carrier's IPv4 ranges");
     }
     if range.addr() != range.network() {
         let message = format!("{range} has bits set behind its prefix");
         let single = IpNet::from(range.addr());
-        return error(
-            message,
-            format!("write {} for the whole range, or {single} for the address alone", range.trunc()),
-        );
+        let help = format!("write {} for the whole range, or {single} for the address alone", range.trunc());
+        return error(message, &help);
     }
-    if let Some(what) = never_arrives(range) {
+    let wide = range.prefix_len() < SHORTEST_PREFIX;
+    // A wide range that has private ones in it is wide in the first place.
+    if let Some(what) = never_arrives(range).filter(|_| !wide || within_never(range)) {
         let message = format!("{range} is {what}: no packet from a carrier comes from there");
-        return error(message, "write the carrier's public addresses, as its documentation lists them".into());
+        return error(message, "write the carrier's public addresses, as its documentation lists them");
     }
-    if range.prefix_len() < SHORTEST_PREFIX {
+    if wide && !open {
         let count = 1_u64 << (32 - u32::from(range.prefix_len()));
         let message = format!("{range} lets {count} addresses in; no carrier signals from so many");
-        return error(message, format!("write ranges of /{SHORTEST_PREFIX} or longer prefix"));
+        let help = format!("write ranges of /{SHORTEST_PREFIX} or longer prefix, {meant}");
+        return error(message, &help);
     }
     None
 }
@@ -154,10 +179,16 @@ fn overlap(checks: &mut Checks<'_>, first: &Peer, second: &Peer) {
         others.iter().find(|other| other.contains(range) || range.contains(*other)).copied()
     };
     for range in &second.ranges {
-        let Some(other) = shared(range, &first.ranges).filter(|other| fault(range).is_none() && fault(other).is_none())
-        else {
-            continue;
+        let Some(other) = shared(range, &first.ranges) else { continue };
+        // Who is in a trunk open to the world and in another one belongs to the other one: the longest prefix wins.
+        let open = |peer: &Peer| {
+            peer.trunks.iter().any(|name| checks.spec.trunks.get(name).is_some_and(|trunk| trunk.open_to_the_world))
         };
+        let wider_is_open = (range.prefix_len() < other.prefix_len() && open(second))
+            || (other.prefix_len() < range.prefix_len() && open(first));
+        if wider_is_open || fault(range, open(second)).is_some() || fault(&other, open(first)).is_some() {
+            continue;
+        }
         let (Some((name, path)), Some((earlier, other_path))) =
             (owner(checks, second, range), owner(checks, first, &other))
         else {

@@ -187,10 +187,12 @@ impl Engine {
         self.answer(request, answer);
     }
 
-    /// Refuses a request; a stranger gets what the configuration says, and that is counted.
+    /// Refuses a request; a stranger gets what the configuration says, and that is counted. Within a dialog a destination is none.
     pub(super) fn refuse(&mut self, now: Time, request: &Incoming<'_>, sender: &Sender, answer: Answer) {
         let is_ack = request.head.method() == Method::Ack;
-        if !matches!(sender, Sender::Stranger) {
+        let is_of_dialog = !request.head.to_tag.is_empty();
+        let is_peer = is_of_dialog && self.destination_at(request.source.ip()).is_some();
+        if !matches!(sender, Sender::Stranger) || is_peer {
             if !is_ack {
                 // A token may have come before its key: its copies are refused alike.
                 self.refuse_for_now(now, request, answer);

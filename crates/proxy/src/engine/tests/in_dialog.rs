@@ -125,6 +125,22 @@ fn a_re_invite_whose_key_comes_after_it_is_refused_alike() {
 }
 
 #[test]
+fn a_destination_hears_of_a_route_that_is_refused_even_where_strangers_do_not() {
+    let route = Bench::with_keys(config(), &keys(&[2])).call();
+    let mut bench = Bench::new(Config { refuse: Refuse::Silence, ..config() });
+    let of_callee = request("INVITE", "sip:a@192.0.2.1", "z9hG4bKx", ";tag=caller", &route)
+        .replace("tag=caller\nTo", "tag=callee\nTo");
+    assert!(bench.receive(Port::Ingress, "203.0.113.99:5060", &of_callee).is_empty());
+    let refused = Bench::one(bench.receive(Port::Ingress, CALLEE, &of_callee));
+    assert!(refused.start().starts_with("SIP/2.0 403"), "{refused:?}");
+    let both = setup(Config { refuse: Refuse::Silence, ..config() }, &keys(&[1, 2]));
+    let shared = Arc::new(Shared::new(&both));
+    bench.engine.handle_setup(bench.now, both, shared);
+    bench.engine.clear_outbox();
+    assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLEE, &of_callee)), refused, "alike, whatever has changed");
+}
+
+#[test]
 fn a_large_request_of_a_token_holder_from_nowhere_is_refused() {
     let route = Bench::new(config()).call();
     let info = |bytes: usize| {

@@ -1,0 +1,14 @@
+output "alarm_names" {
+  description = "Alarms. Their names begin with the prefix and a hyphen."
+  value       = sort([for alarm in aws_cloudwatch_metric_alarm.this : alarm.alarm_name])
+}
+
+output "topic_arn" {
+  description = "SNS topic to which the alarms publish."
+  value       = aws_sns_topic.this.arn
+}
+
+output "dashboard_name" {
+  description = "CloudWatch dashboard."
+  value       = aws_cloudwatch_dashboard.this.dashboard_name
+}

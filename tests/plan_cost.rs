@@ -1,0 +1,77 @@
+//! What an edge costs in a month, by item, before anything is created.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::time::{Duration, SystemTime};
+
+use sipedge::plan::{Cost, TargetKind, Topology, plan, render, stale_prices};
+use sipedge::spec::{Spec, init_text};
+
+fn cost(text: &str, topology: Topology) -> Cost {
+    let loaded = Spec::parse("x", text).unwrap_or_else(|errors| panic!("{errors}"));
+    plan(&loaded, topology, TargetKind::Aws).unwrap().cost.unwrap()
+}
+
+fn item(cost: &Cost, name: &str) -> (u64, u64) {
+    let found = cost.items.iter().find(|item| item.name == name).unwrap_or_else(|| panic!("{name}: {:?}", cost.items));
+    (found.least_cents, found.most_cents)
+}
+
+#[test]
+fn a_single_instance_costs_what_its_parts_cost() {
+    let cost = cost(&init_text("x"), Topology::SingleEc2);
+    assert_eq!(item(&cost, "instance t3.small"), (1_518, 1_518));
+    assert_eq!(item(&cost, "public IPv4 address"), (365, 365));
+    assert_eq!(item(&cost, "volume gp3"), (64, 64));
+    assert!(cost.items.iter().all(|item| item.name != "NAT gateway" && item.name != "network load balancer"));
+    assert_eq!(cost.least_cents, cost.items.iter().map(|item| item.least_cents).sum::<u64>());
+    assert_eq!(cost.least_cents, cost.most_cents);
+    assert_eq!(cost.least_cents, 1_997);
+}
+
+#[test]
+fn a_group_costs_a_range_and_its_way_in_and_out() {
+    let cost = cost(&init_text("x"), Topology::LoadBalanced);
+    assert_eq!(item(&cost, "instance t3.small"), (3_037, 15_184));
+    assert_eq!(item(&cost, "network load balancer"), (1_643, 1_643));
+    assert_eq!(item(&cost, "NAT gateway"), (3_285, 3_285));
+    // One ingress address for each of three zones, one egress address.
+    assert_eq!(item(&cost, "public IPv4 address"), (1_460, 1_460));
+    assert_eq!((cost.least_cents, cost.most_cents), (9_643, 22_302));
+    assert!(cost.traffic.iter().any(|line| line.contains("NAT gateway")), "{:?}", cost.traffic);
+}
+
+#[test]
+fn gateways_and_addresses_count_for_each_zone() {
+    let text = init_text("x") + "egress: { gateways: per-zone, addresses: 2 }\n";
+    let cost = cost(&text, Topology::LoadBalanced);
+    assert_eq!(item(&cost, "NAT gateway"), (9_855, 9_855));
+    assert_eq!(item(&cost, "public IPv4 address"), (3_285, 3_285));
+}
+
+#[test]
+fn a_region_without_prices_is_estimated_and_says_so() {
+    let here = cost(&init_text("x").replace("us-east-1", "eu-central-1"), Topology::SingleEc2);
+    assert_eq!((here.prices_of.as_str(), here.estimated.len()), ("eu-central-1", 0));
+    let text = init_text("x").replace("us-east-1", "sa-east-1");
+    let far = cost(&text, Topology::SingleEc2);
+    assert_eq!(far.prices_of, "us-east-1");
+    assert!(far.estimated.iter().any(|note| note.contains("sa-east-1") && note.contains("us-east-1")), "{far:?}");
+    let shown = render(&plan(&Spec::parse("x", &text).unwrap(), Topology::SingleEc2, TargetKind::Aws).unwrap(), None);
+    assert!(shown.contains("An estimate: sipedge has no prices of sa-east-1"), "{shown}");
+}
+
+#[test]
+fn the_lab_costs_nothing() {
+    let loaded = Spec::parse("x", &init_text("x")).unwrap();
+    assert_eq!(plan(&loaded, Topology::SingleEc2, TargetKind::Lab).unwrap().cost, None);
+}
+
+#[test]
+fn old_prices_are_a_warning() {
+    let spec = Spec::parse("x", &init_text("x")).unwrap().spec;
+    let after = |years: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(years * 365 * 86_400);
+    assert!(stale_prices(&spec, after(56)).is_empty());
+    let said = stale_prices(&spec, after(60));
+    assert!(said.iter().any(|warning| warning.contains("us-east-1") && warning.contains("https://aws")), "{said:?}");
+}

@@ -1,0 +1,112 @@
+//! What a change means for calls is said before anything happens.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use sipedge::plan::{
+    Action, Effect, Plan, Risk, State, TargetKind, Topology, difference, meaning, plan, render, risks,
+};
+use sipedge::spec::{Spec, init_text};
+
+fn planned(text: &str, topology: Topology) -> Plan {
+    let loaded = Spec::parse("x", text).unwrap_or_else(|errors| panic!("{errors}"));
+    plan(&loaded, topology, TargetKind::Aws).unwrap()
+}
+
+/// The risks of adding `after` to the example, as a load-balanced edge.
+fn of(after: &str) -> Vec<Risk> {
+    let before = planned(&init_text("x"), Topology::LoadBalanced);
+    risks(Some(&before), &planned(&(init_text("x") + after), Topology::LoadBalanced))
+}
+
+fn one(risks: &[Risk], change: &str) -> (Effect, String) {
+    let found = risks.iter().find(|risk| risk.change.contains(change));
+    found.map(|risk| (risk.effect, risk.meaning.clone())).unwrap_or_else(|| panic!("{change}: {risks:?}"))
+}
+
+#[test]
+fn nothing_deployed_and_nothing_changed_are_no_risk() {
+    let before = planned(&init_text("x"), Topology::LoadBalanced);
+    assert_eq!(risks(None, &before), []);
+    assert_eq!(risks(Some(&before), &before), []);
+}
+
+#[test]
+fn a_change_of_the_configuration_replaces_instances_one_after_another() {
+    let risks = of("timers: { invite: 45s }\n");
+    let (effect, meaning) = one(&risks, "configuration");
+    assert_eq!((effect, risks.len()), (Effect::Refresh, 1));
+    assert!(meaning.contains("calls go on"), "{meaning}");
+    let single = |text: &str| planned(text, Topology::SingleEc2);
+    let text = init_text("x") + "timers: { invite: 45s }\n";
+    let risks = sipedge::plan::risks(Some(&single(&init_text("x"))), &single(&text));
+    assert!(one(&risks, "configuration").1.contains("the Elastic IP moves"), "{risks:?}");
+}
+
+#[test]
+fn a_change_of_protocol_replaces_the_target_group_and_keeps_the_addresses() {
+    let (effect, meaning) = one(&of("listen: { tcp: false }\n"), "protocol of port 5060");
+    assert_eq!(effect, Effect::Disturbs);
+    assert!(meaning.contains("target group") && meaning.contains("addresses stay"), "{meaning}");
+}
+
+#[test]
+fn new_addresses_have_to_be_admitted_before() {
+    for (after, change) in [
+        ("egress: { addresses: 2 }\n", "egress addresses 1 → 2"),
+        ("egress: { gateways: per-zone }\n", "NAT gateways one → per-zone"),
+    ] {
+        let (effect, meaning) = one(&of(after), change);
+        assert!(effect >= Effect::Act && meaning.contains("admit"), "{change}: {effect:?} {meaning}");
+    }
+}
+
+#[test]
+fn zones_and_regions_are_told_apart_by_what_they_cost() {
+    let before = planned(&init_text("x"), Topology::LoadBalanced);
+    let other = |aws: &str| {
+        let text = init_text("x").replace("region: us-east-1, profile: default", aws);
+        risks(Some(&before), &planned(&text, Topology::LoadBalanced))
+    };
+    let fewer = other("region: us-east-1, zones: [us-east-1a, us-east-1b]");
+    let (effect, meaning) = one(&fewer, "without zone us-east-1c");
+    assert_eq!(effect, Effect::Disturbs);
+    assert!(meaning.contains("load balancer") && meaning.contains("other zones stay"), "{meaning}");
+    let more = other("region: us-east-1, zones: [us-east-1a, us-east-1b, us-east-1c, us-east-1d]");
+    assert_eq!(one(&more, "further zone us-east-1d").0, Effect::Act);
+    let moved = other("region: eu-west-1");
+    assert_eq!((moved[0].effect, moved.len()), (Effect::CallsEnd, 1), "{moved:?}");
+    let vpc = other(
+        "region: us-east-1, zones: [us-east-1a], vpc: { id: vpc-01234567, public_subnets: { us-east-1a: subnet-01234567 }, private_subnets: { us-east-1a: subnet-01234568 } }",
+    );
+    assert_eq!((vpc[0].effect, vpc[0].change.as_str()), (Effect::CallsEnd, "VPC its own → vpc-01234567"));
+}
+
+#[test]
+fn the_worst_comes_first_and_stands_in_plan_and_json() {
+    let before = planned(&init_text("x"), Topology::LoadBalanced);
+    let text = init_text("x") + "listen: { port: 5070 }\nscaling: { max: 5 }\n";
+    let after = planned(&text, Topology::LoadBalanced);
+    let change = difference(Some(&before), &after);
+    assert_eq!(change.state, State::Changed);
+    assert!(change.risks.windows(2).all(|pair| pair[0].effect >= pair[1].effect), "{:?}", change.risks);
+    assert!(change.risks.len() >= 4, "{:?}", change.risks);
+    assert_eq!(serde_json::to_value(&change).unwrap()["risks"][0]["effect"], "disturbs");
+    let shown = render(&after, Some(&before));
+    assert!(shown.contains("\nRisk\n  some calls fail") && shown.contains("port 5060 goes"), "{shown}");
+    assert!(!render(&after, None).contains("\nRisk\n"));
+}
+
+#[test]
+fn tags_and_alarms_disturb_nobody() {
+    let risks = of("alarms: { email: [noc@example.com] }\n");
+    assert!(risks.iter().all(|risk| risk.effect == Effect::None) && !risks.is_empty(), "{risks:?}");
+}
+
+#[test]
+fn what_terraform_does_to_a_resource_has_a_meaning() {
+    assert!(meaning("aws_lb", Action::Replace).unwrap().contains("ingress addresses stay"));
+    assert!(meaning("aws_eip", Action::Destroy).unwrap().contains("AWS does not return it"));
+    assert!(meaning("aws_vpc", Action::Replace).unwrap().contains("all calls end"));
+    assert_eq!(meaning("aws_cloudwatch_dashboard", Action::Update), None);
+    assert_eq!(meaning("aws_lb", Action::Create), None);
+}
