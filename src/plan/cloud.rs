@@ -260,6 +260,11 @@ pub(super) fn refresh_defaults(spec: &Spec, topology: Topology, refresh: &Refres
     .collect()
 }
 
+/// What the group and all that belongs to it is called.
+pub(super) fn resource_name(edge: &str, topology: Topology) -> String {
+    format!("sipedge-{edge}-{topology}")
+}
+
 /// What the SSM parameters of an edge begin with.
 pub(super) fn parameter_prefix(name: &str, topology: Topology) -> String {
     format!("/sipedge/{name}/{topology}")
@@ -279,7 +284,7 @@ pub(super) fn aws(spec: &Spec, topology: Topology, zones: &[String], scaling: Sc
     AwsPlan {
         region: spec.aws.region.clone(),
         profile: spec.aws.profile.clone(),
-        resource_name: format!("sipedge-{}-{topology}", spec.name),
+        resource_name: resource_name(&spec.name, topology),
         parameter_prefix: parameter_prefix(&spec.name, topology),
         instance_type: spec.aws.instance_type.clone(),
         image: spec.aws.image.clone(),

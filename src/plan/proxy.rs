@@ -9,7 +9,7 @@ use sipedge_proxy::config::{
 };
 
 use super::carriers::{used_address, used_ranges};
-use super::cloud::{named, parameter_prefix};
+use super::cloud::{named, parameter_prefix, resource_name};
 use super::network::drain;
 use super::{Carrier, Certificate, ELASTIC_IP_ALLOCATION, INGRESS_ADDRESS, LAB_ROOTS, TargetKind, Topology};
 use crate::spec::{
@@ -140,7 +140,7 @@ fn cloud(spec: &Spec, topology: Topology, target: TargetKind) -> config::Cloud {
         },
         TargetKind::Aws => config::Cloud {
             region,
-            group: Some(format!("sipedge-{}-{topology}", spec.name)),
+            group: Some(resource_name(&spec.name, topology)),
             ready_hook: Some(READY_HOOK.into()),
             drain_hook: Some(DRAIN_HOOK.into()),
             elastic_ip: (topology == Topology::SingleEc2).then(|| ELASTIC_IP_ALLOCATION.into()),
