@@ -19,6 +19,8 @@ pub struct Settings {
 #[derive(Default)]
 pub struct Invite {
     is_initial: bool,
+    /// A copy has opened it, when the transaction of the INVITE was over.
+    again: bool,
     /// Final responses that went back.
     pub finals: Vec<Vec<u8>>,
     /// When the last of them went back for the first time.
@@ -93,10 +95,13 @@ impl Audit {
                 let opens = out.iter().any(|(_, msg, is_new)| {
                     msg.transaction() == key.1 && (msg.code() == 100 || (*is_new && msg.code() >= 200))
                 });
-                if let Some(invite) = self.invites.remove(&key).filter(|invite| !(opens && is_over(invite))) {
-                    self.invites.insert(key.clone(), invite);
-                } else {
-                    self.branches.retain(|(life, _), it| *life != step.life || it.upstream != key.1);
+                match self.invites.remove(&key) {
+                    Some(invite) if !(opens && is_over(&invite)) => drop(self.invites.insert(key.clone(), invite)),
+                    before => {
+                        self.branches.retain(|(life, _), it| *life != step.life || it.upstream != key.1);
+                        let invite = Invite { again: before.is_some(), ..Invite::default() };
+                        self.invites.insert(key.clone(), invite);
+                    }
                 }
                 let invite = self.invites.entry(key).or_default();
                 invite.is_initial = input.tag("To").is_empty();
@@ -109,7 +114,8 @@ impl Audit {
                     for branch in &invite.branches {
                         let Some(it) = self.branches.get(&(step.life, branch.clone())) else { continue };
                         let rings = (100..200).contains(&it.code) && !it.cancelled && it.is_alive(step.now);
-                        if rings && !is_cancel(branch) {
+                        // The CANCEL of the transaction before it has the same branch, and may be on its way still.
+                        if rings && !invite.again && !is_cancel(branch) {
                             return Err(format!("the caller hangs up, and the branch to {} is not cancelled", it.to));
                         }
                     }
