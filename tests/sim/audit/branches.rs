@@ -19,8 +19,6 @@ pub struct Settings {
 #[derive(Default)]
 pub struct Invite {
     is_initial: bool,
-    /// A copy has opened it, when the transaction of the INVITE was over.
-    again: bool,
     /// Final responses that went back.
     pub finals: Vec<Vec<u8>>,
     /// When the last of them went back for the first time.
@@ -95,13 +93,10 @@ impl Audit {
                 let opens = out.iter().any(|(_, msg, is_new)| {
                     msg.transaction() == key.1 && (msg.code() == 100 || (*is_new && msg.code() >= 200))
                 });
-                match self.invites.remove(&key) {
-                    Some(invite) if !(opens && is_over(&invite)) => drop(self.invites.insert(key.clone(), invite)),
-                    before => {
-                        self.branches.retain(|(life, _), it| *life != step.life || it.upstream != key.1);
-                        let invite = Invite { again: before.is_some(), ..Invite::default() };
-                        self.invites.insert(key.clone(), invite);
-                    }
+                if let Some(invite) = self.invites.remove(&key).filter(|invite| !(opens && is_over(invite))) {
+                    self.invites.insert(key.clone(), invite);
+                } else {
+                    self.branches.retain(|(life, _), it| *life != step.life || it.upstream != key.1);
                 }
                 let invite = self.invites.entry(key).or_default();
                 invite.is_initial = input.tag("To").is_empty();
@@ -114,8 +109,7 @@ impl Audit {
                     for branch in &invite.branches {
                         let Some(it) = self.branches.get(&(step.life, branch.clone())) else { continue };
                         let rings = (100..200).contains(&it.code) && !it.cancelled && it.is_alive(step.now);
-                        // The CANCEL of the transaction before it has the same branch, and may be on its way still.
-                        if rings && !invite.again && !is_cancel(branch) {
+                        if rings && !is_cancel(branch) {
                             return Err(format!("the caller hangs up, and the branch to {} is not cancelled", it.to));
                         }
                     }
@@ -212,9 +206,11 @@ impl Audit {
     ) -> Result<(), String> {
         for (sent, msg, is_new) in out {
             if msg.method() == "CANCEL" && msg.is_request() {
-                if let Some(branch) = self.branches.get_mut(&(step.life, msg.branch())) {
+                let key = (step.life, msg.branch());
+                if let Some(branch) = self.branches.get_mut(&key) {
                     branch.cancelled = true;
                 }
+                self.cancels.insert(key);
                 continue;
             }
             if msg.method() != "INVITE" {
@@ -273,7 +269,8 @@ impl Audit {
             opened: step.now,
             code: 0,
             ended: 0,
-            cancelled: false,
+            // A CANCEL of this branch, which has come before its INVITE or is of the time before a copy of it, may be on its way still.
+            cancelled: self.cancels.contains(&(step.life, msg.branch())),
             is_gone: false,
         };
         self.branches.insert(key, branch);
