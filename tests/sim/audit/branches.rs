@@ -212,9 +212,11 @@ impl Audit {
     ) -> Result<(), String> {
         for (sent, msg, is_new) in out {
             if msg.method() == "CANCEL" && msg.is_request() {
-                if let Some(branch) = self.branches.get_mut(&(step.life, msg.branch())) {
+                let key = (step.life, msg.branch());
+                if let Some(branch) = self.branches.get_mut(&key) {
                     branch.cancelled = true;
                 }
+                self.cancels.insert(key);
                 continue;
             }
             if msg.method() != "INVITE" {
@@ -273,7 +275,8 @@ impl Audit {
             opened: step.now,
             code: 0,
             ended: 0,
-            cancelled: false,
+            // A CANCEL of this branch, which has come before its INVITE or is of the time before a copy of it, may be on its way still.
+            cancelled: self.cancels.contains(&(step.life, msg.branch())),
             is_gone: false,
         };
         self.branches.insert(key, branch);

@@ -61,6 +61,8 @@ pub struct Audit {
     invites: BTreeMap<(Life, String), Invite>,
     /// What each instance has sent on of them.
     branches: BTreeMap<(Life, String), Branch>,
+    /// Branches whose CANCEL it has sent.
+    cancels: BTreeSet<(Life, String)>,
     /// Requests, by the transaction's name upstream and the method, with their sources.
     requests: BTreeMap<(Life, String, String), (SocketAddr, Transport, Msg)>,
     /// Responses, by the same.
@@ -87,6 +89,7 @@ impl Audit {
             choice: Choice::default(),
             invites: BTreeMap::new(),
             branches: BTreeMap::new(),
+            cancels: BTreeSet::new(),
             requests: BTreeMap::new(),
             answers: BTreeMap::new(),
             sources: BTreeSet::new(),
