@@ -193,9 +193,11 @@ impl Engine {
         let is_of_dialog = !request.head.to_tag.is_empty();
         let is_peer = is_of_dialog && self.destination_at(request.source.ip()).is_some();
         if !matches!(sender, Sender::Stranger) || is_peer {
-            if !is_ack {
+            match is_ack {
+                true => {}
                 // A token may have come before its key: its copies are refused alike.
-                self.refuse_for_now(now, request, answer);
+                false if answer.code == FORBIDDEN.code => self.refuse_for_now(now, request, answer),
+                false => self.answer(request, answer),
             }
             return;
         }
