@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sipedge_proxy::config::Drain;
 
 use super::{Defaulted, Scaling, TargetKind, Topology};
 use crate::spec::{Count, Duration, NamedTopology, Refresh, Spec};
 
-/// Seconds between the end of the deregistration delay and that of the terminating lifecycle hook: what deregistering takes in practice.
-const HOOK_MARGIN_S: u32 = 120;
+/// Seconds that deregistering takes in practice beyond its delay: so much earlier than the instance refuses calls the delay ends, and the
+/// terminating lifecycle hook waits so much longer than the instance.
+const DEREGISTERING_S: u32 = 120;
 
 /// Longest deregistration delay that a target group takes, in seconds (Elastic Load Balancing, "Target groups for your Network Load
 /// Balancers").
@@ -270,10 +272,11 @@ pub(super) fn parameter_prefix(name: &str, topology: Topology) -> String {
     format!("/sipedge/{name}/{topology}")
 }
 
-/// What `spec` as `topology` needs of the account; `grace_s`: seconds that an instance has to leave.
-pub(super) fn aws(spec: &Spec, topology: Topology, zones: &[String], scaling: Scaling, grace_s: u32) -> AwsPlan {
+/// What `spec` as `topology` needs of the account; `drain`: how its instances leave.
+pub(super) fn aws(spec: &Spec, topology: Topology, zones: &[String], scaling: Scaling, drain: &Drain) -> AwsPlan {
     let balanced = topology == Topology::LoadBalanced;
-    let delay = grace_s.min(DEREGISTRATION_MAX_S);
+    let seconds = |ms: u32| ms.div_ceil(1_000);
+    let delay = seconds(drain.accept_ms).saturating_sub(DEREGISTERING_S).min(DEREGISTRATION_MAX_S);
     let desired = (scaling.max * DESIRED_ALARM_PERCENT).div_ceil(100);
     let subnets = |all: &BTreeMap<String, String>| -> BTreeMap<String, String> {
         all.iter().filter(|(zone, _)| zones.contains(zone)).map(|(zone, id)| (zone.clone(), id.clone())).collect()
@@ -323,7 +326,7 @@ pub(super) fn aws(spec: &Spec, topology: Topology, zones: &[String], scaling: Sc
         tags,
         deregistration_delay_s: balanced.then_some(delay),
         ready_hook_timeout_s: READY_HOOK_S,
-        termination_hook_timeout_s: delay + HOOK_MARGIN_S,
+        termination_hook_timeout_s: seconds(drain.grace_ms) + DEREGISTERING_S,
         volume_gib: VOLUME_GIB,
     }
 }

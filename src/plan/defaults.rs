@@ -61,7 +61,7 @@ pub(super) fn defaults(
     if spec.drain.accept.is_none() {
         let reason = match single {
             true => "no load balancer goes on sending calls",
-            false => "the load balancer goes on sending new calls until two health checks have failed",
+            false => "flows that are busy bring new calls until the target is deregistered",
         };
         add("drain.accept", Duration::from_millis(proxy.drain.accept_ms).to_string(), reason);
     }

@@ -124,7 +124,7 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
     };
     let refresh = cloud::refresh(spec, topology, target);
     let zones: Vec<String> = network.zones.iter().map(|zone| zone.name.clone()).collect();
-    let aws = cloud::aws(spec, topology, &zones, scaling, proxy.drain.grace_ms.div_ceil(1_000));
+    let aws = cloud::aws(spec, topology, &zones, scaling, &proxy.drain);
     if target == TargetKind::Aws {
         warn_of_quotas(&aws, zones.len(), &mut warnings);
     }

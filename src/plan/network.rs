@@ -26,8 +26,9 @@ const LAB_CHECK_MS: u32 = 200;
 /// through either (Amazon EC2, Elastic Load Balancing and VPC user guides, 2026-11).
 const FLOW_TIMEOUTS: FlowTimeouts = FlowTimeouts { unreplied_s: 30, replied_s: 120, nat_s: 350, tcp_s: 350 };
 
-/// New calls are taken for two health checks of 30 s after SIGTERM: until then the load balancer may send them.
-const AWS_ACCEPT: Duration = Duration::from_secs(60);
+/// New calls are taken for this long by an instance that leaves. A carrier's flow is busy all day: new calls come on it until the target
+/// is deregistered, three minutes of delay and the two that deregistering takes in practice (`cloud::DEREGISTERING_S`).
+const AWS_ACCEPT: Duration = Duration::from_secs(300);
 
 /// Longer calls go on through the other instances; what is in progress on this one has 15 minutes.
 const AWS_GRACE: Duration = Duration::from_secs(15 * 60);

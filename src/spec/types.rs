@@ -420,7 +420,8 @@ pub enum Spreading {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Drain {
-    /// New calls are still taken for this long, since the load balancer goes on sending them.
+    /// New calls are still taken for this long, since the load balancer goes on sending them. On AWS the deregistration delay is 2 minutes
+    /// shorter.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Duration", extend("x-minimum" = "0s", "x-maximum" = "10m"))]
     pub accept: Option<Duration>,

@@ -93,6 +93,7 @@ module "alarms" {
   name        = local.name
   group_name  = module.instances.group_name
   cpu_percent = var.alarms.cpu_percent
+  min         = var.scaling.min
   desired     = local.desired_alarm
   notify      = var.alarms.notify
   chatbot     = var.alarms.chatbot

@@ -293,7 +293,7 @@ variable "deregistration_delay_s" {
   description = "Seconds that an instance which leaves keeps the flows that it has."
   type        = number
   nullable    = false
-  default     = 900
+  default     = 180
 
   validation {
     condition     = var.deregistration_delay_s >= 0 && var.deregistration_delay_s <= 3600

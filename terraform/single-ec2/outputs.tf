@@ -47,6 +47,11 @@ output "alarm_names" {
   value       = flatten(module.alarms[*].alarm_names)
 }
 
+output "refresh_alarm_names" {
+  description = "Those of the alarms that a bad version sets off, and that roll a refresh back. Empty without alarms."
+  value       = flatten(module.alarms[*].refresh_alarm_names)
+}
+
 output "topic_arn" {
   description = "SNS topic to which the alarms publish. Null without alarms."
   value       = one(module.alarms[*].topic_arn)

@@ -22,6 +22,7 @@ for variable in [name for name in os.environ if name.startswith("AWS_")]:
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app  # noqa: E402
 from werkzeug.serving import make_server  # noqa: E402
 
+import forgotten  # noqa: E402
 import groups  # noqa: E402
 import refreshes  # noqa: E402
 import refusals  # noqa: E402
@@ -75,6 +76,7 @@ def end_with_stdin():
 
 def main():
     groups.install()
+    forgotten.install()
     refreshes.install()
     refusals.install()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

@@ -41,7 +41,7 @@ impl<'a> AwsFleet<'a> {
             plan,
             group: outputs.group_name.clone(),
             template: outputs.launch_template_id.clone(),
-            alarms: outputs.alarm_names.clone(),
+            alarms: outputs.refresh_alarm_names.clone(),
             target_groups: outputs.target_group_arns.values().cloned().collect(),
             addresses: Addresses {
                 ingress: (outputs.ingress_addresses.first().copied().unwrap_or(NO_ADDRESS), 0).into(),
@@ -181,7 +181,9 @@ impl Fleet for AwsFleet<'_> {
 
     fn alarms(&self) -> Result<Vec<String>, Cause> {
         let Some(account) = &self.plan.aws else { return Ok(Vec::new()) };
-        Ok(self.aws.alarms_in_alarm(&account.resource_name)?)
+        let mut loud = self.aws.alarms_in_alarm(&account.resource_name)?;
+        loud.retain(|name| self.alarms.contains(name));
+        Ok(loud)
     }
 
     fn pause(&self) -> Duration {

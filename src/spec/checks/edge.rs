@@ -51,8 +51,9 @@ const REGIONS: [&str; 36] = [
 /// Idle timeout of a UDP flow through an NLB, not configurable (AWS: Network Load Balancers, connection idle timeout).
 const NLB_UDP_IDLE: Duration = Duration::from_secs(120);
 
-/// Two health check intervals of 30 s: how long an NLB goes on sending new flows to an instance that is no longer ready.
-const NLB_NOTICES: Duration = Duration::from_secs(60);
+/// What deregistering a target takes in practice even without a delay: how long an NLB may go on sending new calls to an instance that
+/// leaves, on flows that are never idle.
+const NLB_NOTICES: Duration = Duration::from_secs(120);
 
 pub(super) fn version(checks: &mut Checks<'_>) {
     let version = checks.spec.version;
@@ -198,7 +199,7 @@ pub(super) fn drain(checks: &mut Checks<'_>) {
     }
     if let Some(take) = drain.accept.filter(|take| *take < NLB_NOTICES) {
         let message = format!(
-            "after {take} new calls get 503, but the load balancer may send them for {NLB_NOTICES} (two health checks)"
+            "after {take} new calls get 503, but the load balancer may send them for {NLB_NOTICES} (that is what deregistering takes)"
         );
         checks.report(accept, What::warning("spec::drain", message, format!("write {NLB_NOTICES}")));
     }

@@ -19,9 +19,9 @@ pub struct Outputs {
     pub launch_template_id: String,
     /// Its newest version.
     pub launch_template_version: u64,
-    /// Names of the alarms.
+    /// Names of the alarms that a bad version sets off.
     #[serde(default)]
-    pub alarm_names: Vec<String>,
+    pub refresh_alarm_names: Vec<String>,
     /// Target groups by listener; none for single-ec2.
     #[serde(default)]
     pub target_group_arns: BTreeMap<String, String>,

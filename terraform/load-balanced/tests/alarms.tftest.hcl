@@ -30,6 +30,10 @@ run "five_alarms_tell_of_what_ends_calls" {
     error_message = "Fewer than two healthy hosts."
   }
   assert {
+    condition     = toset(output.refresh_alarm_names) == toset([for key in ["unhealthy-hosts", "few-healthy-hosts", "no-healthy-hosts", "cpu-high"] : "sipedge-bridge-load-balanced-${key}"])
+    error_message = "That the group has grown rolls no version back, got ${jsonencode(output.refresh_alarm_names)}."
+  }
+  assert {
     condition     = aws_cloudwatch_metric_alarm.this["no-healthy-hosts"].treat_missing_data == "breaching" && startswith(aws_cloudwatch_metric_alarm.this["no-healthy-hosts"].alarm_description, "CRITICAL")
     error_message = "No figure at all is no healthy host."
   }
@@ -60,6 +64,29 @@ run "five_alarms_tell_of_what_ends_calls" {
   assert {
     condition     = aws_chatbot_slack_channel_configuration.this["slack"].guardrail_policy_arns == tolist(["arn:aws:iam::aws:policy/CloudWatchReadOnlyAccess"])
     error_message = "The channel may look, and do nothing."
+  }
+}
+
+run "a_group_that_may_have_one_instance_is_not_told_that_it_has" {
+  command = plan
+
+  module {
+    source = "../modules/alarms"
+  }
+
+  variables {
+    name       = "sipedge-bridge-load-balanced"
+    group_name = "sipedge-bridge-load-balanced"
+    min        = 1
+    load_balancer = {
+      arn_suffix    = "net/edge/0123456789abcdef"
+      target_groups = { tcp-udp-5060 = "targetgroup/a/0123456789abcdef" }
+    }
+  }
+
+  assert {
+    condition     = !contains(keys(aws_cloudwatch_metric_alarm.this), "few-healthy-hosts") && contains(keys(aws_cloudwatch_metric_alarm.this), "no-healthy-hosts")
+    error_message = "One healthy instance is as many as there should be; none is an alarm."
   }
 }
 

@@ -120,7 +120,7 @@ run "an_instance_that_leaves_keeps_its_flows_until_the_delay_is_over" {
   }
 
   assert {
-    condition     = alltrue([for group in aws_lb_target_group.this : group.deregistration_delay == "900" && group.connection_termination])
+    condition     = alltrue([for group in aws_lb_target_group.this : group.deregistration_delay == "180" && group.connection_termination])
     error_message = "Busy flows would stay with an instance for ever."
   }
   assert {

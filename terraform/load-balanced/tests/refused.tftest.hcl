@@ -275,7 +275,7 @@ run "a_drain_that_ends_before_the_flows_do_is_refused" {
 
   variables {
     # as long as the deregistration delay, without its margin
-    termination_hook_timeout_s = 900
+    termination_hook_timeout_s = 240
   }
 
   expect_failures = [

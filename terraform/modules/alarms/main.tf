@@ -12,7 +12,8 @@ locals {
       namespace   = "AWS/NetworkELB", metric = "UnHealthyHostCount", dimensions = local.balancers, statistic = "Maximum", reduce = "MAX"
       comparison  = "GreaterThanThreshold", threshold = 0, minutes = 5, datapoints = 3, missing = "notBreaching"
     }
-    few-healthy-hosts = {
+    # A group that may have one instance is there most of the time.
+    few-healthy-hosts = var.min < 2 ? null : {
       description = "Fewer than two instances are healthy: the loss of one more would end all calls."
       namespace   = "AWS/NetworkELB", metric = "HealthyHostCount", dimensions = local.balancers, statistic = "Minimum", reduce = "MIN"
       comparison  = "LessThanThreshold", threshold = 2, minutes = 5, datapoints = 5, missing = "notBreaching"
@@ -67,6 +68,9 @@ locals {
     { for key, alarm in local.balanced : key => alarm if var.load_balancer != null },
     { for key, alarm in local.single : key => alarm if var.load_balancer == null },
   ) : key => alarm if alarm != null }
+
+  # What says nothing of the version that the instances run.
+  of_any_version = ["cpu-credits-low", "desired-capacity-high"]
 
   alarm_arns = "arn:${data.aws_partition.this.partition}:cloudwatch:${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}:alarm:${var.name}-*"
 }

@@ -34,6 +34,18 @@ variable "load_balancer" {
   }
 }
 
+variable "min" {
+  description = "Instances that the group has at least."
+  type        = number
+  nullable    = false
+  default     = 2
+
+  validation {
+    condition     = var.min >= 1
+    error_message = "min must be at least 1."
+  }
+}
+
 variable "cpu_percent" {
   description = "Percent of CPU above which an alarm goes off."
   type        = number

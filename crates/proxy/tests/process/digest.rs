@@ -38,8 +38,8 @@ impl Challenge {
     pub fn answer(&self, method: &str, uri: &str, user: &str, password: &str, count: u32) -> String {
         let Self { realm, nonce, algorithm, .. } = self;
         let hash = |text: String| match algorithm.as_str() {
-            "MD5" => hexadecimal(<md5::Md5 as md5::Digest>::digest(text).as_slice()),
-            _ => hexadecimal(<sha2::Sha256 as sha2::Digest>::digest(text).as_slice()),
+            "MD5" => hexadecimal(&<md5::Md5 as md5::Digest>::digest(text)),
+            _ => hexadecimal(&<sha2::Sha256 as sha2::Digest>::digest(text)),
         };
         let secret = hash(format!("{user}:{realm}:{password}"));
         let request = hash(format!("{method}:{uri}"));
