@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use sipedge::deploy::aws::{self, AwsSecrets, Options, Rolled};
 use sipedge::deploy::{self, Destroyed, Project, RefreshOptions, State};
 use sipedge::plan::{Plan, TargetKind, Topology};
-use sipedge::spec::Spec;
 use sipedge::target::aws::preview;
 
 use super::edge::{deployed_project, nothing_deployed, project, reported, show_report};

@@ -11,6 +11,7 @@ use super::{
     AwsPlan, DnsPlan, EgressPlan, Listener, Plan, PlanError, Spreading, TargetKind, Topology, TrackingPlan,
     USER_DATA_LIMIT, VpcPlan,
 };
+use crate::spec::SHORTEST_PREFIX;
 
 /// Under which the operators' ranges stand beside the carriers'. No carrier's name has a capital.
 const OPERATORS: &str = "Operators";
@@ -84,6 +85,8 @@ struct Variables<'a> {
     instance_type: &'a str,
     listeners: &'a [Listener],
     name: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    open_to_the_world: bool,
     parameter_prefix: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     private_subnets: Option<BTreeMap<&'a str, Ipv4Net>>,
@@ -155,6 +158,7 @@ fn variables(plan: &Plan, aws: &AwsPlan) -> Result<String, PlanError> {
     let balanced = plan.topology == Topology::LoadBalanced;
     let check = &plan.network.health_check;
     let zones = &plan.network.zones;
+    let ranges = || plan.carriers.iter().flat_map(|carrier| carrier.ranges.iter().map(|range| range.used));
     let operators: Vec<String> = plan.verify.operators.iter().map(ToString::to_string).collect();
     let operators = (!operators.is_empty()).then_some((OPERATORS, operators));
     let variables = Variables {
@@ -193,6 +197,8 @@ fn variables(plan: &Plan, aws: &AwsPlan) -> Result<String, PlanError> {
         instance_type: &aws.instance_type,
         listeners: &plan.network.listeners,
         name: &plan.name,
+        // The check of the spec lets a shorter range pass only where the trunk says so.
+        open_to_the_world: ranges().any(|range| range.prefix_len() < SHORTEST_PREFIX),
         parameter_prefix: &aws.parameter_prefix,
         private_subnets: balanced.then(|| zones.iter().map(|zone| (zone.name.as_str(), zone.private_subnet)).collect()),
         profile: &aws.profile,

@@ -23,8 +23,8 @@ use std::path::Path;
 use structure::Structure;
 use tree::{Node, TreeError};
 
-pub(crate) use checks::PLACEHOLDER;
 pub use checks::stale_carriers;
+pub(crate) use checks::{PLACEHOLDER, SHORTEST_PREFIX};
 pub use cloud::{Alarms, Aws, Count, Dns, ExistingVpc, NamedTopology, Refresh, Slack, StateBucket};
 pub(crate) use dates::{day_of, days_since_epoch};
 pub use report::{Finding, Severity, SpecErrors};

@@ -6,6 +6,8 @@
 pub mod moto;
 #[path = "project.rs"]
 pub mod project;
+#[path = "tools.rs"]
+pub mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,7 +47,7 @@ impl Cloud {
             skip(test, "there is no Terraform");
             return None;
         }
-        let Some(plugins) = plugins() else {
+        let Some(plugins) = tools::mirror().map(Path::to_owned) else {
             skip(test, "there is no provider hashicorp/aws; name its mirror in SIPEDGE_TERRAFORM_PLUGIN_DIR");
             return None;
         };
@@ -109,27 +111,6 @@ pub fn image(moto: &Moto, name: &str) -> String {
         json!({ "Name": name, "Architecture": "x86_64", "RootDeviceName": "/dev/xvda", "VirtualizationType": "hvm" }),
     );
     registered["ImageId"].as_str().unwrap_or_else(|| panic!("no image: {registered}")).to_owned()
-}
-
-/// The folder of providers: named, or found where machines without a way to the registry have it.
-pub fn plugins() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("SIPEDGE_TERRAFORM_PLUGIN_DIR") {
-        return Some(named.into());
-    }
-    let usual = ["/opt", "/usr/share", "/usr/local/share", "/root"];
-    usual.iter().find_map(|folder| mirror_below(Path::new(folder), 3))
-}
-
-fn mirror_below(folder: &Path, depth: usize) -> Option<PathBuf> {
-    if folder.join("registry.terraform.io/hashicorp/aws").is_dir() {
-        return Some(folder.to_owned());
-    }
-    if depth == 0 {
-        return None;
-    }
-    let entries =
-        std::fs::read_dir(folder).ok()?.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    entries.filter_map(|entry| mirror_below(&entry.path(), depth - 1)).next()
 }
 
 /// Values of `items` at `key`, where they are text.

@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(900);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Names a folder with the AWS provider in it, laid out as a mirror: `registry.terraform.io/hashicorp/aws/VERSION/PLATFORM/`.
-const MIRROR_VARIABLE: &str = "SIPEDGE_TF_PLUGIN_DIR";
+const MIRROR_VARIABLE: &str = "SIPEDGE_TERRAFORM_PLUGIN_DIR";
 /// Names the folder of the Python tools, as it does for `tests/setup`.
 const TOOLS_VARIABLE: &str = "SIPEDGE_TEST_TOOLS";
 

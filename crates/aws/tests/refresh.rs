@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The newest refresh.
 fn newest(aws: &Aws) -> Refresh {
-    aws.refresh(GROUP, None).unwrap().expect("there is a refresh")
+    aws.refresh(GROUP, None).expect("it is there").expect("there is a refresh")
 }
 
 /// Waits for a status while AWS's time passes.
@@ -36,7 +36,7 @@ fn reach_checkpoint(moto: &Moto, aws: &Aws) -> Refresh {
 /// Versions of the instances, sorted.
 fn versions(aws: &Aws) -> Vec<Option<u64>> {
     let mut versions: Vec<_> =
-        aws.group(GROUP).unwrap().unwrap().instances.iter().map(|instance| instance.version).collect();
+        aws.group(GROUP).expect("it is there").expect("it is there").instances.iter().map(|instance| instance.version).collect();
     versions.sort_unstable();
     versions
 }

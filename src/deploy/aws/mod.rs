@@ -25,7 +25,7 @@ use super::fleet::{Fleet, Group};
 use super::journal::{Command, Step, now_unix_ms};
 use super::progress::{Event, Progress};
 use super::runner::Runner;
-use super::state::{State, StateError, write_json, write_whole};
+use super::state::{State, write_json, write_whole};
 use super::{ARTEFACT_MODE, clear_stale_artefacts, notes, take_over, write_artefacts};
 use crate::plan::{self, Addresses, AwsPlan, Plan, TargetKind};
 use crate::spec::Loaded;

@@ -12,6 +12,7 @@ use super::structure::Structure;
 use super::tree::{Node, Path};
 use super::types::Spec;
 
+pub(crate) use ranges::SHORTEST_PREFIX;
 pub(crate) use trunks::PLACEHOLDER;
 pub use trunks::stale_carriers;
 

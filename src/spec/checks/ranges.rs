@@ -8,7 +8,7 @@ use crate::spec::report::What;
 use crate::spec::tree::Path;
 
 /// Shortest prefix of a range by hand. A carrier's signalling range is a handful of addresses; a /16 already admits 65,536 strangers.
-const SHORTEST_PREFIX: u8 = 16;
+pub(crate) const SHORTEST_PREFIX: u8 = 16;
 
 /// Ranges that no packet from the Internet comes from (IANA IPv4 Special-Purpose Address Registry, RFC 6890), with what they are.
 /// The documentation ranges are not among them: they stand in for carriers in the lab.

@@ -34,9 +34,9 @@ pub(crate) fn with_environment(test: &str, variables: &[(&str, &str)], config: &
     if env::var_os(CHILD).is_some() {
         return body();
     }
-    let home = tempfile::tempdir().unwrap();
-    std::fs::create_dir(home.path().join(".aws")).unwrap();
-    std::fs::write(home.path().join(".aws/config"), config).unwrap();
+    let home = tempfile::tempdir().expect("written");
+    std::fs::create_dir(home.path().join(".aws")).expect("written");
+    std::fs::write(home.path().join(".aws/config"), config).expect("written");
     let mut child = myself(test);
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -54,7 +54,7 @@ pub(crate) fn with_environment(test: &str, variables: &[(&str, &str)], config: &
 
 /// A connection to the server with the environment's own credentials.
 pub(crate) fn connect() -> Aws {
-    Aws::connect(&settings()).unwrap()
+    Aws::connect(&settings()).expect("done")
 }
 
 /// The usual settings.
@@ -176,13 +176,13 @@ pub(crate) fn preferences() -> RefreshPreferences {
 
 /// This test again.
 fn myself(test: &str) -> Command {
-    let mut child = Command::new(env::current_exe().unwrap());
+    let mut child = Command::new(env::current_exe().expect("done"));
     child.args([test, "--exact", "--nocapture", "--test-threads=1"]);
     child
 }
 
 fn run(mut child: Command) {
-    let output = child.output().unwrap();
+    let output = child.output().expect("done");
     let (told, troubles) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && told.contains("1 passed"), "in the child:\n{told}\n{troubles}");
 }
