@@ -2,7 +2,6 @@
 for a test that has no client of its own."""
 
 import json
-import struct
 from collections import Counter
 from urllib.parse import parse_qs
 
@@ -13,6 +12,7 @@ from moto.cloudwatch.models import cloudwatch_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.elbv2.models import elbv2_backends
 
+import rpc
 from clock import CLOCK
 from groups import APPLIANCES
 from refusals import QUOTAS
@@ -36,6 +36,11 @@ class Control:
         if action is None:
             return None
         self.calls[action] += 1
+        return self.fault_of(environ, body)
+
+    def fault_of(self, environ, body):
+        """The answer to give instead of AWS's, if the tests have set one."""
+        action = action_of(environ, body)
         fault = self.faults.get(action)
         if fault is None:
             return None
@@ -145,9 +150,9 @@ def refusal(environ, service, fault):
     code, message, status = fault["code"], fault["message"], fault["status"]
     escaped = message.replace("&", "&amp;").replace("<", "&lt;")
     request = "11111111-2222-3333-4444-555555555555"
-    if environ.get("HTTP_SMITHY_PROTOCOL") == "rpc-v2-cbor":
-        body = b"\xa2" + cbor("__type") + cbor(f"com.amazonaws.{service}#{code}") + cbor("message") + cbor(message)
-        return status, [("Content-Type", "application/cbor"), ("smithy-protocol", "rpc-v2-cbor"), ("x-amzn-RequestId", request)], body
+    if environ.get("HTTP_SMITHY_PROTOCOL") == rpc.PROTOCOL:
+        status, headers, body = rpc.error(status, f"com.amazonaws.{service}#{code}", message)
+        return status, [*headers, ("x-amzn-RequestId", request)], body
     if environ.get("HTTP_X_AMZ_TARGET"):
         body = json.dumps({"__type": code, "message": message}).encode()
         return status, [("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-RequestId", request)], body
@@ -155,14 +160,4 @@ def refusal(environ, service, fault):
         xml = f"<Response><Errors><Error><Code>{code}</Code><Message>{escaped}</Message></Error></Errors><RequestID>{request}</RequestID></Response>"
     else:
         xml = f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{escaped}</Message></Error><RequestId>{request}</RequestId></ErrorResponse>"
-    return status, [("Content-Type", "text/xml")], xml.encode()
-
-
-def cbor(text):
-    """A text string (RFC 8949 section 3.1, major type 3)."""
-    data = text.encode()
-    if len(data) < 24:
-        return bytes([0x60 + len(data)]) + data
-    if len(data) < 256:
-        return bytes([0x78, len(data)]) + data
-    return b"\x79" + struct.pack(">H", len(data)) + data
+    return status, [("Content-Type", "text/xml"), ("x-amzn-RequestId", request)], xml.encode()

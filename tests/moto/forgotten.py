@@ -4,8 +4,12 @@ import functools
 
 from moto.autoscaling.models import FakeScalingPolicy, LifecycleHook
 from moto.autoscaling.responses import AutoScalingResponse
+from moto.cloudwatch.responses import CloudWatchResponse
+from moto.core.types import Base64EncodedString
+from moto.ec2.models.launch_templates import LaunchTemplateVersion
 from moto.ec2.models.nat_gateways import NatGateway
 from moto.ec2.models.security_groups import SecurityGroupRule
+from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.launch_templates import LaunchTemplates
 from moto.ec2.responses.nat_gateways import NatGateways
 from moto.elbv2.models import AvailabilityZone, FakeLoadBalancer
@@ -60,9 +64,10 @@ def keep_template_data_as_given(response, _):
 
 
 def keep_subnet_mappings(response, result):
-    """The Elastic IP of each zone."""
+    """The Elastic IP of each zone; and who asks for no scheme gets one that faces the Internet."""
     mappings = {mapping["SubnetId"]: mapping for mapping in response._get_params().get("SubnetMappings", [])}
     balancer = result.result["LoadBalancers"][0]
+    balancer.scheme = balancer.scheme or "internet-facing"
     ec2 = response.elbv2_backend.ec2_backend
     balancer.zone_addresses = {}
     for subnet, mapping in mappings.items():
@@ -97,6 +102,28 @@ def keep_secondary_addresses(response, result):
         )
 
 
+def keep_architecture(response, result):
+    """An image is what it was registered as."""
+    image = response.ec2_backend.amis[result.result["ImageId"]]
+    if architecture := response._get_param("Architecture"):
+        image.architecture = architecture
+    if device := response._get_param("RootDeviceName"):
+        image.root_device_name = device
+
+
+def heed_state_beside_prefix(response, result):
+    """moto takes one condition of several."""
+    if state := response._get_param("StateValue"):
+        for kind, alarms in result.result.items():
+            result.result[kind] = [alarm for alarm in alarms if alarm.state_value == state]
+
+
+def user_data(version):
+    """moto takes the user data of a template's first version alone for what it is."""
+    text = version.data.get("UserData")
+    return Base64EncodedString(text) if isinstance(text, str) else text
+
+
 def describe_rule(rule):
     """moto knows the description of a rule by range only, not of one by group."""
     return rule.ip_range.get("Description") or (rule.source_group or {}).get("Description")
@@ -111,4 +138,7 @@ def install():
     after(ELBV2Response, "create_load_balancer")(keep_subnet_mappings)
     FakeLoadBalancer.availability_zones = property(zones_with_addresses)
     after(NatGateways, "create_nat_gateway")(keep_secondary_addresses)
+    after(CloudWatchResponse, "describe_alarms")(heed_state_beside_prefix)
+    after(AmisResponse, "register_image")(keep_architecture)
+    LaunchTemplateVersion.user_data = property(user_data)
     SecurityGroupRule.description = property(describe_rule)

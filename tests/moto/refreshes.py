@@ -80,7 +80,12 @@ class Refresh:
         old = self.group.version
         self.group.refreshing_to = old
         new_ones = [member for member in self.group.members() if member.version != old]
-        outcome = yield from self._replace(new_ones, old, checkpoints=False)
+        # Those that stood beside all old ones go; only the others have to be replaced.
+        kept = len(self.group.members()) - len(new_ones)
+        missing = max(0, (self.group.desired_capacity or 0) - kept)
+        for member in new_ones[missing:]:
+            self.group.terminate(member)
+        outcome = yield from self._replace(new_ones[:missing], old, checkpoints=False)
         self.group.refreshing_to = None
         if outcome is None:
             self.updated.clear()

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+from functools import partial
 
 # Hundreds of images that nobody here asks for take seconds to load.
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
@@ -26,6 +27,7 @@ import forgotten  # noqa: E402
 import groups  # noqa: E402
 import refreshes  # noqa: E402
 import refusals  # noqa: E402
+import rpc  # noqa: E402
 from clock import CLOCK  # noqa: E402
 from control import CONTROL, ask  # noqa: E402
 
@@ -43,6 +45,8 @@ class Aws:
         path = environ.get("PATH_INFO", "")
         if path.startswith("/sipedge/"):
             return self.control(path.removeprefix("/sipedge/"), body, start_response)
+        if environ.get("HTTP_SMITHY_PROTOCOL") == rpc.PROTOCOL:
+            return self.rpc(environ, body, start_response)
         with self.lock:
             CLOCK.catch_up()
             if refusal := CONTROL.observe(environ, body):
@@ -50,6 +54,14 @@ class Aws:
                 start_response(f"{status} Refused", headers + [("Content-Length", str(len(answer)))])
                 return [answer]
             return list(self.moto(environ, start_response))
+
+    def rpc(self, environ, body, start_response):
+        """A protocol that moto lacks: asked again in one that it knows, in a request of its own."""
+        with self.lock:
+            refusal = CONTROL.fault_of(environ, body)
+        status, headers, answer = refusal or rpc.answer(partial(ask, os.environ["MOTO_PORT"]), environ["PATH_INFO"], body)
+        start_response(f"{status} Told", headers + [("Content-Length", str(len(answer)))])
+        return [answer]
 
     def control(self, name, body, start_response):
         try:

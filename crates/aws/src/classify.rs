@@ -20,6 +20,11 @@ where
     R: Debug + Send + Sync + 'static,
 {
     match error {
+        SdkError::ServiceError(answer) if answer.err().meta().code().is_none() => AwsError::Unreachable {
+            at: Box::new(at),
+            endpoint: endpoint.to_owned(),
+            reason: "what answers there is not AWS (no error code in its answer)".to_owned(),
+        },
         SdkError::ServiceError(answer) => service(at, answer.err().meta()),
         SdkError::DispatchFailure(failure) => {
             match failure.as_connector_error().and_then(|error| credentials_error(error)) {
