@@ -76,7 +76,14 @@ impl Member {
     ) -> Result<Self, MetadataError> {
         let instance = Metadata::new(metadata, deadline)?.instance_id().await?;
         let metadata = metadata.to_owned();
-        Ok(Self { settings, instance, metadata, cloud, is_leaving: AtomicBool::new(false), hook_seen: AtomicBool::new(false) })
+        Ok(Self {
+            settings,
+            instance,
+            metadata,
+            cloud,
+            is_leaving: AtomicBool::new(false),
+            hook_seen: AtomicBool::new(false),
+        })
     }
 
     /// Associates the Elastic IP with this instance, where the configuration has one. Returns when it is there.
@@ -159,7 +166,11 @@ impl Member {
                 Err(CloudError::NoAction { .. })
                     if began.elapsed() + HOOK_PAUSE < READY_BEGINS && !self.is_leaving.load(Ordering::Relaxed) =>
                 {
-                    tracing::debug!(group = action.group, hook = action.hook, "the group does not wait at its hook yet");
+                    tracing::debug!(
+                        group = action.group,
+                        hook = action.hook,
+                        "the group does not wait at its hook yet"
+                    );
                     sleep(HOOK_PAUSE).await;
                 }
                 done => return told(&action, done),
@@ -265,7 +276,11 @@ impl Member {
                 Err(CloudError::NoAction { .. })
                     if !self.hook_seen.load(Ordering::Relaxed) && began.elapsed() + HOOK_PAUSE < DRAINED =>
                 {
-                    tracing::debug!(group = action.group, hook = action.hook, "the group does not wait at its hook yet");
+                    tracing::debug!(
+                        group = action.group,
+                        hook = action.hook,
+                        "the group does not wait at its hook yet"
+                    );
                     sleep(HOOK_PAUSE).await;
                 }
                 done => return told(&action, done),
@@ -280,7 +295,9 @@ impl Member {
             Ok(()) => true,
             Err(CloudError::NoAction { .. }) => false,
             Err(error) => {
-                tracing::warn!("{error}; so this instance is not known to be launched, and takes an address from nobody");
+                tracing::warn!(
+                    "{error}; so this instance is not known to be launched, and takes an address from nobody"
+                );
                 false
             }
         }

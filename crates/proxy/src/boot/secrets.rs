@@ -104,7 +104,9 @@ impl Vault {
         let (password, no_password) = self.password(config, left()).await;
         take(password.as_deref().unwrap_or_default().as_bytes());
         match keys {
-            Some(keys) if errors.is_empty() => Ok(Secrets { keys, tls, password, no_password, digest: hasher.finalize() }),
+            Some(keys) if errors.is_empty() => {
+                Ok(Secrets { keys, tls, password, no_password, digest: hasher.finalize() })
+            }
             _ => Err(errors),
         }
     }
