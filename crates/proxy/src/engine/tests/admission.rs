@@ -215,7 +215,8 @@ fn while_it_is_behind_calls_to_the_answerer_are_refused_like_others() {
     use sha2::{Digest, Sha256};
     const STRANGER: &str = "233.252.0.7:5060";
     let mut bench = Bench::new(config());
-    let answerer = Answerer::new("10.0.1.10:4000".parse().unwrap(), "verify".into(), "secret".into());
+    let answerer =
+        super::super::answerer::Answerer::new("10.0.1.10:4000".parse().unwrap(), "verify".into(), "secret".into());
     bench.engine.handle_answerer(Some(Arc::new(answerer)));
     bench.engine.set_behind(u8::MAX);
     let uri = "sip:verify@203.0.113.10";
