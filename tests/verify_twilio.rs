@@ -219,6 +219,22 @@ fn one_look_that_fails_does_not_end_a_call_that_goes_on() {
 }
 
 #[test]
+fn a_call_that_could_not_be_hung_up_is_hung_up_again() {
+    let mut tries = 0;
+    let stand_in = StandIn::start(move |request| {
+        if request.body.contains("Status=completed") {
+            tries += 1;
+            return if tries < 3 { answer(503, "overloaded") } else { answer(200, &call("completed")) };
+        }
+        answer(if request.method == "POST" { 201 } else { 200 }, &call("in-progress"))
+    });
+    let report = report(&stand_in.base);
+    assert!(report.passed, "{report:#?}");
+    let told = stand_in.requests().iter().filter(|request| request.body == "Status=completed").count();
+    assert_eq!(told, 3, "and no more once it was heard");
+}
+
+#[test]
 fn the_command_needs_its_environment_and_prints_no_secret() {
     let project = Project::new();
     let mut command = project.command(&["verify", "call", "--carrier", "twilio", "--json"]);

@@ -340,6 +340,7 @@ impl Trial<'_> {
         let expected = "the status completed after hanging up";
         let deadline = Instant::now() + self.pace.end;
         let mut result = api.hang_up(sid).await;
+        let mut is_told = result.is_ok();
         loop {
             match &result {
                 Ok(call) => {
@@ -361,7 +362,17 @@ impl Trial<'_> {
                 return Err(Failure::new(expected, format!("the status {}", self.last()), cause));
             }
             tokio::time::sleep(self.pace.poll).await;
-            result = api.call(sid).await;
+            result = match is_told {
+                true => api.call(sid).await,
+                // A request that was lost leaves a call behind. One whose answer alone was lost may be refused when it comes again.
+                false => match api.hang_up(sid).await {
+                    Ok(call) => {
+                        is_told = true;
+                        Ok(call)
+                    }
+                    Err(error) => api.call(sid).await.or(Err(error)),
+                },
+            };
         }
     }
 

@@ -147,3 +147,21 @@ fn a_broken_authorization_is_as_good_as_none() {
     let folded = format!("Authorization: {}\r\n", value.replace(", nonce=", ",\r\n nonce="));
     assert!(stage.invite("folded", &folded).first_line().starts_with("SIP/2.0 200"), "a fold is white space");
 }
+
+#[test]
+fn a_request_that_is_sent_again_is_no_replay() {
+    let stage = Stage::new(222);
+    let (_, challenges) = challenged(&stage.caller, stage.edge, USER, "first");
+    let uri = stage.uri();
+    let proof = challenges[0].answer("OPTIONS", &uri, USER, PASSWORD, 1);
+    let options = |call_id: &str, number: u32| {
+        stage.caller.send(&with(&stage.caller.request("OPTIONS", &uri, call_id), &proof, number), stage.edge);
+        stage.caller.expect("SIP/2.0 ")
+    };
+    for time in ["the first time", "again", "and again"] {
+        let answer = options("one", 2);
+        assert!(answer.first_line().starts_with("SIP/2.0 200"), "{time}: {}", answer.text);
+    }
+    assert!(is_refused(&options("one", 3)), "another request");
+    assert!(is_refused(&options("two", 2)), "another call");
+}

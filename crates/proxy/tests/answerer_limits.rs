@@ -94,6 +94,7 @@ fn a_flood_of_calls_to_the_answerer_leaves_nothing_behind() {
     let (_process, _folder, edge, _) = stage(231);
     let flood: Vec<Agent> = (0..4).map(|_| Agent::bind(address(232), 0)).collect();
     let uri = format!("sip:{USER}@{edge}");
+    let began = std::time::Instant::now();
     for number in 0..5_000 {
         let agent = &flood[number % flood.len()];
         agent.send(&agent.request("INVITE", &uri, &format!("flood-{number}")), edge);
@@ -106,5 +107,34 @@ fn a_flood_of_calls_to_the_answerer_leaves_nothing_behind() {
     // The self-call's transactions are there for a while; a challenge needs no state.
     assert!(metric(edge.ip(), "sipedge_transactions") < 20);
     let challenged = metric(edge.ip(), "sipedge_answerer_challenged_total");
-    assert!(challenged <= 2 * 31, "{challenged}: one source gets thirty per shard");
+    // At once, and in each second that has begun.
+    let most = 2 * 20 * (2 + began.elapsed().as_secs());
+    assert!(challenged <= most, "{challenged}: all strangers together get twenty per second and shard, so {most}");
+}
+
+#[test]
+fn what_anybody_could_send_in_its_place_silences_no_operator() {
+    let (_process, _folder, edge, operator) = stage(234);
+    let uri = format!("sip:{USER}@{edge}");
+    // One Call-ID belongs to one shard, and each counts for itself.
+    let refused = operator.request("INVITE", &format!("sip:+15550100@{edge}"), "forged");
+    let invite = operator.request("INVITE", &uri, "forged");
+    let invented = "Authorization: Digest username=\"x\", realm=\"x\", nonce=\"x\", uri=\"x\", response=\"x\"\r\n";
+    for number in 0..60 {
+        operator.send(&with(&refused, "", 100 + number), edge);
+        operator.send(&with(&invite, "", 200 + number), edge);
+        operator.send(&with(&invite, invented, 300 + number), edge);
+    }
+    let deadline = std::time::Instant::now() + process::DEADLINE;
+    while metric(edge.ip(), "sipedge_answerer_refused_total") < 60 {
+        assert!(std::time::Instant::now() < deadline, "the forged requests were not received");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(metric(edge.ip(), "sipedge_dropped_offender_total") >= 20, "strangers are silenced");
+    // All strangers together have had their twenty challenges of this second.
+    std::thread::sleep(Duration::from_millis(1_100));
+    while operator.next(Duration::from_millis(1)).is_some() {}
+    let (invite, challenges) = challenged(&operator, edge, USER, "forged");
+    operator.send(&with(&invite, &challenges[0].answer("INVITE", &uri, USER, PASSWORD, 1), 2), edge);
+    operator.expect("SIP/2.0 200");
 }

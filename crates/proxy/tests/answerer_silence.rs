@@ -109,3 +109,37 @@ fn a_route_of_another_call_leads_nobody_to_the_answerer() {
     assert!(refusal.header("CSeq").ends_with("BYE"), "{}", refusal.text);
     assert_eq!(metric(edge.ip(), "sipedge_answerer_calls_total"), 1);
 }
+
+#[test]
+fn the_answerers_token_leads_to_nobody_else() {
+    let (_process, _folder, edge, operator) = stage(249, with_answerer);
+    let callee = Agent::bind(address(251), 5060);
+    let uri = format!("sip:{USER}@{edge}");
+    let (invite, challenges) = challenged(&operator, edge, USER, "fraud");
+    operator.send(&with(&invite, &challenges[0].answer("INVITE", &uri, USER, PASSWORD, 1), 2), edge);
+    let ok = operator.expect("SIP/2.0 200");
+    operator.send(&operator.in_dialog("ACK", 2, &ok), edge);
+    let target = ok.header("Contact").trim_matches(['<', '>']).to_owned();
+    for (number, (method, to)) in [
+        ("INVITE", format!("sip:+15550100@{}", callee.address)),
+        ("INVITE", "sip:+15550100@callee.example".to_owned()),
+        ("MESSAGE", format!("sip:+15550100@{}", callee.address)),
+        ("ACK", format!("sip:+15550100@{}", callee.address)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let request = operator.in_dialog(method, 10 + number as u32, &ok);
+        let request = request.replacen(&target, &to, 1).replace(ok.header("To"), "<sip:x@y>;tag=made-up");
+        assert!(request.contains("Route: ") && request.contains(&to) && request.contains("made-up"), "{request}");
+        operator.send(&request, edge);
+        if method != "ACK" {
+            let refusal = operator.expect("SIP/2.0 403");
+            assert!(refusal.header("CSeq").ends_with(method), "{}", refusal.text);
+        }
+    }
+    assert!(callee.next(SILENCE).is_none(), "nobody is reached");
+    // The call itself goes on.
+    operator.send(&operator.in_dialog("BYE", 20, &ok), edge);
+    while !operator.expect("SIP/2.0 200").header("CSeq").ends_with("BYE") {}
+}

@@ -6,6 +6,7 @@ mod process;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use process::aws::{Aws, Keys, REGION, ROLE, State, metadata};
 use process::certificates::{Authority, dns};
@@ -13,7 +14,7 @@ use process::control::SOCKET;
 use process::imds::{self, Imds};
 use process::stream::Line;
 use process::{Process, address, config, control, get, keys, user_data, wait_for_readyz};
-use sipedge_proxy::config::{Cloud, Config, SecretRef, TlsListener};
+use sipedge_proxy::config::{Advertise, Answerer, Cloud, Config, SecretRef, TlsListener};
 
 const TOKEN_KEYS: &str = "/sipedge/test/single-ec2/token-keys";
 const FAR: &str = "2126-01-01T00:00:00Z";
@@ -45,8 +46,13 @@ fn imds(number: u8, config: &Config, expiration: &str) -> Imds {
 }
 
 fn boot(imds: &Imds, aws: &Aws, folder: &Path, deadline: &str) -> Process {
+    boot_within("5", imds, aws, folder, deadline)
+}
+
+/// `metadata`: seconds for the metadata.
+fn boot_within(metadata: &str, imds: &Imds, aws: &Aws, folder: &Path, deadline: &str) -> Process {
     let (url, control) = (imds.url(), folder.join(SOCKET));
-    let arguments = ["boot", "--metadata", &url, "--metadata-deadline", "5", "--secrets-deadline", deadline];
+    let arguments = ["boot", "--metadata", &url, "--metadata-deadline", metadata, "--secrets-deadline", deadline];
     let arguments = arguments.into_iter().chain(["--log-filter", "trace"]).map(Into::into);
     let service: [std::ffi::OsString; 4] = ["--secrets".into(), folder.into(), "--control".into(), control.into()];
     Process::start_with(arguments.chain(service), [("AWS_ENDPOINT_URL", aws.url())])
@@ -163,4 +169,45 @@ fn an_instance_without_a_role_and_an_endpoint_that_is_away_are_told() {
     let line = process.wait_for_failure(5);
     assert!(line.contains(&format!("ssm:GetParameter: {away}: Connection refused")), "{line}");
     assert!(line.contains("NAT gateway, public address, or VPC endpoint"), "{line}");
+}
+
+#[test]
+fn all_secrets_together_are_waited_for_until_the_deadline() {
+    let mut config = instance(155);
+    let parameter = |name: &str| SecretRef::Ssm(format!("/sipedge/test/single-ec2/{name}"));
+    config.listen.tls = Some(TlsListener {
+        port: 5061,
+        certificate: parameter("certificates/edge"),
+        client_roots: Some(parameter("certificates/roots")),
+        require_client: false,
+    });
+    config.answerer = Some(Answerer { user: "verify".into(), password: parameter("answerer") });
+    let (folder, imds) = (tempfile::tempdir().unwrap(), imds(155, &config, FAR));
+    let aws = Aws::start(State { denied: ["ssm:GetParameter"].into(), ..aws() });
+    let began = Instant::now();
+    let line = boot(&imds, &aws, folder.path(), "3").wait_for_failure(5);
+    assert!(line.contains("secrets.token_keys: access denied"), "{line}");
+    // Each for itself would take 3 s four times, or, with the pauses as short as they may be, half of that.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(aws.log().len() >= 4, "each is tried: {:?}", aws.log());
+}
+
+#[test]
+fn a_public_address_is_waited_for_when_the_secrets_have_taken_long() {
+    let mut config = instance(156);
+    config.advertise = Advertise::Metadata;
+    let (folder, imds) = (tempfile::tempdir().unwrap(), imds(156, &config, FAR));
+    let aws = Aws::start(State { denied: ["ssm:GetParameter"].into(), ..aws() });
+    let began = Instant::now();
+    let mut process = boot_within("2", &imds, &aws, folder.path(), "60");
+    aws.wait_for("GetParameter denied");
+    std::thread::sleep(Duration::from_millis(2_500).saturating_sub(began.elapsed()));
+    aws.change(|state| state.denied.clear());
+    let deadline = Instant::now() + process::DEADLINE;
+    while !imds.log().iter().any(|line| line.ends_with("public-ipv4")) {
+        assert!(Instant::now() < deadline, "the public address is not asked for: {:?}", imds.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    imds.change(|state| state.public = Some("198.51.100.20".parse().unwrap()));
+    wait_for_readyz(address(156), 200, &mut process);
 }

@@ -10,9 +10,13 @@ use std::time::{Duration, Instant};
 
 use process::aws::{Aws, Keys, REGION, State, metadata};
 use process::control::SOCKET;
+use process::digest::{PASSWORD, USER};
 use process::imds::{self, Imds};
 use process::sip::Agent;
-use process::{DEADLINE, INGRESS, Process, address, config, control, folder, get, metric, user_data, wait_for_readyz};
+use process::{
+    DEADLINE, INGRESS, Process, address, config, control, folder, get, metric, user_data, wait_for_readyz,
+    with_answerer,
+};
 use sipedge_proxy::config::{Cloud, Config, SecretRef};
 use sipedge_proxy::secrets::{TokenKey, TokenKeys};
 
@@ -200,5 +204,50 @@ fn credentials_that_expire_are_renewed() {
     let asked = || imds.log().iter().filter(|line| line.ends_with(role)).count();
     let before = asked();
     wait_for("credentials about to expire are asked for each time", || asked() >= before + 2);
+    assert!(!process.log().contains("planted"), "{}", process.log());
+}
+
+#[test]
+fn an_answerer_without_a_password_stops_neither_the_boot_nor_a_rotation() {
+    let [edge, caller, carrier] = [165, 166, 167].map(address);
+    let mut config = with_answerer(config(edge, carrier, (carrier, 5060).into()));
+    config.secrets.poll_s = 1;
+    let folder = folder(&config);
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join("new"), text).unwrap();
+        std::fs::rename(folder.path().join("new"), folder.path().join(name)).unwrap();
+    };
+    let [keys, password] = ["token-keys.json", "answerer"];
+    write(keys, &document(&[1]));
+    write(password, "planted");
+    let mut process = Process::run_in(folder.path());
+    wait_for_readyz(edge, 200, &mut process);
+    process.wait_for_log("ERROR");
+    process.wait_for_log("secrets refused: answerer.password: ");
+    assert_eq!(metric(edge, "sipedge_secrets_refused_total"), 1);
+    let caller = Agent::bind(caller, 0);
+    let ingress = (edge, INGRESS).into();
+    let mut number = 0;
+    let mut answer = || {
+        number += 1;
+        let invite = caller.request("INVITE", &format!("sip:{USER}@{edge}"), &format!("password-{number}"));
+        caller.send(&invite, ingress);
+        let answer = caller.expect("SIP/2.0 ");
+        answer.first_line().split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(answer(), "403", "nobody can be called");
+    write(keys, &document(&[1, 2]));
+    wait_for_keys(edge, &[1, 2]);
+    let trouble = || control::get(folder.path(), "/status")["secrets"]["trouble"].clone();
+    assert!(trouble().as_str().unwrap().contains("answerer.password"), "{}", trouble());
+    write(password, PASSWORD);
+    wait_for("the password is taken up", || trouble().is_null());
+    assert_eq!(answer(), "401");
+    // The last good one goes on.
+    std::fs::remove_file(folder.path().join(password)).unwrap();
+    wait_for("a password that is away is told", || metric(edge, "sipedge_secrets_missed_total") > 0);
+    write(keys, &document(&[2, 1]));
+    wait_for_keys(edge, &[2, 1]);
+    assert_eq!(answer(), "401");
     assert!(!process.log().contains("planted"), "{}", process.log());
 }

@@ -125,6 +125,13 @@ run "an_instance_may_read_its_own_secrets_and_end_its_own_hooks" {
     error_message = "Only this group's lifecycle actions."
   }
   assert {
+    condition = one([for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Action if statement.Sid == "LifecycleHooks"]) == [
+      "autoscaling:CompleteLifecycleAction",
+      "autoscaling:RecordLifecycleActionHeartbeat",
+    ]
+    error_message = "An instance completes its lifecycle actions, and keeps the group waiting while it drains."
+  }
+  assert {
     condition     = length([for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement if strcontains(jsonencode(statement.Action), "AssociateAddress")]) == 0
     error_message = "Behind the load balancer no instance may move an address."
   }

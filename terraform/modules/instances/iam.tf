@@ -51,9 +51,12 @@ locals {
       },
       # A group's ARN has its id in it, which nobody knows before the group; its name is unique in account and region.
       {
-        Sid      = "LifecycleHooks"
-        Effect   = "Allow"
-        Action   = "autoscaling:CompleteLifecycleAction"
+        Sid    = "LifecycleHooks"
+        Effect = "Allow"
+        Action = [
+          "autoscaling:CompleteLifecycleAction",
+          "autoscaling:RecordLifecycleActionHeartbeat",
+        ]
         Resource = "${local.arn}:autoscaling:${local.region}:${local.account}:autoScalingGroup:*:autoScalingGroupName/${var.name}"
       },
     ],

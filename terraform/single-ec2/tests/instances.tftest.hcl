@@ -51,6 +51,13 @@ run "it_may_take_this_address_and_no_other_to_instances_of_this_edge_and_no_othe
   }
 
   assert {
+    condition = one([for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Action if statement.Sid == "LifecycleHooks"]) == [
+      "autoscaling:CompleteLifecycleAction",
+      "autoscaling:RecordLifecycleActionHeartbeat",
+    ]
+    error_message = "An instance completes its lifecycle actions, and keeps the group waiting while it drains."
+  }
+  assert {
     condition     = one([for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Resource if statement.Sid == "ElasticIp"]) == "arn:aws:ec2:us-east-1:123456789012:elastic-ip/eipalloc-0123456789abcdef0"
     error_message = "One allocation."
   }

@@ -138,10 +138,11 @@ impl Admin {
         (kept.token_keys, kept.looked_at, kept.trouble) = (token_keys, now, None);
     }
 
-    /// The secrets were read, and are those in force.
-    pub fn looked_at_secrets(&self) {
+    /// The secrets were read, and are those in force. `is_whole`: with nothing wrong about any of them.
+    pub fn looked_at_secrets(&self, is_whole: bool) {
         let mut kept = self.kept_secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        (kept.looked_at, kept.trouble) = (unix_now(), None);
+        kept.looked_at = unix_now();
+        kept.trouble = kept.trouble.take().filter(|_| !is_whole);
     }
 
     /// Secrets that had changed were taken up.

@@ -33,7 +33,8 @@ pub struct Service {
 
 #[derive(Debug)]
 struct Running {
-    address: SocketAddr,
+    /// As the engines had it last.
+    answerer: Arc<Answerer>,
     task: JoinHandle<()>,
 }
 
@@ -57,21 +58,25 @@ impl Service {
             self.proxy.set_answerer(None);
             return Ok(());
         };
-        let address = match &*running {
-            Some(running) => running.address,
+        let (user, address) = (settings.user.clone(), SocketAddr::new(self.proxy.place().ingress.ip(), 0));
+        let answerer = match &mut *running {
+            // What was used stays used.
+            Some(running) => {
+                running.answerer = Arc::new(running.answerer.renewed(user, password));
+                Arc::clone(&running.answerer)
+            }
             None => {
-                let wanted = SocketAddr::new(self.proxy.place().ingress.ip(), 0);
-                let failed = |source| StartError::Bind { protocol: "UDP", role: "answerer", address: wanted, source };
-                let socket = bind(wanted).map_err(failed)?;
+                let failed = |source| StartError::Bind { protocol: "UDP", role: "answerer", address, source };
+                let socket = bind(address).map_err(failed)?;
                 let address = socket.local_addr().map_err(failed)?;
+                let answerer = Arc::new(Answerer::new(address, user, password));
                 let task = tokio::spawn(serve(socket, address, Arc::clone(&self.proxy)));
-                *running = Some(Running { address, task });
-                address
+                *running = Some(Running { answerer: Arc::clone(&answerer), task });
+                answerer
             }
         };
-        let answerer = Answerer::new(address, settings.user.clone(), password);
-        self.proxy.set_answerer(Some(Arc::new(answerer)));
-        tracing::info!(user = settings.user, %address, "the answerer can be called");
+        tracing::info!(user = settings.user, address = %answerer.address(), "the answerer can be called");
+        self.proxy.set_answerer(Some(answerer));
         Ok(())
     }
 }

@@ -159,20 +159,41 @@ pub async fn boot(metadata: String, surroundings: Surroundings) -> Result<(), Bo
     let deadline = surroundings.deadlines.metadata;
     let document = Document::UserData { metadata: metadata.clone(), deadline };
     let source = surroundings.source(document, Some(metadata.clone()));
-    let load = async {
-        let loaded = source.load().await?;
-        let Some(settings) = loaded.config.cloud.clone().filter(|_| loaded.errors.is_empty()) else {
-            return Ok((loaded, None));
-        };
-        // There is a metadata service, so there is a cloud.
-        let cloud = source.vault.cloud(&loaded.config).await?.ok_or_else(no_cloud)?;
-        Ok::<_, BootError>((loaded, Some(Member::new(settings, &metadata, cloud, deadline).await?)))
-    };
-    let (loaded, member) = tokio::select! {
-        loaded = load => loaded?,
+    let begun = tokio::select! {
+        begun = source.begin() => begun?,
         () = signals.terminated() => return ended_early(),
     };
-    live(source, loaded, member.map(Arc::new), surroundings, signals).await
+    // Made before anything is waited for that may fail: an instance that is terminated meanwhile keeps its group waiting for nothing.
+    let member = tokio::select! {
+        member = membership(&source, &begun.config, &metadata, deadline) => member,
+        () = signals.terminated() => return ended_early(),
+    };
+    let (member, failure) = match member {
+        Ok(member) => (member.map(Arc::new), None),
+        Err(error) => (None, Some(error)),
+    };
+    let loaded = tokio::select! {
+        mut loaded = source.finish(begun) => {
+            loaded.errors.extend(failure);
+            Some(loaded)
+        }
+        () = signals.terminated() => None,
+        () = terminated(member.as_deref()) => None,
+    };
+    live(source, loaded, member, surroundings, signals).await
+}
+
+/// The instance in its group, if the configuration says that it is in one.
+async fn membership(
+    source: &Source,
+    config: &Config,
+    metadata: &str,
+    deadline: Duration,
+) -> Result<Option<Member>, BootError> {
+    let Some(settings) = config.cloud.clone() else { return Ok(None) };
+    // There is a metadata service, so there is a cloud.
+    let cloud = source.vault.cloud(config).await?.ok_or_else(no_cloud)?;
+    Ok(Some(Member::new(settings, metadata, cloud, deadline).await?))
 }
 
 /// Runs a configuration file; returns when the proxy has ended as it was told to.
@@ -183,7 +204,7 @@ pub async fn run(file: PathBuf, surroundings: Surroundings) -> Result<(), BootEr
     if loaded.config.cloud.is_some() {
         tracing::warn!("cloud: `run` knows no instance: neither an Elastic IP nor lifecycle hooks; `boot` does");
     }
-    live(source, loaded, None, surroundings, signals).await
+    live(source, Some(loaded), None, surroundings, signals).await
 }
 
 impl Surroundings {
@@ -201,13 +222,45 @@ pub fn read(file: &Path) -> Result<Config, BootError> {
     Ok(parse(&text, &origin)?)
 }
 
-/// From the configuration to the end.
+/// From the configuration to the end. `loaded`: `None` where the end came before it was read.
 async fn live(
     source: Source,
-    loaded: Loaded,
+    loaded: Option<Loaded>,
     member: Option<Arc<Member>>,
     surroundings: Surroundings,
     mut signals: Signals,
+) -> Result<(), BootError> {
+    let mut tasks = JoinSet::new();
+    let ended = match loaded {
+        Some(loaded) => work(source, loaded, member.as_ref(), surroundings, &mut tasks, &mut signals).await,
+        None => ended_early(),
+    };
+    if let Some(member) = &member {
+        let leave = async {
+            if ended.is_err() {
+                // Whoever starts it again need not: an instance that could not get ready may be on its way out.
+                member.notice().await;
+            }
+            member.leave().await;
+        };
+        tokio::select! {
+            () = leave => {}
+            () = signals.terminated() => tracing::warn!("told to end before the group's hook was completed"),
+        }
+    }
+    // The socket's file goes with its task.
+    tasks.shutdown().await;
+    ended
+}
+
+/// From the start of the proxy to its end.
+async fn work(
+    source: Source,
+    loaded: Loaded,
+    member: Option<&Arc<Member>>,
+    surroundings: Surroundings,
+    tasks: &mut JoinSet<()>,
+    signals: &mut Signals,
 ) -> Result<(), BootError> {
     let began = Instant::now();
     let (config, place, secrets) = loaded.whole()?;
@@ -222,9 +275,11 @@ async fn live(
     let (admin, requests) = Admin::new(Arc::clone(&proxy), source.origin(), source.vault.folder.display().to_string());
     let admin = Arc::new(admin);
     admin.secrets_in_force(&secrets.keys);
+    if let Some(error) = &secrets.no_password {
+        reload::tell(&admin, std::slice::from_ref(error), reload::WITHOUT_PASSWORD);
+    }
     let in_force = secrets.digest;
     drop(secrets);
-    let mut tasks = JoinSet::new();
     tasks.spawn(admin::serve(listener, Arc::clone(&admin)));
     match ControlSocket::bind(&surroundings.control) {
         Ok(socket) => drop(tasks.spawn(admin::serve_control(socket, Arc::clone(&admin)))),
@@ -235,31 +290,29 @@ async fn live(
         let reloader = Reloader::new(source, in_force, Arc::clone(&proxy), Arc::clone(&admin), answerer);
         tasks.spawn(reloader.run(hang_up, requests));
     }
-    let ended = tokio::select! {
-        ready = get_ready(&proxy, &admin, member.as_deref(), deadlines) => match ready {
-            Ok(self_call) => {
-                let Place { ingress, egress, advertised, shards } = proxy.place();
-                tracing::info!(
-                    edge, %ingress, %egress, advertised, shards, self_call_ms = self_call.as_secs_f64() * 1e3,
-                    ready_ms = began.elapsed().as_secs_f64() * 1e3, "ready"
-                );
-                if let Some(member) = member.clone() {
-                    tasks.spawn(async move { member.arrive().await });
-                }
-                serve_until_told(&proxy, &admin, member.as_deref(), &mut signals).await
+    let known = member.map(Arc::as_ref);
+    tokio::select! {
+        ready = get_ready(&proxy, &admin, known, deadlines) => {
+            let self_call = ready?;
+            let Place { ingress, egress, advertised, shards } = proxy.place();
+            tracing::info!(
+                edge, %ingress, %egress, advertised, shards, self_call_ms = self_call.as_secs_f64() * 1e3,
+                ready_ms = began.elapsed().as_secs_f64() * 1e3, "ready"
+            );
+            if let Some(member) = member.cloned() {
+                let address = advertised.parse().ok();
+                tasks.spawn(async move {
+                    // What is advertised as an address is the Elastic IP, where there is one.
+                    let keep = async { if let Some(address) = address { member.keep_address(address).await } };
+                    tokio::join!(member.arrive(), keep);
+                });
             }
-            Err(error) => Err(error),
-        },
+            serve_until_told(&proxy, &admin, known, signals).await
+        }
         () = signals.terminated() => ended_early(),
         () = admin.told_to_leave() => ended_early(),
-        () = terminated(member.as_deref()) => ended_early(),
-    };
-    if let Some(member) = &member {
-        member.leave().await;
+        () = terminated(known) => ended_early(),
     }
-    // The socket's file goes with its task.
-    tasks.shutdown().await;
-    ended
 }
 
 /// Raises this process's limit of file descriptors to what its connections and sockets may take, as far as it is allowed to.

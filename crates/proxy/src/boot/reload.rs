@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,11 +137,15 @@ impl Reloader {
         let setup = self.proxy.setup();
         let secrets = match self.source.vault.read(&setup.config, self.source.patience).await {
             Ok(secrets) => secrets,
-            Err(errors) => return self.in_vain(&errors),
+            Err(errors) => return tell(&self.admin, &errors, AS_BEFORE),
         };
         if secrets.digest == self.in_force {
             self.refused = None;
-            return self.admin.looked_at_secrets();
+            self.admin.looked_at_secrets(secrets.no_password.is_none());
+            if let Some(error) = &secrets.no_password {
+                tell(&self.admin, slice::from_ref(error), WITHOUT_PASSWORD);
+            }
+            return;
         }
         if self.refused == Some(secrets.digest) {
             return;
@@ -166,24 +171,14 @@ impl Reloader {
         }
     }
 
-    /// Tells of secrets that cannot be read: once, until something else is wrong with them.
-    fn in_vain(&self, errors: &[SecretsError]) {
-        let text = errors.iter().map(SecretsError::cause).collect::<Vec<_>>().join("; ");
-        // What cannot be understood was changed by somebody; what cannot be reached was not.
-        let is_refused =
-            errors.iter().any(|error| matches!(error, SecretsError::Malformed { .. } | SecretsError::Password { .. }));
-        let is_new =
-            if is_refused { self.admin.refused_secrets(text.clone()) } else { self.admin.missed_secrets(text.clone()) };
-        if is_new {
-            let what = if is_refused { "refused" } else { "not read" };
-            tracing::error!("secrets {what}: {text}; those of before stay in force");
-        }
-    }
-
     /// Waits until all shards have what was taken up, and remembers that it is in force.
-    async fn settle(&mut self, secrets: &Secrets, reloaded: Reloaded) -> Reloaded {
+    async fn settle(&mut self, secrets: &Secrets, mut reloaded: Reloaded) -> Reloaded {
         (self.in_force, self.refused) = (secrets.digest, None);
         self.admin.secrets_in_force(&secrets.keys);
+        if let Some(error) = &secrets.no_password {
+            tell(&self.admin, slice::from_ref(error), WITHOUT_PASSWORD);
+            reloaded.consequences.push(format!("the answerer: {}; {WITHOUT_PASSWORD}", error.cause()));
+        }
         if let Err(error) = self.answerer.follow(&self.proxy.setup().config, secrets.password.clone()) {
             // Calls matter more than the one that tries them.
             tracing::warn!("reload: the answerer cannot be called: {error}");
@@ -198,6 +193,26 @@ impl Reloader {
 
     fn reason(&self, text: String) -> Reason {
         Reason { file: Some(self.source.origin()), ..Reason::new(text) }
+    }
+}
+
+/// What becomes of secrets that cannot be had at a look.
+const AS_BEFORE: &str = "those of before stay in force";
+
+/// What becomes of an answerer whose password cannot be had.
+pub(super) const WITHOUT_PASSWORD: &str =
+    "it can be called by the password of before, if there was one, and else not at all; calls go on";
+
+/// Tells of secrets that cannot be read, and counts it: once, until something else is wrong with them.
+pub(super) fn tell(admin: &Admin, errors: &[SecretsError], consequence: &str) {
+    let text = errors.iter().map(SecretsError::cause).collect::<Vec<_>>().join("; ");
+    // What cannot be understood was changed by somebody; what cannot be reached was not.
+    let is_refused =
+        errors.iter().any(|error| matches!(error, SecretsError::Malformed { .. } | SecretsError::Password { .. }));
+    let is_new = if is_refused { admin.refused_secrets(text.clone()) } else { admin.missed_secrets(text.clone()) };
+    if is_new {
+        let what = if is_refused { "refused" } else { "not read" };
+        tracing::error!("secrets {what}: {text}; {consequence}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
@@ -29,14 +29,18 @@ pub(super) struct Vault {
     endpoints: Endpoints,
     /// Made when it is first needed, for the region that it knows.
     cloud: Mutex<Option<Arc<Cloud>>>,
+    /// The answerer's last good password, and where it was.
+    password: Mutex<Option<(SecretRef, String)>>,
 }
 
 /// The secrets of a configuration, as they were read.
 pub(super) struct Secrets {
     pub(super) keys: TokenKeys,
     pub(super) tls: TlsMaterial,
-    /// The answerer's, where there is one.
+    /// The answerer's, where there is one that can be used: the one of now, or the last one that could be read.
     pub(super) password: Option<String>,
+    /// Why the one of now cannot be used. No call depends on it.
+    pub(super) no_password: Option<SecretsError>,
     /// Of everything that was read: tells whether anything has changed.
     pub(super) digest: Digest,
 }
@@ -53,11 +57,14 @@ pub(super) type Digest = blake3::Hash;
 impl Vault {
     /// Of an instance with this metadata service, or of none.
     pub(super) fn new(folder: PathBuf, metadata: Option<String>, endpoints: Endpoints) -> Self {
-        Self { folder, metadata, endpoints, cloud: Mutex::default() }
+        Self { folder, metadata, endpoints, cloud: Mutex::default(), password: Mutex::default() }
     }
 
-    /// Reads everything that `config` names. `Err`: each thing that cannot be had, in the order of the configuration.
+    /// Reads everything that `config` names. `Err`: each thing that cannot be had, in the order of the configuration. `patience` is for
+    /// all of it together; each thing is tried once at least.
     pub(super) async fn read(&self, config: &Config, patience: Patience) -> Result<Secrets, Vec<SecretsError>> {
+        let began = Instant::now();
+        let left = || Patience { after: patience.after.saturating_sub(began.elapsed()), ..patience };
         let mut errors = Vec::new();
         let mut hasher = blake3::Hasher::new();
         let mut take = |bytes: &[u8]| {
@@ -66,7 +73,7 @@ impl Vault {
             hasher.update(bytes);
         };
         let reference = &config.secrets.token_keys;
-        let keys = match self.one("secrets.token_keys", "the token keys", reference, config, patience).await {
+        let keys = match self.one("secrets.token_keys", "the token keys", reference, config, left()).await {
             Ok((place, bytes)) => {
                 take(&bytes);
                 parse_keys(&place, &bytes).map_err(|error| errors.push(error)).ok()
@@ -76,22 +83,11 @@ impl Vault {
                 None
             }
         };
-        let mut password = None;
-        if let Some(answerer) = &config.answerer {
-            let what = "the answerer's password";
-            match self.one("answerer.password", what, &answerer.password, config, patience).await {
-                Ok((place, bytes)) => {
-                    take(&bytes);
-                    password = parse_password(&place, &bytes).map_err(|error| errors.push(error)).ok();
-                }
-                Err(error) => errors.push(error),
-            }
-        }
         let mut tls = TlsMaterial::default();
         let mut known: HashMap<&SecretRef, Vec<u8>> = HashMap::new();
         for (setting, reference) in tls_references(config) {
             if !known.contains_key(reference) {
-                match self.one(&setting, "the PEM document", reference, config, patience).await {
+                match self.one(&setting, "the PEM document", reference, config, left()).await {
                     Ok((_, pem)) => drop(known.insert(reference, pem)),
                     Err(error) => {
                         errors.push(error);
@@ -104,9 +100,33 @@ impl Vault {
                 tls.insert(reference.clone(), pem.clone());
             }
         }
+        // Last, since it may be done without.
+        let (password, no_password) = self.password(config, left()).await;
+        take(password.as_deref().unwrap_or_default().as_bytes());
         match keys {
-            Some(keys) if errors.is_empty() => Ok(Secrets { keys, tls, password, digest: hasher.finalize() }),
+            Some(keys) if errors.is_empty() => {
+                Ok(Secrets { keys, tls, password, no_password, digest: hasher.finalize() })
+            }
             _ => Err(errors),
+        }
+    }
+
+    /// The answerer's password, where there is an answerer; else, or besides, why it cannot be read.
+    async fn password(&self, config: &Config, patience: Patience) -> (Option<String>, Option<SecretsError>) {
+        let Some(answerer) = &config.answerer else { return (None, None) };
+        let reference = &answerer.password;
+        let read = self.one("answerer.password", "the answerer's password", reference, config, patience).await;
+        let mut last = self.password.lock().await;
+        match read.and_then(|(place, bytes)| parse_password(&place, &bytes)) {
+            Ok(password) => {
+                *last = Some((reference.clone(), password.clone()));
+                (Some(password), None)
+            }
+            // One that was somewhere else may have been given up for a reason.
+            Err(error) => {
+                let last = last.as_ref().filter(|(place, _)| place == reference);
+                (last.map(|(_, password)| password.clone()), Some(error))
+            }
         }
     }
 

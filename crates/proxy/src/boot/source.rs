@@ -1,6 +1,7 @@
 //! Where an instance's configuration comes from: the first time, and at each reload.
 
-use std::path::{Path, PathBuf};
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secrets::{Secrets, Vault};
@@ -33,6 +34,14 @@ pub(super) enum Document {
         /// How long it is waited for.
         deadline: Duration,
     },
+}
+
+/// A configuration as it stands in its document.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) config: Config,
+    /// Of an instance: its metadata service, its address, and how long the service is waited for.
+    instance: Option<(Metadata, IpAddr, Duration)>,
 }
 
 /// A configuration as it was read, and everything that is wrong with it.
@@ -68,55 +77,54 @@ impl Source {
 
     /// Reads the document and the secrets. `Err`: there is no configuration at all.
     pub(super) async fn load(&self) -> Result<Loaded, BootError> {
+        Ok(self.finish(self.begin().await?).await)
+    }
+
+    /// Reads the document. `Err`: there is no configuration at all.
+    pub(super) async fn begin(&self) -> Result<Begun, BootError> {
         match &self.document {
-            Document::File(file) => self.load_file(file).await,
-            Document::UserData { metadata, deadline } => self.load_user_data(metadata, *deadline).await,
+            Document::File(file) => Ok(Begun { config: read(file)?, instance: None }),
+            Document::UserData { metadata, deadline } => {
+                let mut metadata = Metadata::new(metadata, *deadline)?;
+                let private = metadata.private_address().await?;
+                let user_data = metadata.user_data().await?.ok_or(BootError::NoUserData)?;
+                Ok(Begun { config: parse_user_data(&user_data)?, instance: Some((metadata, private, *deadline)) })
+            }
         }
     }
 
-    async fn load_file(&self, file: &Path) -> Result<Loaded, BootError> {
-        let config = read(file)?;
-        let origin = self.origin();
+    /// Reads what a configuration needs besides.
+    pub(super) async fn finish(&self, begun: Begun) -> Loaded {
+        let Begun { config, instance } = begun;
         let mut errors = Vec::new();
-        errors.extend(check(&config, &origin).err().map(BootError::from));
-        let place = match config.listen.address {
-            None => Err(format!(
-                "{origin}: listen.address: missing: `run` has no metadata to take it from; write the address"
-            )),
-            Some(private) => place(&config, &Instance { private, public: None }).ok_or_else(|| {
-                format!(
-                    "{origin}: advertise: metadata: `run` reads no instance metadata; write `advertise: listen` or \
-                     `advertise: !host …`"
-                )
-            }),
+        errors.extend(check(&config, &self.origin()).err().map(BootError::from));
+        let (place, secrets) = match instance {
+            None => {
+                let place = self.file_place(&config).map_err(|error| errors.push(error)).ok();
+                (place, self.secrets(&config, &mut errors).await)
+            }
+            Some((mut metadata, private, deadline)) => {
+                let secrets = self.secrets(&config, &mut errors).await;
+                // The secrets may have taken all of the time.
+                metadata.allow(deadline);
+                let place = instance_place(&config, &mut metadata, private, errors.is_empty()).await;
+                (place.map_err(|error| errors.push(error)).ok(), secrets)
+            }
         };
-        let place = place.map_err(|reason| errors.push(BootError::Refused(reason))).ok();
-        let secrets = self.secrets(&config, &mut errors).await;
-        Ok(Loaded { config, place, secrets, errors })
+        Loaded { config, place, secrets, errors }
     }
 
-    async fn load_user_data(&self, metadata: &str, deadline: Duration) -> Result<Loaded, BootError> {
-        let mut metadata = Metadata::new(metadata, deadline)?;
-        let private = metadata.private_address().await?;
-        let user_data = metadata.user_data().await?.ok_or(BootError::NoUserData)?;
-        let config = parse_user_data(&user_data)?;
-        let mut errors = Vec::new();
-        errors.extend(check(&config, USER_DATA).err().map(BootError::from));
-        let secrets = self.secrets(&config, &mut errors).await;
-        // What is refused anyway waits for nothing.
-        let public = match config.advertise {
-            Advertise::Metadata if errors.is_empty() => metadata.awaited_public_address().await,
-            _ => metadata.public_address().await,
+    fn file_place(&self, config: &Config) -> Result<Place, BootError> {
+        let origin = self.origin();
+        let refused = |what: &str| BootError::Refused(format!("{origin}: {what}"));
+        let Some(private) = config.listen.address else {
+            return Err(refused("listen.address: missing: `run` has no metadata to take it from; write the address"));
         };
-        let place = match public {
-            Ok(public) => {
-                tracing::info!(%private, public = %public.map_or("none".into(), |ip| ip.to_string()), "instance metadata read");
-                place(&config, &Instance { private, public }).ok_or(BootError::NoPublicAddress)
-            }
-            Err(error) => Err(error.into()),
-        };
-        let place = place.map_err(|error| errors.push(error)).ok();
-        Ok(Loaded { config, place, secrets, errors })
+        place(config, &Instance { private, public: None }).ok_or_else(|| {
+            refused(
+                "advertise: metadata: `run` reads no instance metadata; write `advertise: listen` or `advertise: !host …`",
+            )
+        })
     }
 
     async fn secrets(&self, config: &Config, errors: &mut Vec<BootError>) -> Option<Secrets> {
@@ -131,4 +139,19 @@ impl Source {
             }
         }
     }
+}
+
+/// The place of an instance. A public address is waited for only where one `is_needed`: what is refused anyway waits for nothing.
+async fn instance_place(
+    config: &Config,
+    metadata: &mut Metadata,
+    private: IpAddr,
+    is_needed: bool,
+) -> Result<Place, BootError> {
+    let public = match config.advertise {
+        Advertise::Metadata if is_needed => metadata.awaited_public_address().await,
+        _ => metadata.public_address().await,
+    }?;
+    tracing::info!(%private, public = %public.map_or("none".into(), |ip| ip.to_string()), "instance metadata read");
+    place(config, &Instance { private, public }).ok_or(BootError::NoPublicAddress)
 }

@@ -62,7 +62,10 @@ impl Call {
                 CloudError::NoAction { action, resource }
             }
             "Resource.AlreadyAssociated" => CloudError::AddressTaken { allocation: resource },
-            "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "ResourceContention" => {
+            "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "ResourceContention"
+            // An instance that has just been launched is not known everywhere at once, and takes no address before it runs (EC2
+            // Developer Guide, "Eventual consistency in the Amazon EC2 API").
+            | "InvalidInstanceID" | "InvalidInstanceID.NotFound" | "IncorrectInstanceState" => {
                 CloudError::Busy { action, resource, status: number, code, message }
             }
             _ if status.is_server_error()
@@ -134,6 +137,22 @@ mod tests {
 
     fn said(call: &Call, status: u16, body: &str) -> String {
         call.failure(StatusCode::from_u16(status).unwrap(), "r-1", body.as_bytes(), "edge").to_string()
+    }
+
+    #[test]
+    fn an_instance_that_is_new_is_asked_for_again_and_an_address_that_is_not_there_is_final() {
+        let call = Call::query(Service::Ec2, "ec2:AssociateAddress", "eipalloc-1".into(), &[]);
+        let error = |code: &str| {
+            let body =
+                format!("<Response><Errors><Error><Code>{code}</Code><Message>m</Message></Error></Errors></Response>");
+            call.failure(StatusCode::BAD_REQUEST, "r-1", body.as_bytes(), "edge")
+        };
+        for code in ["InvalidInstanceID", "InvalidInstanceID.NotFound", "IncorrectInstanceState"] {
+            assert!(matches!(error(code), CloudError::Busy { .. }), "{code}");
+        }
+        for code in ["InvalidAllocationID.NotFound", "InvalidParameterValue"] {
+            assert!(matches!(error(code), CloudError::Refused { .. }), "{code}");
+        }
     }
 
     #[test]

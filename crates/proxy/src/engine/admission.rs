@@ -82,10 +82,8 @@ impl Engine {
             self.refuse_for_now(now, request, self.unavailable());
             return Err(());
         }
-        // The branch is a keyed hash: its bits choose as well as dice, and copies of one INVITE alike.
-        if (request.branch as u8) < self.behind {
-            self.counters.refused_behind += 1;
-            self.refuse_for_now(now, request, UNAVAILABLE.with(ExtraHeader::RetryAfter(BEHIND_RETRY_AFTER_S)));
+        if self.is_too_late_for(request) {
+            self.refuse_behind(now, request);
             return Err(());
         }
         let counts = |trunk: usize| setup.trunks.get(trunk).is_some_and(|trunk| trunk.counts_calls);
@@ -118,6 +116,18 @@ impl Engine {
         let longest = Duration::from_millis(u64::from(setup.config.timers.call_ms));
         self.calls.add_leg(key, from, to, now + longest);
         Ok(Some(key))
+    }
+
+    /// Whether this new call is one of those that are refused while this shard is behind.
+    pub(super) fn is_too_late_for(&self, request: &Incoming<'_>) -> bool {
+        // The branch is a keyed hash: its bits choose as well as dice, and copies of one INVITE alike.
+        (request.branch as u8) < self.behind
+    }
+
+    /// 503 until this shard has caught up.
+    pub(super) fn refuse_behind(&mut self, now: Time, request: &Incoming<'_>) {
+        self.counters.refused_behind += 1;
+        self.refuse_for_now(now, request, UNAVAILABLE.with(ExtraHeader::RetryAfter(BEHIND_RETRY_AFTER_S)));
     }
 
     /// Draining, budgets and rates of a request that opens no call.

@@ -19,7 +19,7 @@ use super::incoming::Incoming;
 use super::keys::Key;
 use super::relay::{Onward, Way};
 use super::routes::Path;
-use super::strangers::{self, Verdict};
+use super::strangers;
 use super::token::{Token, fingerprint};
 use super::write::{self, Answer};
 use super::{Engine, Gate, Port};
@@ -36,7 +36,7 @@ pub struct Answerer {
     address: SocketAddr,
     user: String,
     password: String,
-    used: Mutex<Vec<Used>>,
+    used: Arc<Mutex<Vec<Used>>>,
 }
 
 /// A nonce that a call was opened with, and the count that came with it.
@@ -44,6 +44,8 @@ pub struct Answerer {
 struct Used {
     nonce: u128,
     count: u32,
+    /// The request that it came with: the same one may come again.
+    request: u128,
     /// Until then it could be used again.
     until: u64,
 }
@@ -51,7 +53,12 @@ struct Used {
 impl Answerer {
     /// The user agent at `address`, which is called as `user` by who knows `password`.
     pub fn new(address: SocketAddr, user: String, password: String) -> Self {
-        Self { address, user, password, used: Mutex::default() }
+        Self { address, user, password, used: Arc::default() }
+    }
+
+    /// The same user agent from now on: called as `user` by who knows `password`. What was used stays used.
+    pub fn renewed(&self, user: String, password: String) -> Self {
+        Self { address: self.address, user, password, used: Arc::clone(&self.used) }
     }
 
     /// Its socket.
@@ -71,7 +78,7 @@ impl Answerer {
         let headers = || request.message.headers(HeaderName::Authorization).take(MOST_CREDENTIALS);
         let mut given = headers().filter_map(|header| Credentials::parse(header.text));
         let Some(credentials) = given.find(|given| *given.realm == *realm.as_bytes()) else {
-            return if headers().next().is_some() { Judgement::Wrong } else { Judgement::None };
+            return if headers().next().is_some() { Judgement::Foreign } else { Judgement::None };
         };
         let line = &request.head.request;
         // The two need not be written alike (RFC 7616 §3.4.6), but have to lead to the same.
@@ -84,7 +91,7 @@ impl Answerer {
         let Some(nonce) = Nonce::parse(&credentials.nonce).filter(|nonce| nonce.is_ours(key, request.source.ip()))
         else {
             // Another key's, another source's, or somebody's invention: all that can be said is that a new one is needed.
-            return Judgement::Wrong;
+            return Judgement::Foreign;
         };
         let is_right = *credentials.username == *self.user.as_bytes()
             && is_same
@@ -93,23 +100,29 @@ impl Answerer {
             return Judgement::Wrong;
         }
         let count = credentials.count.map_or(0, |count| count.number);
-        match nonce.is_fresh(now) && self.use_up(now, &nonce, count) {
+        let head = &request.head;
+        let of_request = [&request.branch.to_be_bytes(), head.call_id, head.from_tag, &head.cseq.number.to_be_bytes()];
+        match nonce.is_fresh(now) && self.use_up(now, &nonce, count, key.hash(of_request)) {
             true => Judgement::Right,
             false => Judgement::Stale,
         }
     }
 
-    /// Takes note that a nonce was used. `false`: it was used with this count before, or there is no room to know.
-    fn use_up(&self, now: Time, nonce: &Nonce, count: u32) -> bool {
+    /// Takes note that a nonce was used by `request`. `false`: another one has used it with this count, or there is no room to know.
+    fn use_up(&self, now: Time, nonce: &Nonce, count: u32, request: u128) -> bool {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.retain(|used| used.until >= now.as_secs());
         let until = u64::from(nonce.issued) + NONCE_LIFE_S;
-        let new = Used { nonce: nonce.mac, count, until };
-        if used.len() >= MOST_USED || used.iter().any(|used| used.nonce == new.nonce && used.count == new.count) {
-            return false;
+        let new = Used { nonce: nonce.mac, count, request, until };
+        if let Some(before) = used.iter().find(|used| used.nonce == new.nonce && used.count == new.count) {
+            // Sent again for want of an answer, or of one that has arrived (RFC 3261 §17.1).
+            return before.request == request;
         }
-        used.push(new);
-        true
+        let has_room = used.len() < MOST_USED;
+        if has_room {
+            used.push(new);
+        }
+        has_room
     }
 }
 
@@ -124,7 +137,9 @@ impl fmt::Debug for Answerer {
 enum Judgement {
     /// There are none.
     None,
-    /// Their sender does not know the password, or cannot be told from who does not.
+    /// They answer no challenge that this source has got: whoever sends them may have forged the source.
+    Foreign,
+    /// They answer a challenge that this source has got, and their sender does not know the password.
     Wrong,
     /// Their sender knows the password; the nonce is too old, or was used before.
     Stale,
@@ -219,7 +234,7 @@ impl Engine {
             self.counters.dropped_scanner += 1;
             return true;
         }
-        if self.strangers.is_silent(now, request.source.ip()) {
+        if self.strangers.is_guesser(now, request.source.ip()) {
             // Right credentials are not looked at either: who guesses learns nothing.
             self.counters.dropped_offender += 1;
             return true;
@@ -234,9 +249,17 @@ impl Engine {
                 self.challenge(now, request, false);
                 return true;
             }
-            Judgement::Wrong => {
+            Judgement::Foreign => {
                 self.counters.answerer_refused += 1;
                 self.challenge(now, request, false);
+                return true;
+            }
+            Judgement::Wrong => {
+                self.counters.answerer_refused += 1;
+                match self.strangers.has_guessed(now, request.source.ip()) {
+                    true => self.counters.dropped_offender += 1,
+                    false => self.challenge(now, request, false),
+                }
                 return true;
             }
             Judgement::Stale => {
@@ -258,6 +281,9 @@ impl Engine {
             self.counters.refused_draining += 1;
             return self.refuse_for_now(now, request, self.unavailable());
         }
+        if self.is_too_late_for(request) {
+            return self.refuse_behind(now, request);
+        }
         if !self.has_room(request, self.setup.transactions as u64, self.setup.message_bytes) {
             self.counters.refused_budget += 1;
             return self.refuse_for_now(now, request, self.unavailable());
@@ -277,19 +303,13 @@ impl Engine {
         self.relay(now, request, &onward);
     }
 
-    /// 401 with a new nonce (RFC 7616 §3.3), the better algorithm on top (RFC 8760 §2.4), as long as its receiver has not had too many.
+    /// 401 with a new nonce (RFC 7616 §3.3), the better algorithm on top (RFC 8760 §2.4), as long as strangers have not had too many.
     fn challenge(&mut self, now: Time, request: &Incoming<'_>, stale: bool) {
-        match self.strangers.challenge(now, request.source.ip()) {
-            Verdict::Answer => self.counters.answerer_challenged += 1,
-            Verdict::Offender => {
-                self.counters.dropped_offender += 1;
-                return;
-            }
-            Verdict::TooMany => {
-                self.counters.dropped_strangers += 1;
-                return;
-            }
+        if !self.strangers.may_challenge(now) {
+            self.counters.dropped_strangers += 1;
+            return;
         }
+        self.counters.answerer_challenged += 1;
         let nonce = Nonce::new(now, &self.setup.branch_key, request);
         let realm = &self.setup.advertised;
         let mut lines = Vec::with_capacity(CHALLENGE_BYTES);
@@ -327,7 +347,7 @@ impl Engine {
             is_flow.then_some(header.text)
         });
         let hop = given.and_then(|given| way_back(given, request.head.call_id, &self.setup.branch_key));
-        let Some(hop) = hop.filter(|_| path.token.to == party()) else {
+        let Some(hop) = hop.filter(|_| is_its(&path.token)) else {
             self.reject(request, FORBIDDEN);
             return true;
         };
@@ -350,7 +370,7 @@ impl Engine {
 
     /// Whether requests within a call with this token may be sent to this server: it is the answerer, and the call is with it.
     pub(super) fn leads_to_answerer(&self, server: &Server, token: &Token) -> bool {
-        token.to == party() && server.transport == Transport::Udp && self.is_answerer(server.address)
+        is_its(token) && server.transport == Transport::Udp && self.is_answerer(server.address)
     }
 
     fn is_answerer(&self, address: SocketAddr) -> bool {
@@ -385,8 +405,13 @@ fn way_back(text: &[u8], call_id: &[u8], key: &Key) -> Option<Hop> {
     Some(Hop { transport, port, to, connection, peer: None, to_stranger: true })
 }
 
-/// What tokens carry in place of trunks. No trunk's name has a space.
-fn party() -> u16 {
+/// Whether this is the token of a call with the answerer. Whoever knows its password has one, and with it may reach nobody else.
+pub(super) fn is_its(token: &Token) -> bool {
+    token.from == party() || token.to == party()
+}
+
+/// What tokens carry in place of trunks. A trunk whose name looks like it is refused.
+pub(super) fn party() -> u16 {
     fingerprint(b"the answerer")
 }
 
@@ -423,7 +448,8 @@ mod tests {
         let tls = Arrival { transport: Transport::Tls, connection: Some(Connection(7)), ..udp };
         for arrival in [udp, tls] {
             let text = flow(&arrival, b"call@1", &key("a"));
-            assert_eq!(way_back(&text, b"call@1", &key("a")), Some(arrival.back(arrival.source)));
+            let back = Hop { to_stranger: true, ..arrival.back(arrival.source) };
+            assert_eq!(way_back(&text, b"call@1", &key("a")), Some(back));
             assert_eq!(way_back(&text, b"call@2", &key("a")), None, "another call's");
             assert_eq!(way_back(&text, b"call@1", &key("b")), None, "another key's");
             let elsewhere = String::from_utf8(text).expect("text").replace("203.0.113.9", "203.0.113.8");
@@ -437,17 +463,21 @@ mod tests {
         let answerer = Answerer::new("10.0.0.1:4000".parse().expect("address"), "u".into(), "p".into());
         let at = |seconds: u64| Time::from_micros(seconds * 1_000_000);
         let nonce = |mac: u128, issued: u32| Nonce { issued, salt: 0, mac };
-        assert!(answerer.use_up(at(1_000), &nonce(1, 1_000), 1));
-        assert!(!answerer.use_up(at(1_000), &nonce(1, 1_000), 1), "used before");
-        assert!(answerer.use_up(at(1_000), &nonce(1, 1_000), 2), "the client has raised the count");
+        assert!(answerer.use_up(at(1_000), &nonce(1, 1_000), 1, 7));
+        assert!(!answerer.use_up(at(1_000), &nonce(1, 1_000), 1, 8), "used before");
+        assert!(answerer.use_up(at(1_000), &nonce(1, 1_000), 1, 7), "the same request again");
+        assert!(answerer.use_up(at(1_000), &nonce(1, 1_000), 2, 8), "the client has raised the count");
+        let renewed = answerer.renewed("u".into(), "q".into());
+        assert!(!renewed.use_up(at(1_000), &nonce(1, 1_000), 1, 9), "used before the password has changed");
         for mac in 2..10_000 {
-            answerer.use_up(at(1_000), &nonce(mac, 1_000), 1);
+            answerer.use_up(at(1_000), &nonce(mac, 1_000), 1, 7);
         }
         let held = |answerer: &Answerer| answerer.used.lock().expect("unpoisoned").len();
         assert_eq!(held(&answerer), MOST_USED);
-        assert!(!answerer.use_up(at(1_000), &nonce(20_000, 1_000), 1), "no room to know");
+        assert!(!answerer.use_up(at(1_000), &nonce(20_000, 1_000), 1, 7), "no room to know");
+        assert!(answerer.use_up(at(1_000), &nonce(1, 1_000), 1, 7), "the same request needs no room");
         let later = 1_000 + NONCE_LIFE_S + 1;
-        assert!(answerer.use_up(at(later), &nonce(1, later as u32), 1));
+        assert!(answerer.use_up(at(later), &nonce(1, later as u32), 1, 7));
         assert_eq!(held(&answerer), 1);
     }
 

@@ -9,7 +9,7 @@ use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonI
 use sipedge_sip::uri::Uri;
 
 use super::admission::{TRYING, UNRESOLVED};
-use super::answerer::FLOW_HEADER;
+use super::answerer::{self, FLOW_HEADER};
 use super::context::Context;
 use super::destinations::{Candidate, Choice, Destinations};
 use super::flow::{Arrival, Hop, Query, Receipt, Server, TlsPeer, Transport};
@@ -378,9 +378,12 @@ impl Engine {
         };
         // A hop that is given was found by the engine itself.
         let is_given = matches!(onward.way, Way::Hop(_));
-        let with_answerer =
-            |found: &Server| onward.path.as_ref().is_some_and(|path| self.leads_to_answerer(found, &path.token));
-        let may_reach = |found: &Server| is_given || self.may_reach(found.address.ip()) || with_answerer(found);
+        let token = onward.path.as_ref().map(|path| path.token).filter(answerer::is_its);
+        let may_reach = |found: &Server| match token {
+            _ if is_given => true,
+            Some(token) => self.leads_to_answerer(found, &token),
+            None => self.may_reach(found.address.ip()),
+        };
         let Some(found) = found.filter(may_reach) else { return };
         let breadth = loops::breadth(&request.message).unwrap_or_default();
         let step = Step { breadth, ..self.step(request, onward, found, None) };

@@ -19,7 +19,7 @@ use super::strangers::MOST_BYTES_IN_DIALOG;
 use super::token::{Direction, Token};
 use super::transactions::{Id, Key, Machine};
 use super::write::ExtraHeader;
-use super::{Engine, Gate};
+use super::{Engine, Gate, answerer};
 
 impl Engine {
     pub(super) fn handle_request(&mut self, now: Time, arrival: &Arrival, message: &Message<'_>) {
@@ -159,9 +159,10 @@ impl Engine {
             return self.reject(request, UNSUPPORTED_SCHEME);
         };
         let may_reach = match &lookup {
-            Lookup::Address(server) => {
-                self.may_reach(server.address.ip()) || self.leads_to_answerer(server, &path.token)
-            }
+            // A caller makes up the To tag of such a call and its Request-URI, and is nobody's trunk.
+            Lookup::Address(server) if answerer::is_its(&path.token) => self.leads_to_answerer(server, &path.token),
+            Lookup::Name(_) if answerer::is_its(&path.token) => false,
+            Lookup::Address(server) => self.may_reach(server.address.ip()),
             Lookup::Name(query) => match self.name(now, query) {
                 Known::Servers => {
                     let known = self.names.known(query);

@@ -10,6 +10,7 @@ use sipedge_sip::transaction::Timers;
 use sipedge_sip::uri::Uri;
 use sipedge_sip::via::Via;
 
+use super::answerer;
 use super::flow::{Query, Server, TlsPeer, Transport};
 use super::keys::{Key, TokenKeys};
 use super::token::{SigningKey, fingerprint};
@@ -296,6 +297,8 @@ fn trunks(config: &Config, reasons: &mut Vec<String>) -> Vec<Trunk> {
                 "trunks: `{}` looks like another trunk's name in 16 bits; give it another name",
                 trunk.name
             ));
+        } else if fingerprint == answerer::party() {
+            reasons.push(format!("trunks: `{}` looks like the answerer in 16 bits; give it another name", trunk.name));
         }
         check_calls(trunk, reasons);
         let mut targets = Vec::new();

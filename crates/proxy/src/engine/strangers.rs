@@ -9,11 +9,20 @@ use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Message};
 
 /// What one shard remembers of strangers: tables of fixed size.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Strangers {
     answers: Bucket,
     challenges: Bucket,
     in_dialog: Bucket,
+    /// Whoever has had requests refused. Its source may be forged.
+    refused: Offenders,
+    /// Whoever has sent wrong proofs to the answerer, which nobody can in another one's place.
+    guessers: Offenders,
+}
+
+/// A table of sources, of fixed size.
+#[derive(Debug)]
+struct Offenders {
     sets: Box<[[Option<Offender>; WAYS]]>,
 }
 
@@ -42,7 +51,7 @@ pub(super) enum Verdict {
 impl Strangers {
     /// A request of `source` is refused.
     pub(super) fn refuse(&mut self, now: Time, source: IpAddr) -> Verdict {
-        if self.is_silenced(now, source) {
+        if self.refused.is_silenced(now, source) {
             Verdict::Offender
         } else if self.answers.take(now, ANSWERS_PER_SECOND) {
             Verdict::Answer
@@ -51,37 +60,47 @@ impl Strangers {
         }
     }
 
-    /// A request of `source` to the answerer is challenged. What other strangers are answered takes nothing away from this, since few
-    /// know the answerer's name.
-    pub(super) fn challenge(&mut self, now: Time, source: IpAddr) -> Verdict {
-        if self.is_silenced(now, source) {
-            Verdict::Offender
-        } else if self.challenges.take(now, CHALLENGES_PER_SECOND) {
-            Verdict::Answer
-        } else {
-            Verdict::TooMany
-        }
+    /// Whether the answerer may challenge one more request. What other strangers are answered takes nothing away from this, since few
+    /// know the answerer's name; and no source is refused it for having asked often, since whoever forges it would silence its owner.
+    pub(super) fn may_challenge(&mut self, now: Time) -> bool {
+        self.challenges.take(now, CHALLENGES_PER_SECOND)
     }
 
-    /// `source` has proved who it is: what was refused before counts no more.
+    /// `source` has answered a challenge wrongly. Whether it has done so too often, and hears nothing for a while.
+    pub(super) fn has_guessed(&mut self, now: Time, source: IpAddr) -> bool {
+        self.guessers.is_silenced(now, source)
+    }
+
+    /// Whether `source` has answered the answerer's challenges wrongly too often, and is not heard by it for a while.
+    pub(super) fn is_guesser(&self, now: Time, source: IpAddr) -> bool {
+        self.guessers.is_silent(now, source)
+    }
+
+    /// `source` has proved who it is: what it has guessed before counts no more.
     pub(super) fn forgive(&mut self, source: IpAddr) {
+        self.guessers.forgive(source);
+    }
+
+    /// Whether there is room for one more request within a dialog from a source that is nobody's.
+    pub(super) fn admit_in_dialog(&mut self, now: Time) -> bool {
+        self.in_dialog.take(now, IN_DIALOG_PER_SECOND)
+    }
+}
+
+impl Offenders {
+    fn forgive(&mut self, source: IpAddr) {
         let source = network(source);
         for entry in self.sets.get_mut(place(source)).into_iter().flatten() {
             entry.take_if(|offender| offender.source == source);
         }
     }
 
-    /// Whether `source` has had too many requests refused, and is heard no more for a while.
-    pub(super) fn is_silent(&self, now: Time, source: IpAddr) -> bool {
+    /// Whether `source` has offended too often, and is heard no more for a while.
+    fn is_silent(&self, now: Time, source: IpAddr) -> bool {
         let source = network(source);
         let offenders = self.sets.get(place(source)).into_iter().flatten().flatten();
         let its = |offender: &&Offender| offender.source == source;
         offenders.filter(its).any(|offender| offender.silent_until.is_some_and(|until| until > now))
-    }
-
-    /// Whether there is room for one more request within a dialog from a source that is nobody's.
-    pub(super) fn admit_in_dialog(&mut self, now: Time) -> bool {
-        self.in_dialog.take(now, IN_DIALOG_PER_SECOND)
     }
 
     /// Counts a refused request. Whether its source has had too many of them.
@@ -109,14 +128,9 @@ impl Strangers {
     }
 }
 
-impl Default for Strangers {
+impl Default for Offenders {
     fn default() -> Self {
-        Self {
-            answers: Bucket::default(),
-            challenges: Bucket::default(),
-            in_dialog: Bucket::default(),
-            sets: vec![[None; WAYS]; SETS].into_boxed_slice(),
-        }
+        Self { sets: vec![[None; WAYS]; SETS].into_boxed_slice() }
     }
 }
 
@@ -199,7 +213,7 @@ const IN_DIALOG_PER_SECOND: u32 = 100;
 /// Bytes of a request within a dialog from a source that is nobody's: with [`IN_DIALOG_PER_SECOND`] and the 32 s that a transaction may
 /// take it bounds what holders of tokens can have kept, some 26 MB. A re-INVITE with SDP has 2,000.
 pub(super) const MOST_BYTES_IN_DIALOG: usize = 8_192;
-/// Together 2,048 sources, some 100 KiB.
+/// Together 2,048 sources, some 100 KiB for each table.
 const SETS: usize = 256;
 /// Sources that share a place.
 const WAYS: usize = 8;
@@ -251,6 +265,22 @@ mod tests {
             strangers.refuse(NOW, IpAddr::from(number.to_be_bytes()));
         }
         assert_eq!(strangers.refuse(NOW, "2001:db8::2".parse().unwrap()), Verdict::Offender, "one /64 is one source");
+    }
+
+    #[test]
+    fn what_strangers_are_refused_silences_nobody_before_the_answerer_and_guesses_do() {
+        let mut strangers = Strangers::default();
+        let ip: IpAddr = "203.0.113.9".parse().unwrap();
+        for _ in 0..=REFUSED_PER_WINDOW {
+            strangers.refuse(NOW, ip);
+        }
+        assert_eq!(strangers.refuse(NOW, ip), Verdict::Offender);
+        assert!(!strangers.is_guesser(NOW, ip) && strangers.may_challenge(NOW));
+        let heard = (0..100).filter(|_| !strangers.has_guessed(NOW, ip)).count() as u32;
+        assert_eq!((heard, strangers.is_guesser(NOW, ip)), (REFUSED_PER_WINDOW, true));
+        strangers.forgive(ip);
+        assert!(!strangers.is_guesser(NOW, ip));
+        assert_eq!(strangers.refuse(NOW, ip), Verdict::Offender, "a proof to the answerer makes no trunk of anybody");
     }
 
     #[test]

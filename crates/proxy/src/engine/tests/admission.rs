@@ -191,3 +191,52 @@ fn a_refused_invite_is_refused_alike_when_the_reason_has_changed() {
     bench.engine.handle_control(bench.now, Control::Mark { transport, address, mark: Mark::Down });
     assert_eq!(Bench::one(bench.receive(Port::Ingress, CALLER, &second)), first_time);
 }
+
+#[test]
+fn a_trunk_that_looks_like_the_answerer_is_refused() {
+    let party = super::super::answerer::party();
+    let fingerprint = |name: &String| super::super::token::fingerprint(name.as_bytes()) == party;
+    let name = (0..10_000_000).map(|number| format!("t{number}")).find(fingerprint).expect("one in 65,536 does");
+    let mut config = config();
+    config.trunks[0].name = name.clone();
+    config.routes[0].from = name.clone();
+    let place = Place {
+        ingress: "10.0.1.10:5060".parse().unwrap(),
+        egress: "10.0.1.10:5080".parse().unwrap(),
+        advertised: "203.0.113.10".into(),
+        shards: 1,
+    };
+    let error = Setup::new(config, &place, &keys(&[1])).map(drop).unwrap_err();
+    assert_eq!(error.reasons, [format!("trunks: `{name}` looks like the answerer in 16 bits; give it another name")]);
+}
+
+#[test]
+fn while_it_is_behind_calls_to_the_answerer_are_refused_like_others() {
+    use sha2::{Digest, Sha256};
+    const STRANGER: &str = "233.252.0.7:5060";
+    let mut bench = Bench::new(config());
+    let answerer =
+        super::super::answerer::Answerer::new("10.0.1.10:4000".parse().unwrap(), "verify".into(), "secret".into());
+    bench.engine.handle_answerer(Some(Arc::new(answerer)));
+    bench.engine.set_behind(u8::MAX);
+    let uri = "sip:verify@203.0.113.10";
+    let mut call = |number: u32| {
+        let invite =
+            |header: &str, turn: u32| request("INVITE", uri, &format!("z9hG4bKturn{turn}of{number}"), "", header);
+        let challenge = Bench::one(bench.receive(Port::Ingress, STRANGER, &invite("", 1)));
+        let nonce = challenge.line("www-authenticate").split("nonce=\"").nth(1).unwrap().split('"').next().unwrap();
+        let hash = |text: String| -> String { Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect() };
+        let (secret, target) = (hash("verify:203.0.113.10:secret".into()), hash(format!("INVITE:{uri}")));
+        let response = hash(format!("{secret}:{nonce}:{target}"));
+        let proof = format!(
+            "Authorization: Digest username=\"verify\", realm=\"203.0.113.10\", nonce=\"{nonce}\", uri=\"{uri}\", \
+             algorithm=SHA-256, response=\"{response}\"\n"
+        );
+        bench.receive(Port::Ingress, STRANGER, &invite(&proof, 2)).last().unwrap().start().to_owned()
+    };
+    let starts: Vec<String> = (0..8).map(&mut call).collect();
+    // Of 256 one goes on.
+    assert!(starts.iter().filter(|start| start.starts_with("SIP/2.0 503")).count() >= 6, "{starts:?}");
+    bench.engine.set_behind(0);
+    assert!(bench.engine.counters().refused_behind >= 6);
+}
