@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sipedge_proxy::engine::{Control, Engine, Port};
+use sipedge_proxy::engine::{Control, Engine, Health, Port};
 use sipedge_sip::Time;
 
 use crate::agent::{Agent, Context, Datagram};
@@ -214,7 +214,11 @@ impl World {
                 self.instances[index].in_service = true;
                 self.order(index, Control::Open)?;
             }
-            Event::Stall(index, length) => self.instances[index].stalled = self.now + length,
+            // Two that overlap are a longer one: what waits for the end of the first must not come in after what came later.
+            Event::Stall(index, length) => {
+                let stalled = &mut self.instances[index].stalled;
+                *stalled = (*stalled).max(self.now + length);
+            }
             Event::Reload(index, version) => self.reload(index, &version),
             Event::Become(agent, mode) => self.become_(agent, mode),
             Event::Spoil(agent, is_silent) => {
@@ -351,7 +355,12 @@ impl World {
             }
             Input::Bulletin(bulletin) => {
                 let seen = self.audit.choice.seen((index, life), shard);
-                seen.learn(bulletin.transport, bulletin.address, bulletin.health, EPOCH);
+                // Who probes knows best who is down: another shard's word, that it was heard again, may have crossed the verdict.
+                if shard == PROBER && bulletin.health == Health::Up {
+                    seen.is_heard(bulletin.transport, bulletin.address);
+                } else {
+                    seen.learn(bulletin.transport, bulletin.address, bulletin.health, EPOCH);
+                }
                 self.act(index, shard, Cause::Other, |engine, now| engine.handle_bulletin(now, &bulletin))
             }
             Input::Resolved(query) => {
@@ -554,6 +563,8 @@ impl World {
 pub const EPOCH: u64 = 1_800_000_000 * SECOND;
 /// All calls are over long before.
 const LONGEST: u64 = 900 * SECOND;
+/// The shard of an instance that probes.
+const PROBER: usize = 0;
 /// Turns of the driver's loop without time passing.
 const TURNS: usize = 3;
 /// Lines that a failure shows.

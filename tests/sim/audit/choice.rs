@@ -81,6 +81,11 @@ impl Seen {
         }
     }
 
+    /// Another shard has heard it: that ends what is avoided, and not what is down.
+    pub fn is_heard(&mut self, transport: Transport, address: SocketAddr) {
+        self.avoided.remove(&(transport, address));
+    }
+
     /// Servers of another configuration, and those that it has dropped.
     pub fn configure(&mut self, servers: BTreeMap<Address, (u16, bool)>, gone: BTreeSet<Address>) {
         self.servers = servers;

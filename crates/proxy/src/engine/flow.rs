@@ -157,6 +157,8 @@ pub struct Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Receipt {
     pub(super) key: Key,
+    /// Which of the transactions that have had this key: a late report is about none that has come after.
+    pub(super) number: u32,
     /// Whether it is a response of a server transaction, and not a request of a client transaction.
     pub(super) is_response: bool,
 }

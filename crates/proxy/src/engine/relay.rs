@@ -345,7 +345,8 @@ impl Engine {
             _ => Machine::NonInviteClient(NonInviteClient::new(now, timers, delivery)),
         };
         let key = Key::new(self.onward_branch(request, &step.hop), method);
-        self.send_on(request, onward, &step, Some(key));
+        let receipt = self.transactions.next_receipt(key);
+        self.send_on(request, onward, &step, Some(receipt));
         let client = self.transactions.insert_client(key, machine, step.hop, Some(server));
         self.keep_last_transmit(client);
         if let Some(branch) = self.transactions.branch_mut(client) {
@@ -391,11 +392,12 @@ impl Engine {
         self.send_on(request, onward, &step, None);
     }
 
-    /// Sends the request on with the edits that its way asks for and those that every forwarded request gets.
-    fn send_on(&mut self, request: &Incoming<'_>, onward: &Onward<'_>, step: &Step<'_>, key: Option<Key>) {
+    /// Sends the request on with the edits that its way asks for and those that every forwarded request gets. `receipt`: of the transaction
+    /// that it opens, if it does.
+    fn send_on(&mut self, request: &Incoming<'_>, onward: &Onward<'_>, step: &Step<'_>, receipt: Option<Receipt>) {
         let setup = self.setup.clone();
         let (message, head) = (&request.message, &request.head);
-        let branch = key.map_or_else(|| self.onward_branch(request, &step.hop), Key::branch);
+        let branch = receipt.map_or_else(|| self.onward_branch(request, &step.hop), |receipt| receipt.key.branch());
         // A trunk that calls only go to speaks within them.
         let speaker = request.trunk.or_else(|| match trust::concerns(message) {
             true => self.destination_at(request.source.ip()),
@@ -443,7 +445,7 @@ impl Engine {
                 }
             });
         }
-        let receipt = key.filter(|_| step.hop.transport.is_reliable()).map(|key| Receipt { key, is_response: false });
+        let receipt = receipt.filter(|_| step.hop.transport.is_reliable());
         let edits = &self.edits;
         self.outbox.transmit(&step.hop, receipt, |out| edits.write(message, out));
     }

@@ -70,7 +70,7 @@ impl Engine {
             self.probe_timed_out(now, receipt.key);
             return;
         }
-        let Some(client) = self.transactions.client(receipt.key) else { return };
+        let Some(client) = self.transactions.client_of(receipt) else { return };
         let Some(transaction) = self.transactions.get_mut(client) else { return };
         let has_failed = match &mut transaction.machine {
             Machine::InviteClient(machine) => machine.handle_failure(now),

@@ -21,6 +21,8 @@ pub(super) struct Transactions {
     servers: Index,
     clients: Index,
     pending: usize,
+    /// Number of the transaction that is inserted next.
+    next_number: u32,
     pub(super) timers: TimerWheel,
     pub(super) pool: Pool,
     /// Bytes that kept messages never exceed.
@@ -31,6 +33,8 @@ pub(super) struct Transactions {
 #[derive(Debug)]
 pub(super) struct Transaction {
     key: Key,
+    /// Counts all that were inserted, and goes round: it tells apart those of one key.
+    number: u32,
     pub(super) machine: Machine,
     pub(super) side: Side,
     /// Where its messages go, and how.
@@ -93,7 +97,7 @@ impl Transaction {
     /// What comes back when one of its messages could not be delivered.
     pub(super) fn receipt(&self) -> Option<Receipt> {
         let is_response = self.machine.is_server();
-        self.hop.transport.is_reliable().then_some(Receipt { key: self.key, is_response })
+        self.hop.transport.is_reliable().then_some(Receipt { key: self.key, number: self.number, is_response })
     }
 }
 
@@ -178,6 +182,7 @@ impl Transactions {
             servers: Index::default(),
             clients: Index::default(),
             pending: 0,
+            next_number: 0,
             timers: TimerWheel::new(now),
             pool: Pool::default(),
             most_bytes,
@@ -190,6 +195,16 @@ impl Transactions {
 
     pub(super) fn client(&self, key: Key) -> Option<Id> {
         self.clients.find(key.branch, |slot| self.entries.has(slot, key)).map(Id)
+    }
+
+    /// The client transaction whose message a receipt is for, while there is one.
+    pub(super) fn client_of(&self, receipt: Receipt) -> Option<Id> {
+        self.client(receipt.key).filter(|id| self.get(*id).is_some_and(|it| it.number == receipt.number))
+    }
+
+    /// The receipt for the request of the client transaction that is inserted next, under this key.
+    pub(super) fn next_receipt(&self, key: Key) -> Receipt {
+        Receipt { key, number: self.next_number, is_response: false }
     }
 
     pub(super) fn get(&self, id: Id) -> Option<&Transaction> {
@@ -256,10 +271,12 @@ impl Transactions {
 
     fn insert(&mut self, key: Key, machine: Machine, hop: Hop, side: Side) -> Id {
         let slot = self.free.pop().unwrap_or_else(|| self.entries.push());
+        let number = self.next_number;
+        self.next_number = number.wrapping_add(1);
         let index = if machine.is_server() { &mut self.servers } else { &mut self.clients };
         index.insert(key.branch, slot, |slot| self.entries.has(slot, key));
         if let Some(entry) = self.entries.get_mut(slot) {
-            *entry = Some(Transaction { key, machine, side, hop, kept: Kept::default(), pending: false });
+            *entry = Some(Transaction { key, number, machine, side, hop, kept: Kept::default(), pending: false });
         }
         self.settle(Id(slot));
         Id(slot)

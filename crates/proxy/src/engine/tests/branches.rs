@@ -61,3 +61,27 @@ fn an_answer_after_silence_ends_what_was_tried_meanwhile() {
     assert_eq!(sent[0].to, SECOND);
     assert!(invited(&bench.pass(40_000)).is_empty());
 }
+
+/// RFC 3261 §16.9 speaks of the request that was not delivered. A report that has waited, while its transaction ended and a copy of the
+/// INVITE opened another under the same branch, is about the first alone.
+#[test]
+fn a_late_report_of_a_failure_is_not_about_the_next_transaction_of_its_branch() {
+    let mut bench = bench(&[(FIRST, Transport::Tcp)]);
+    let invite = |bench: &mut Bench| {
+        let text = request("INVITE", "sip:+1555@edge", "z9hG4bKone", "", "");
+        let arrival = Arrival::datagram(Port::Ingress, CALLER.parse().unwrap());
+        bench.engine.handle_message(bench.now, &arrival, text.replace('\n', "\r\n").as_bytes());
+        let receipt = bench.engine.outbox().transmits().find_map(|transmit| transmit.receipt).unwrap();
+        (receipt, bench.sent().remove(1))
+    };
+    let (early, first) = invite(&mut bench);
+    assert_eq!(bench.answer(&first, "486 Busy Here").last().unwrap().start(), "SIP/2.0 486 Busy Here");
+    bench.receive(Port::Ingress, CALLER, &request("ACK", "sip:+1555@edge", "z9hG4bKone", ";tag=callee", ""));
+    bench.pass(6_000);
+    let (late, second) = invite(&mut bench);
+    assert_eq!(first.line("via"), second.line("via"), "the copy opens the same branch");
+    bench.engine.handle_failure(bench.now, early);
+    assert_eq!(bench.sent(), [], "the second INVITE was delivered");
+    bench.engine.handle_failure(bench.now, late);
+    assert_eq!(Bench::one(bench.sent()).start(), "SIP/2.0 500 Server Internal Error");
+}
