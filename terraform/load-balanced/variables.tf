@@ -444,7 +444,7 @@ variable "warmup_s" {
   description = "Seconds after an instance is in service until its figures count for scaling, and until a refresh goes on."
   type        = number
   nullable    = false
-  default     = 60
+  default     = 240
 
   validation {
     condition     = var.warmup_s >= 0 && var.warmup_s <= 3600

@@ -15,9 +15,7 @@ run "what_costs_credits_is_told_when_aws_charges_for_it" {
   }
 
   assert {
-    condition = one([for query in aws_cloudwatch_metric_alarm.this["cpu-credits-charged"].metric_query : [
-      one(query.metric).metric_name, one(query.metric).stat, one(query.metric).period
-    ]]) == tolist(["CPUSurplusCreditsCharged", "Maximum", "300"])
+    condition     = [for query in aws_cloudwatch_metric_alarm.this["cpu-credits-charged"].metric_query : "${one(query.metric).metric_name} ${one(query.metric).stat} ${one(query.metric).period}"] == ["CPUSurplusCreditsCharged Maximum 300"]
     error_message = "An unlimited type never runs out of credits: it charges for them. The figure comes every five minutes."
   }
   assert {
