@@ -152,7 +152,8 @@ fn every_trouble_has_a_command_that_confirms_it() {
     let entries: Vec<&str> = text.split("\n\n").map(str::trim).filter(|part| part.starts_with("**")).collect();
     assert!(entries.len() >= 25, "{} entries", entries.len());
     for entry in entries {
-        let last = entry.strip_suffix(')').and_then(|entry| entry.rsplit_once(" (`").or_else(|| entry.rsplit_once("\n(`")));
+        let last =
+            entry.strip_suffix(')').and_then(|entry| entry.rsplit_once(" (`").or_else(|| entry.rsplit_once("\n(`")));
         assert!(last.is_some_and(|(_, command)| command.contains('`')), "no command at the end of: {entry}");
     }
 }

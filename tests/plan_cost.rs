@@ -71,7 +71,8 @@ fn a_region_without_prices_is_estimated_and_says_so() {
 
 #[test]
 fn an_alarm_costs_as_many_metrics_as_it_looks_at() {
-    let metrics = |rest: &str| item(&cost(&(init_text("x") + rest), Topology::LoadBalanced), "metric of an alarm").0 / 10;
+    let metrics =
+        |rest: &str| item(&cost(&(init_text("x") + rest), Topology::LoadBalanced), "metric of an alarm").0 / 10;
     // Three alarms over the listener, CPU, room to grow, and two for each of two policies.
     assert_eq!(metrics(""), 3 + 1 + 1 + 4);
     assert_eq!(metrics("scaling: { min: 2, max: 2 }\n"), 3 + 1 + 4, "there is no alarm for room to grow");
@@ -86,7 +87,8 @@ fn how_far_prices_were_compared_is_said() {
         let text = init_text("x").replace("us-east-1", region);
         render(&plan(&Spec::parse("x", &text).unwrap(), Topology::LoadBalanced, TargetKind::Aws).unwrap(), None)
     };
-    for (region, confirmed) in [("us-east-1", "load balancer unit, NAT gateway"), ("eu-west-1", "public IPv4 address")] {
+    for (region, confirmed) in [("us-east-1", "load balancer unit, NAT gateway"), ("eu-west-1", "public IPv4 address")]
+    {
         let text = shown(region);
         assert!(text.contains(&format!("Confirmed by another source: {confirmed}")), "{text}");
         assert!(text.contains("none was compared with AWS's price list"), "{text}");

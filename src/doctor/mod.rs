@@ -106,7 +106,8 @@ fn answerer_is_reached(loaded: &Loaded) -> Check {
         Some(lack) => Check::new("operators", Health::Warning, lack),
         None if loaded.spec.verify.answerer => {
             let ranges: Vec<String> = loaded.spec.verify.operators.iter().map(ToString::to_string).collect();
-            let says = format!("the answerer may be called from {}: your own address has to be among them", ranges.join(", "));
+            let says =
+                format!("the answerer may be called from {}: your own address has to be among them", ranges.join(", "));
             Check::new("operators", Health::Ok, says)
         }
         None => {

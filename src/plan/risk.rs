@@ -57,6 +57,10 @@ pub fn risks(deployed: Option<&Plan>, planned: &Plan) -> Vec<Risk> {
     let Some(deployed) = deployed else { return Vec::new() };
     let mut found = Found(Vec::new());
     place(deployed, planned, &mut found);
+    if found.0.iter().any(|risk| risk.effect == Effect::Refused) {
+        // Nothing else comes to pass.
+        return found.0;
+    }
     addresses(deployed, planned, &mut found);
     listeners(deployed, planned, &mut found);
     instances(deployed, planned, &mut found);
@@ -315,7 +319,8 @@ fn egress(before: &Plan, after: &Plan, found: &mut Found) {
     }
     let fewer = is_each && !without(&zones_before, &zones_after).is_empty();
     if new.addresses < old.addresses || fewer {
-        let meaning = "flows by an address that goes break; AWS gives it to somebody else: carriers should no longer admit it";
+        let meaning =
+            "flows by an address that goes break; AWS gives it to somebody else: carriers should no longer admit it";
         found.add(Effect::Disturbs, change, meaning);
     }
 }
