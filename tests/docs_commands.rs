@@ -139,7 +139,23 @@ documents! {
     deploy: "docs/deploy.md",
     lab: "docs/lab.md",
     how_it_works: "docs/how-it-works.md",
+    secrets: "docs/secrets.md",
+    terraform: "docs/terraform.md",
+    testing: "docs/testing.md",
     troubleshooting: "docs/troubleshooting.md",
+    verify: "docs/verify.md",
+}
+
+#[test]
+fn every_trouble_has_a_command_that_confirms_it() {
+    let text = read(&repository().join("docs/troubleshooting.md"));
+    let entries: Vec<&str> = text.split("\n\n").map(str::trim).filter(|part| part.starts_with("**")).collect();
+    assert!(entries.len() >= 25, "{} entries", entries.len());
+    for entry in entries {
+        let last =
+            entry.strip_suffix(')').and_then(|entry| entry.rsplit_once(" (`").or_else(|| entry.rsplit_once("\n(`")));
+        assert!(last.is_some_and(|(_, command)| command.contains('`')), "no command at the end of: {entry}");
+    }
 }
 
 #[test]

@@ -162,3 +162,52 @@ fn a_trunk_open_to_the_world_leaves_others_their_addresses() {
     assert_eq!((from("source"), from("destination")), (1, 8));
     planned(&text, Topology::LoadBalanced, TargetKind::Lab);
 }
+
+#[test]
+fn a_subnet_keeps_its_range_whatever_zones_stand_beside_it() {
+    let ranges = |zones: &str| {
+        let aws = format!("region: us-east-1, zones: [{zones}]");
+        let text = init_text("x").replace("region: us-east-1, profile: default", &aws);
+        let variables = variables(&planned(&text, Topology::LoadBalanced, TargetKind::Aws));
+        (variables["public_subnets"].clone(), variables["private_subnets"].clone())
+    };
+    let all = json!({"us-east-1a": "10.0.0.0/24", "us-east-1c": "10.0.2.0/24", "us-east-1o": "10.0.14.0/24"});
+    let private = json!({"us-east-1a": "10.0.16.0/20", "us-east-1c": "10.0.48.0/20", "us-east-1o": "10.0.240.0/20"});
+    assert_eq!(ranges("us-east-1a, us-east-1c, us-east-1o"), (all.clone(), private.clone()));
+    assert_eq!(ranges("us-east-1o, us-east-1c, us-east-1a"), (all.clone(), private.clone()));
+    let (public, inside) = ranges("us-east-1c, us-east-1o");
+    assert_eq!((&public["us-east-1c"], &inside["us-east-1c"]), (&all["us-east-1c"], &private["us-east-1c"]));
+}
+
+#[test]
+fn an_answerer_that_nobody_reaches_is_warned_of_on_aws() {
+    let warned = |rest: &str, target| {
+        let plan = planned(&(init_text("x") + rest), Topology::SingleEc2, target);
+        plan.warnings.iter().any(|warning| warning.contains("verify.operators: [YOUR.ADDRESS/32]"))
+    };
+    assert!(warned("", TargetKind::Aws));
+    assert!(!warned("", TargetKind::Lab), "the lab has its own caller");
+    assert!(!warned("verify: { operators: [192.0.2.7/32] }\n", TargetKind::Aws));
+    assert!(!warned("verify: { answerer: false }\n", TargetKind::Aws));
+}
+
+#[test]
+fn who_may_call_the_answerer_is_among_the_defaults_of_aws() {
+    let shown = |rest: &str, target| {
+        let plan = planned(&(init_text("x") + rest), Topology::LoadBalanced, target);
+        let names = plan.defaults.into_iter().map(|default| default.setting);
+        names.filter(|name| ["verify.answerer", "verify.operators"].contains(&name.as_str())).collect::<Vec<_>>()
+    };
+    assert_eq!(shown("", TargetKind::Aws), ["verify.answerer", "verify.operators"]);
+    assert_eq!(shown("", TargetKind::Lab), ["verify.answerer"]);
+    assert_eq!(shown("verify: { answerer: false }\n", TargetKind::Aws), Vec::<String>::new());
+    assert_eq!(shown("verify: { operators: [192.0.2.7/32] }\n", TargetKind::Aws), ["verify.answerer"]);
+}
+
+#[test]
+fn an_instance_counts_once_the_load_balancer_can_have_registered_it() {
+    let plan = planned(&init_text("x"), Topology::LoadBalanced, TargetKind::Aws);
+    assert_eq!((plan.refresh.warmup_s, &variables(&plan)["warmup_s"]), (240, &json!(240)));
+    let reason = plan.defaults.iter().find(|default| default.setting == "refresh.warmup").unwrap();
+    assert!(reason.value == "4m" && reason.reason.contains("register"), "{reason:?}");
+}

@@ -92,6 +92,35 @@ fn root_modules_use_every_module() {
 }
 
 #[test]
+fn what_others_stand_on_goes_after_its_successor() {
+    let of = |module: &str| read(&folder().join("modules").join(module).join("main.tf"));
+    for (module, resources) in [
+        ("network", ["aws_subnet\" \"public", "aws_subnet\" \"private", "aws_eip\" \"egress"].as_slice()),
+        ("security", &["aws_security_group\" \"instances", "aws_security_group\" \"load_balancer"]),
+        ("load-balancer", &["aws_lb_target_group\" \"this"]),
+    ] {
+        let text = of(module);
+        for resource in resources {
+            let begins = format!("resource \"{resource}\" {{\n");
+            let block = text.split_once(&begins).and_then(|(_, rest)| rest.split_once("\n}\n")).map(|(block, _)| block);
+            let block = block.unwrap_or_else(|| panic!("modules/{module} has no {resource}"));
+            assert!(
+                block.contains("create_before_destroy = true"),
+                "modules/{module}: {resource} would go while others need it"
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_is_looked_up_that_may_be_gone_when_the_edge_is_destroyed() {
+    for module in modules() {
+        let text = read(&module.join("main.tf"));
+        assert!(!text.contains("data \"aws_ami\""), "{}: a deregistered image would block destroy", module.display());
+    }
+}
+
+#[test]
 fn root_modules_know_every_variable_that_a_plan_writes() {
     for (root, _, file, values) in plans() {
         let known: BTreeSet<String> = blocks(&folder().join(&root).join("variables.tf"), "variable")

@@ -73,6 +73,7 @@ pub fn examine(
         checks.extend(machine::lab());
     }
     if target != Some(TargetKind::Lab) {
+        checks.extend(loaded.as_ref().map(answerer_is_reached));
         let bucket = loaded.as_ref().is_some_and(|loaded| loaded.spec.aws.state.is_some());
         checks.extend(machine::terraform(bucket));
         #[cfg(feature = "aws")]
@@ -98,6 +99,23 @@ fn spec_is_sound(loaded: &Loaded, file: &Path) -> Check {
         count => (Health::Warning, format!("{} can be used, with {count} warnings", file.display())),
     };
     Check::new("spec", state, says).confirmed_by("sipedge check")
+}
+
+fn answerer_is_reached(loaded: &Loaded) -> Check {
+    let check = match plan::unreached_answerer(&loaded.spec) {
+        Some(lack) => Check::new("operators", Health::Warning, lack),
+        None if loaded.spec.verify.answerer => {
+            let ranges: Vec<String> = loaded.spec.verify.operators.iter().map(ToString::to_string).collect();
+            let says =
+                format!("the answerer may be called from {}: your own address has to be among them", ranges.join(", "));
+            Check::new("operators", Health::Ok, says)
+        }
+        None => {
+            let says = "the spec says verify.answerer: false: a deploy to AWS needs --no-verify";
+            Check::new("operators", Health::Warning, says)
+        }
+    };
+    check.confirmed_by("curl -s https://checkip.amazonaws.com")
 }
 
 fn data_is_young(loaded: &Loaded, now: SystemTime) -> Vec<Check> {

@@ -20,6 +20,10 @@ const DEREGISTRATION_MAX_S: u32 = 3_600;
 /// not there yet is asked for again.
 const READY_HOOK_S: u32 = 300;
 
+/// Seconds until a Network Load Balancer sends calls to an instance that is in service: registering takes minutes in
+/// practice, then come two health checks of 30 s (Elastic Load Balancing, "Target health status": initial).
+const REGISTERING_S: u32 = 240;
+
 /// GiB of the root volume: the image has under 1, capture files and logs have the rest.
 const VOLUME_GIB: u32 = 8;
 
@@ -183,7 +187,7 @@ fn defaults(topology: Topology, target: TargetKind) -> RefreshPlan {
         warmup_s: match (target, topology) {
             (TargetKind::Lab, _) => 0,
             (TargetKind::Aws, Topology::SingleEc2) => 30,
-            (TargetKind::Aws, Topology::LoadBalanced) => 90,
+            (TargetKind::Aws, Topology::LoadBalanced) => REGISTERING_S,
         },
         skip_matching: true,
         timeout_s: if lab { 180 } else { 7_200 },
@@ -248,7 +252,7 @@ pub(super) fn refresh_defaults(spec: &Spec, topology: Topology, refresh: &Refres
             if single {
                 "it has called itself before it counts"
             } else {
-                "the load balancer's first health checks, 30 s apart"
+                "the load balancer takes up to minutes to register it, and two health checks 30 s apart to send it calls"
             },
         ),
     ]

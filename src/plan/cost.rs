@@ -15,11 +15,14 @@ const MONTH_HOURS: f64 = 730.0;
 /// Days after which prices should be compared to their source again: AWS changes few of them in a year.
 const STALE_DAYS: u64 = 365;
 
-/// Alarms of a load-balanced edge of its own, and those that two policies of target tracking make: one for more and one for fewer each.
-const BALANCED_ALARMS: u32 = 5 + 4;
+/// Alarms that two policies of target tracking make: one for more and one for fewer each.
+const TRACKING_ALARMS: u32 = 4;
 
-/// Alarms of a single-ec2 edge: status check, not ready, none in service, CPU, CPU credits.
+/// Alarms of a single-ec2 edge, of one metric each: status check, not ready, none in service, CPU, CPU credits.
 const SINGLE_ALARMS: u32 = 5;
+
+/// Metrics that detailed monitoring of an instance is charged for (Amazon CloudWatch pricing, example of EC2 detailed monitoring).
+const MONITORING_METRICS: u32 = 7;
 
 /// What a topology costs in a month of 730 hours, in US dollars without tax.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct Cost {
     pub prices_of: String,
     /// Prices that are not the region's own, as sentences.
     pub estimated: Vec<String>,
+    /// How far the figures have been compared with anything, as a sentence.
+    #[serde(default)]
+    pub compared: String,
     /// Day of the prices, YYYY-MM-DD.
     pub as_of: String,
     /// Where AWS publishes them.
@@ -120,15 +126,34 @@ pub(super) fn cost(plan: &Plan, aws: &AwsPlan) -> Option<Cost> {
     add(&format!("instance {}", aws.instance_type), least, most, each, figures);
     let volume = f64::from(aws.volume_gib) * prices.volume_gib_month;
     add("volume gp3", least, most, volume, format!("{} GiB × ${}", aws.volume_gib, prices.volume_gib_month));
-    let alarms = if plan.topology == Topology::SingleEc2 { SINGLE_ALARMS } else { BALANCED_ALARMS };
-    add("alarm", alarms, alarms, prices.alarm_month, format!("${}", prices.alarm_month));
+    let everywhere = &TABLE.everywhere;
+    let metrics = f64::from(MONITORING_METRICS) * everywhere.metric_month;
+    let figures = format!("{MONITORING_METRICS} metrics × ${}", everywhere.metric_month);
+    add("detailed monitoring", least, most, metrics, figures);
+    let alarms = alarm_metrics(plan, aws);
+    add("metric of an alarm", alarms, alarms, prices.alarm_month, format!("${}", prices.alarm_month));
+    add("dashboard", 1, 1, everywhere.dashboard_month, format!("${}", everywhere.dashboard_month));
     let mut traffic =
         vec![format!("${} for each GB to the Internet, after the first 100 GB of an account", prices.data_out_gb)];
-    if aws.egress.is_some() {
+    if let Some(way) = aws.egress {
         traffic.push(format!("${} for each GB through the NAT gateway", prices.nat_gateway_gb));
         traffic.push(format!(
             "${} for each hour and capacity unit of the load balancer: 400 new UDP flows per second, 50,000 flows, or 1 GB",
             prices.load_balancer_unit_hour
+        ));
+        traffic.push(format!(
+            "${} for each GB and direction between zones: the load balancer takes instances of every zone, and {}",
+            everywhere.zone_gb,
+            match way.gateways {
+                Count::One => "the NAT gateway is in one",
+                Count::PerZone => "each zone has its NAT gateway",
+            }
+        ));
+    }
+    if let Some(price) = surplus_price(&aws.instance_type) {
+        traffic.push(format!(
+            "${price} for each hour and vCPU of {} above its share, once its credits are used up: it is not slowed down",
+            aws.instance_type
         ));
     }
     Some(Cost {
@@ -138,9 +163,39 @@ pub(super) fn cost(plan: &Plan, aws: &AwsPlan) -> Option<Cost> {
         traffic,
         prices_of: prices.region.clone(),
         estimated,
+        compared: prices.compared(),
         as_of: prices.as_of.clone(),
         sources: TABLE.sources.clone(),
     })
+}
+
+/// Metrics of all alarms: an alarm over several listeners looks at one of each, and each is charged for.
+fn alarm_metrics(plan: &Plan, aws: &AwsPlan) -> u32 {
+    if plan.topology == Topology::SingleEc2 {
+        return SINGLE_ALARMS;
+    }
+    let listeners = u32::try_from(plan.network.listeners.len()).unwrap_or(u32::MAX);
+    // Unhealthy hosts, no healthy host, and, where there are two at least, few healthy hosts; CPU; room to grow.
+    let over_listeners = if plan.scaling.min < 2 { 2 } else { 3 };
+    over_listeners * listeners + 1 + u32::from(aws.alarms.desired.is_some()) + TRACKING_ALARMS
+}
+
+/// What a vCPU-hour beyond the credits costs; none for types without credits, which are not slowed down either.
+fn surplus_price(instance_type: &str) -> Option<f64> {
+    let family = instance_type.split('.').next().filter(|family| family.starts_with('t'))?;
+    Some(if family.ends_with('g') { TABLE.everywhere.surplus_hour_arm } else { TABLE.everywhere.surplus_hour })
+}
+
+impl Prices {
+    fn compared(&self) -> String {
+        match self.confirmed.as_slice() {
+            [] => "None of these figures was compared with AWS's price list or confirmed by another source".to_owned(),
+            confirmed => format!(
+                "Confirmed by another source: {}; the other figures were not, and none was compared with AWS's price list",
+                confirmed.join(", ")
+            ),
+        }
+    }
 }
 
 /// `cents` as dollars.
@@ -163,7 +218,19 @@ fn in_cents(dollars: f64) -> u64 {
 #[serde(deny_unknown_fields)]
 struct Table {
     sources: Vec<String>,
+    everywhere: Everywhere,
     regions: Vec<Prices>,
+}
+
+/// List prices that are the same in all regions of the table, in US dollars.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Everywhere {
+    metric_month: f64,
+    dashboard_month: f64,
+    zone_gb: f64,
+    surplus_hour: f64,
+    surplus_hour_arm: f64,
 }
 
 /// List prices of one region, in US dollars.
@@ -172,6 +239,8 @@ struct Table {
 struct Prices {
     region: String,
     as_of: String,
+    /// Figures that another source than the writer of the table has confirmed, by what they are for.
+    confirmed: Vec<String>,
     load_balancer_hour: f64,
     load_balancer_unit_hour: f64,
     nat_gateway_hour: f64,

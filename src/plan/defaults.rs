@@ -20,8 +20,16 @@ pub(super) fn defaults(
     let spec = &loaded.spec;
     let single = topology == Topology::SingleEc2;
     let of_load_balancer = ["egress.", "scaling.", "load_balancer."];
-    let of_account =
-        ["aws.", "alarms.", "dns.", "egress.gateways", "egress.addresses", "scaling.cpu", "scaling.network_in"];
+    let of_account = [
+        "aws.",
+        "alarms.",
+        "dns.",
+        "verify.operators",
+        "egress.gateways",
+        "egress.addresses",
+        "scaling.cpu",
+        "scaling.network_in",
+    ];
     let begins = |setting: &str, with: &[&str]| with.iter().any(|beginning| setting.starts_with(beginning));
     let mut defaults: Vec<Defaulted> = loaded
         .defaults
@@ -143,8 +151,11 @@ pub(super) fn defaults(
     defaults
 }
 
-/// Whether a default of a trunk decides anything.
+/// Whether a default decides anything.
 fn is_of_use(spec: &Spec, setting: &str) -> bool {
+    if setting == "verify.operators" {
+        return spec.verify.answerer;
+    }
     let Some((name, setting)) = setting.strip_prefix("trunks.").and_then(|rest| rest.split_once('.')) else {
         return true;
     };

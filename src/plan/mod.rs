@@ -26,7 +26,7 @@ pub use difference::{ArtefactChange, Difference, SettingChange, State, differenc
 pub use hand_off::{Addresses, Side, Whitelist, hand_off};
 pub use network::lab_differences;
 pub(crate) use proxy::ANSWERER_FILE;
-pub use risk::{Action, Effect, Risk, meaning, risks};
+pub use risk::{Action, Effect, Risk, meaning, reachable, risks};
 pub use show::{defaults_table, picture, render};
 pub use types::{
     Carrier, CarrierDomain, CarrierRange, Certificate, Endpoint, FlowTimeouts, HealthCheck, Listener, Network, Plan,
@@ -90,6 +90,14 @@ pub enum PlanError {
         /// Its range.
         range: IpNet,
     },
+    /// What is deployed cannot become what is planned in one deploy.
+    #[error("{change} cannot be done to what is deployed: {reason}")]
+    NotFromHere {
+        /// What would change.
+        change: String,
+        /// Why not, and what to do instead.
+        reason: String,
+    },
     /// An artefact could not be written.
     #[error("{artefact} could not be written: {reason}. This is a fault of sipedge; please report it with the spec")]
     Artefact {
@@ -127,6 +135,7 @@ pub fn plan(loaded: &Loaded, topology: Topology, target: TargetKind) -> Result<P
     let aws = cloud::aws(spec, topology, &zones, scaling, &proxy.drain);
     if target == TargetKind::Aws {
         warn_of_quotas(&aws, zones.len(), &mut warnings);
+        warnings.extend(unreached_answerer(spec));
     }
     let verify = verify::verify(spec, target, &carriers, &proxy);
     let defaults = defaults::defaults(loaded, topology, target, &network, &proxy, &carriers, &refresh);
@@ -185,6 +194,16 @@ fn warn_of_quotas(aws: &AwsPlan, zones: usize, warnings: &mut Vec<String>) {
             "this edge needs {addresses} Elastic IPs; AWS admits {ADDRESSES_OF_A_REGION} in a region until the quota \"EC2-VPC Elastic IPs\" (L-0263D0A3) is raised"
         ));
     }
+}
+
+/// What a deploy to AWS lacks for its verified call, which comes from the machine that deploys; none when it lacks nothing.
+pub(crate) fn unreached_answerer(spec: &Spec) -> Option<String> {
+    let unreached = spec.verify.answerer && spec.verify.operators.is_empty();
+    unreached.then(|| {
+        "verify.operators names nobody, so the security group admits no call to the answerer from here, and a deploy refuses its verified \
+         call: set verify.operators: [YOUR.ADDRESS/32], or deploy with --no-verify"
+            .to_owned()
+    })
 }
 
 /// A peer compares the name that it connects to with those in the certificate (RFC 5922 §7.1).

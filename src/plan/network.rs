@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use sipedge_proxy::config::{Advertise, SecretRef};
 
 use super::{FlowTimeouts, HealthCheck, Listener, Network, Plan, Protocol, Spreading, TargetKind, Topology, Zone};
-use crate::spec::{ADMIN_PORT, Duration, Spec, Spreading as SpecSpreading};
+use crate::spec::{ADMIN_PORT, Duration, LAST_ZONE, Spec, Spreading as SpecSpreading};
 
 /// The VPC: the edge is alone in it, so any private range will do.
 const VPC: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 16);
@@ -43,7 +43,7 @@ const LAB_GRACE: Duration = Duration::from_secs(30);
 pub(super) fn network(spec: &Spec, topology: Topology, target: TargetKind) -> Network {
     let named = spec.zones();
     let count = if topology == Topology::SingleEc2 { 1 } else { named.len() };
-    let zones = named.into_iter().take(count).zip(0_u8..).map(|(name, index)| zone(name, index)).collect();
+    let zones = named.into_iter().take(count).map(zone).collect();
     let (ingress_addresses, egress_addresses) = match (target, topology) {
         (TargetKind::Aws, _) => (Vec::new(), Vec::new()),
         (TargetKind::Lab, Topology::SingleEc2) => (vec![LAB_SINGLE], vec![LAB_SINGLE]),
@@ -75,11 +75,12 @@ fn listeners(spec: &Spec) -> Vec<Listener> {
     std::iter::once(Listener { port: spec.listen.port, protocol }).chain(tls).collect()
 }
 
-/// Zone number `index`: a /24 for what has a public address, a /20 for instances.
-fn zone(name: String, index: u8) -> Zone {
-    let private = 16_u8.saturating_mul(index.saturating_add(1)).min(240);
+/// The zone `name`: a /24 for what has a public address, a /20 for instances. Both go by the zone's letter (the check of the spec
+/// admits `a` to `o`) and not by its place in the list: another order, or a zone less, moves no subnet.
+fn zone(name: String) -> Zone {
+    let letter = name.bytes().last().map_or(0, |letter| letter.saturating_sub(b'a')).min(LAST_ZONE as u8 - b'a');
     let subnet = |third, prefix| Ipv4Net::new(Ipv4Addr::new(10, 0, third, 0), prefix).unwrap_or(VPC);
-    Zone { name, public_subnet: subnet(index.min(15), 24), private_subnet: subnet(private, 20) }
+    Zone { name, public_subnet: subnet(letter, 24), private_subnet: subnet(16 * (letter + 1), 20) }
 }
 
 /// How long an instance that leaves takes new calls, and how long it stays.

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use sipedge_proxy::config::Advertise;
 
-use super::{Listener, Plan, TargetKind, Topology};
+use super::{INGRESS_ADDRESS, Listener, Plan, PlanError, TargetKind, Topology};
+use crate::spec::Count;
 
 /// What one change means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,8 @@ pub enum Effect {
     Disturbs,
     /// All calls end.
     CallsEnd,
+    /// It cannot be done in one deploy, which refuses it.
+    Refused,
 }
 
 /// What Terraform does to a resource.
@@ -53,6 +57,10 @@ pub fn risks(deployed: Option<&Plan>, planned: &Plan) -> Vec<Risk> {
     let Some(deployed) = deployed else { return Vec::new() };
     let mut found = Found(Vec::new());
     place(deployed, planned, &mut found);
+    if found.0.iter().any(|risk| risk.effect == Effect::Refused) {
+        // Nothing else comes to pass.
+        return found.0;
+    }
     addresses(deployed, planned, &mut found);
     listeners(deployed, planned, &mut found);
     instances(deployed, planned, &mut found);
@@ -61,6 +69,17 @@ pub fn risks(deployed: Option<&Plan>, planned: &Plan) -> Vec<Risk> {
     let mut risks = found.0;
     risks.sort_by_key(|risk| std::cmp::Reverse(risk.effect));
     risks
+}
+
+/// Refuses what cannot become `planned` where `deployed` stands, before anything is begun.
+///
+/// # Errors
+/// [`PlanError::NotFromHere`], with what to do instead.
+pub fn reachable(deployed: Option<&Plan>, planned: &Plan) -> Result<(), PlanError> {
+    match risks(deployed, planned).into_iter().find(|risk| risk.effect == Effect::Refused) {
+        Some(risk) => Err(PlanError::NotFromHere { change: risk.change, reason: risk.meaning }),
+        None => Ok(()),
+    }
 }
 
 /// What `action` on a resource of `resource_type` (`aws_lb`, …) means for calls. None: nothing that calls notice.
@@ -87,12 +106,15 @@ pub fn meaning(resource_type: &str, action: Action) -> Option<&'static str> {
         ("aws_lb", Update) => "the load balancer is changed where it is: flows stay",
         ("aws_lb", Destroy) => "no call comes in any more",
         ("aws_lb_listener", Replace) => {
-            "the port takes nothing for some seconds; messages are sent again after it (RFC 3261 §17)"
+            "the port takes nothing for some minutes, until the load balancer has the new listener in every zone: calls that begin or end meanwhile fail"
         }
         ("aws_lb_listener", Create) => "the load balancer takes a further port",
         ("aws_lb_listener", Destroy) => "the port takes nothing any more: who calls there gets no answer",
+        ("aws_lb_listener", Update) => {
+            "the listener is changed where it is; when it turns to another target group, new flows are lost until the instances are registered and healthy there, some minutes"
+        }
         ("aws_lb_target_group", Replace) => {
-            "the target group is replaced: its flows go to other instances, which know the calls by their route tokens; calls that ring at that moment may fail"
+            "the target group is replaced: the instances are registered with the new one, which takes some minutes, and new flows are lost meanwhile; the calls go on by any instance, since their route tokens say which they are"
         }
         ("aws_lb_target_group", Update) => "attributes of the target group change: they hold for new flows",
         ("aws_nat_gateway", Replace) => {
@@ -112,18 +134,18 @@ pub fn meaning(resource_type: &str, action: Action) -> Option<&'static str> {
             "instances of the zone have no way out until it is back: no call goes out"
         }
         ("aws_security_group", Replace) => {
-            "the security group is replaced: instances and load balancer get the new one before the old one goes"
+            "the new security group is there first. Instances that run keep the old one until they are replaced, and AWS deletes no group that is in use: the apply may end with that error, and the same command goes on after a refresh"
         }
         ("aws_vpc_security_group_ingress_rule", Create) => "further sources are let in",
         ("aws_vpc_security_group_ingress_rule", Destroy | Replace) => {
-            "sources are shut out, for calls in progress as well: their BYE is lost"
+            "new flows of these sources are shut out; flows that are there go on until they are idle, so a BYE may still get through"
         }
         ("aws_launch_template", Create | Update | Replace) => {
             "a new version for instances: the refresh replaces them one after another, and calls go on"
         }
         ("aws_launch_template", Destroy) => "no instance can be launched any more",
         ("aws_autoscaling_group", Replace) => {
-            "the group is made anew: the old instances drain while new ones start; transactions that are still in progress at the end of the drain are lost"
+            "the group is made anew: all instances end without a drain, then new ones start. All calls lose their signalling, and no call comes in for some minutes"
         }
         ("aws_autoscaling_group", Destroy) => "all instances end, and all calls lose their signalling",
         ("aws_autoscaling_group", Update) => "the group's settings change; instances stay",
@@ -164,68 +186,93 @@ impl Found {
 fn place(before: &Plan, after: &Plan, found: &mut Found) {
     if let (Some(old), Some(new)) = (&before.aws, &after.aws) {
         if old.region != new.region {
-            let meaning =
-                "everything is made anew there and removed here: all calls end, and all public addresses are new";
-            found.add(Effect::CallsEnd, format!("region {} → {}", old.region, new.region), meaning);
+            let meaning = "Terraform would look for what is deployed in the other region, find nothing and forget it, while it goes on to take calls and cost. Destroy the edge with the old region, which ends all calls, then deploy it with the new one: all public addresses are new";
+            found.add(Effect::Refused, format!("region {} → {}", old.region, new.region), meaning);
             return;
         }
         let id = |vpc: &Option<super::VpcPlan>| vpc.as_ref().map_or("its own".to_owned(), |vpc| vpc.id.clone());
         if old.vpc.as_ref().map(|vpc| &vpc.id) != new.vpc.as_ref().map(|vpc| &vpc.id) {
-            let meaning = "the whole edge is made anew in the other VPC: all calls end; the ingress addresses stay, the egress addresses are those of the other VPC";
-            found.add(Effect::CallsEnd, format!("VPC {} → {}", id(&old.vpc), id(&new.vpc)), meaning);
+            let meaning = "what stands in one VPC cannot move to another: AWS would refuse it half way. Destroy the edge, which ends all calls, then deploy it: ingress and egress addresses are others then";
+            found.add(Effect::Refused, format!("VPC {} → {}", id(&old.vpc), id(&new.vpc)), meaning);
+            return;
         }
         if old.state != new.state {
             let meaning = "Terraform's state is moved there first; calls do not notice";
             found.add(Effect::None, "place of Terraform's state", meaning);
         }
     }
-    let names = |plan: &Plan| -> BTreeSet<String> { plan.network.zones.iter().map(|zone| zone.name.clone()).collect() };
-    let (old, new) = (names(before), names(after));
-    let balanced = after.topology == Topology::LoadBalanced;
+    zones(before, after, found);
+}
+
+/// Names of a plan's zones, in their order.
+fn zone_names(plan: &Plan) -> Vec<&str> {
+    plan.network.zones.iter().map(|zone| zone.name.as_str()).collect()
+}
+
+/// What is in `zones` and not in `others`.
+fn without<'a>(zones: &[&'a str], others: &[&str]) -> Vec<&'a str> {
+    zones.iter().filter(|zone| !others.contains(*zone)).copied().collect()
+}
+
+fn zones(before: &Plan, after: &Plan, found: &mut Found) {
+    let (old, new) = (zone_names(before), zone_names(after));
     if old == new {
         return;
     }
-    let listed = |zones: BTreeSet<&String>| zones.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let (gone, added) = (listed(old.difference(&new).collect()), listed(new.difference(&old).collect()));
-    if !balanced {
-        let meaning =
-            "the instance is replaced by one in the other zone; the address moves to it once it has called itself";
-        found.add(Effect::Refresh, format!("zone {gone} → {added}"), meaning);
+    let (gone, added) = (without(&old, &new), without(&new, &old));
+    let (gone_list, added_list) = (gone.join(", "), added.join(", "));
+    if after.topology == Topology::SingleEc2 {
+        let meaning = "the instance is replaced by one in the other zone; the address moves to it once it has called itself: calls that are up go on, those that ring at that moment may fail";
+        found.add(Effect::Disturbs, format!("zone {gone_list} → {added_list}"), meaning);
+        return;
+    }
+    if !gone.is_empty() && !added.is_empty() {
+        let meaning = "Terraform's AWS provider cannot do both at once (\"Provider produced inconsistent final plan\"): deploy with the further zone beside the old ones first, then without those that go";
+        found.add(Effect::Refused, format!("zone {gone_list} → {added_list}"), meaning);
         return;
     }
     if !gone.is_empty() {
-        let meaning = "AWS takes no zone from a load balancer, so it is replaced: no call comes in for some minutes. The ingress addresses of these zones are given back; those of the other zones stay";
-        found.add(Effect::Disturbs, format!("without zone {gone}"), meaning);
+        let meaning = "Terraform's provider replaces the load balancer for it: no call comes in for some minutes. The ingress addresses of these zones are given back; those of the other zones stay";
+        found.add(Effect::Disturbs, format!("without zone {gone_list}"), meaning);
     }
     if !added.is_empty() {
         let meaning =
             "one more ingress address for each: carriers get it for their origination, and have to admit it before";
-        found.add(Effect::Act, format!("further zone {added}"), meaning);
+        found.add(Effect::Act, format!("further zone {added_list}"), meaning);
+    }
+    if let (Some(first), Some(next)) = (old.first(), new.first())
+        && first != next
+    {
+        first_zone(after, first, next, gone.contains(first), found);
+    }
+}
+
+/// The first zone has the address that is advertised, and the only NAT gateway.
+fn first_zone(after: &Plan, old: &str, new: &str, is_gone: bool, found: &mut Found) {
+    let change = format!("first zone {old} → {new}");
+    if after.proxy.advertise == Advertise::Host(INGRESS_ADDRESS.into()) {
+        let (effect, meaning) = match is_gone {
+            true => (
+                Effect::Disturbs,
+                "its ingress address is the one in Via and Record-Route: the BYE and re-INVITE of calls that were told the old one are lost. Carriers that call the old one have to be told the other",
+            ),
+            false => (
+                Effect::Refresh,
+                "its ingress address is the one in Via and Record-Route: instances are replaced to say the other; calls in progress go on by the old one, which stays",
+            ),
+        };
+        found.add(effect, change.clone(), meaning);
+    }
+    let own_gateway = after.aws.as_ref().filter(|aws| aws.vpc.is_none()).and_then(|aws| aws.egress);
+    if own_gateway.is_some_and(|egress| egress.gateways == Count::One) {
+        let meaning = "the NAT gateway moves to it: its addresses stay, but no call goes out for some minutes";
+        found.add(Effect::Disturbs, change, meaning);
     }
 }
 
 /// What carriers have to admit.
 fn addresses(before: &Plan, after: &Plan, found: &mut Found) {
-    if let (Some(old), Some(new)) =
-        (before.aws.as_ref().and_then(|aws| aws.egress), after.aws.as_ref().and_then(|aws| aws.egress))
-    {
-        if old.gateways != new.gateways {
-            let meaning = "calls leave by other gateways and addresses: carriers have to admit them before; flows to carriers break once and are opened anew";
-            found.add(
-                Effect::Disturbs,
-                format!("NAT gateways {} → {}", old.gateways.as_str(), new.gateways.as_str()),
-                meaning,
-            );
-        }
-        if new.addresses > old.addresses {
-            let meaning = "new calls may leave from the new addresses at once: carriers have to admit them before, and sipedge can tell them only after they are there. Deploy when few calls are made, or use an address that is admitted already";
-            found.add(Effect::Act, format!("egress addresses {} → {}", old.addresses, new.addresses), meaning);
-        }
-        if new.addresses < old.addresses {
-            let meaning = "flows by an address that goes break; AWS gives it to somebody else: carriers should no longer admit it";
-            found.add(Effect::Disturbs, format!("egress addresses {} → {}", old.addresses, new.addresses), meaning);
-        }
-    }
+    egress(before, after, found);
     if before.proxy.advertise != after.proxy.advertise {
         let meaning = "calls in progress go on to use what they were told: the old address or name has to lead here for as long as they last";
         found.add(Effect::Refresh, "what Via and Record-Route say", meaning);
@@ -248,6 +295,36 @@ fn addresses(before: &Plan, after: &Plan, found: &mut Found) {
     }
 }
 
+/// Addresses from which calls leave by NAT gateways of the edge's own.
+fn egress(before: &Plan, after: &Plan, found: &mut Found) {
+    let own = |plan: &Plan| plan.aws.as_ref().filter(|aws| aws.vpc.is_none()).and_then(|aws| aws.egress);
+    let (Some(old), Some(new)) = (own(before), own(after)) else { return };
+    if old.gateways != new.gateways {
+        let meaning = "all egress addresses are new, and those of before are given back to AWS: carriers have to admit the new ones, which sipedge can tell only once they are there, so calls fail until they do. Flows to carriers break once and are opened anew";
+        let change = format!("NAT gateways {} → {}", old.gateways.as_str(), new.gateways.as_str());
+        found.add(Effect::Disturbs, change, meaning);
+        return;
+    }
+    let is_each = new.gateways == Count::PerZone;
+    let (zones_before, zones_after) = (zone_names(before), zone_names(after));
+    let count = |addresses: u32, zones: &[&str]| {
+        if is_each { addresses * u32::try_from(zones.len()).unwrap_or(u32::MAX) } else { addresses }
+    };
+    let change =
+        format!("egress addresses {} → {}", count(old.addresses, &zones_before), count(new.addresses, &zones_after));
+    let more = is_each && !without(&zones_after, &zones_before).is_empty();
+    if new.addresses > old.addresses || more {
+        let meaning = "new calls may leave from the new addresses at once: carriers have to admit them before, and sipedge can tell them only after they are there. Deploy when few calls are made, or use an address that is admitted already";
+        found.add(Effect::Act, change.clone(), meaning);
+    }
+    let fewer = is_each && !without(&zones_before, &zones_after).is_empty();
+    if new.addresses < old.addresses || fewer {
+        let meaning =
+            "flows by an address that goes break; AWS gives it to somebody else: carriers should no longer admit it";
+        found.add(Effect::Disturbs, change, meaning);
+    }
+}
+
 fn listeners(before: &Plan, after: &Plan, found: &mut Found) {
     let balanced = after.topology == Topology::LoadBalanced;
     let same_port = |listeners: &[Listener], port| listeners.iter().find(|listener| listener.port == port).copied();
@@ -259,7 +336,7 @@ fn listeners(before: &Plan, after: &Plan, found: &mut Found) {
                 found.add(Effect::Disturbs, format!("port {} goes", old.port), meaning);
             }
             Some(new) if new.protocol != old.protocol && balanced => {
-                let meaning = "AWS changes no target group's protocol, so listener and target group are replaced: the port takes nothing for some seconds, and calls that ring then may fail. The addresses stay";
+                let meaning = "AWS changes no target group's protocol, so the listener turns to a new target group: new flows are lost until the instances are registered and healthy there, some minutes. The addresses stay";
                 found.add(Effect::Disturbs, format!("protocol of port {}", old.port), meaning);
             }
             Some(_) => {}

@@ -325,6 +325,7 @@ fn costs(plan: &Plan) -> String {
     for note in &cost.estimated {
         text.push_str(&format!("An estimate: {note}.\n"));
     }
+    text.push_str(&format!("{}.\n", cost.compared));
     text.push_str(&format!("List prices of {} as of {}; {}\n", cost.prices_of, cost.as_of, cost.sources.join(", ")));
     text
 }
@@ -340,6 +341,7 @@ fn risk(risks: &[Risk]) -> String {
                 Effect::Act => "somebody has to act",
                 Effect::Disturbs => "some calls fail",
                 Effect::CallsEnd => "ALL CALLS END",
+                Effect::Refused => "NOT IN ONE DEPLOY",
             };
             [effect.to_owned(), risk.change.clone(), risk.meaning.clone()]
         })

@@ -33,6 +33,7 @@ pub use types::{
     Certificate, Drain, Egress, Failover, Limits, Listen, LoadBalancer, PlacedTarget, PoolTarget, Probe, ProbeFigures,
     Refuse, Route, Scaling, Select, Spec, Spreading, Timers, TlsListen, Trunk, TrunkTls, Trust, VERSION, Verify,
 };
+pub(crate) use values::LAST_ZONE;
 pub use values::{Duration, Fault, Target, Transport};
 
 use report::What;

@@ -449,8 +449,10 @@ pub struct Verify {
     #[schemars(extend("x-reason" = "a call to it proves ingress, configuration and readiness without a carrier"))]
     pub answerer: bool,
     /// From where operators may call the answerer: on AWS the security group admits these ranges beside the trunks'.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<String>", extend("items" = {"type": "string", "format": "cidr", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$", "examples": ["192.0.2.7/32"]}))]
+    #[schemars(
+        with = "Vec<String>",
+        extend("items" = {"type": "string", "format": "cidr", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$", "examples": ["192.0.2.7/32"]}, "x-reason" = "nobody but you knows from where you call")
+    )]
     pub operators: Vec<IpNet>,
 }
 

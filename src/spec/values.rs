@@ -429,8 +429,11 @@ fn region(text: &str) -> Result<(), Fault> {
     if sound { Ok(()) } else { Err(Fault::new(format!("`{text}` is no AWS region"), help)) }
 }
 
+/// Last letter of a zone for which a VPC of sixteen /20 has one beside that of the public subnets. No region has a zone beyond `f`.
+pub(crate) const LAST_ZONE: char = 'o';
+
 fn zone(text: &str) -> Result<(), Fault> {
-    match text.strip_suffix(|c: char| c.is_ascii_lowercase()) {
+    match text.strip_suffix(|c: char| ('a'..=LAST_ZONE).contains(&c)) {
         Some(rest) if region(rest).is_ok() => Ok(()),
         _ => Err(Fault::new(
             format!("`{text}` is no availability zone"),
@@ -505,7 +508,7 @@ mod tests {
                 vec!["us-east-1", "us-gov-west-1", "ap-southeast-2"],
                 vec!["us-east-1a", "useast1", "US-EAST-1", "us--1", ""],
             ),
-            ("aws-zone", vec!["us-east-1a"], vec!["us-east-1", "a", ""]),
+            ("aws-zone", vec!["us-east-1a"], vec!["us-east-1", "us-east-1p", "a", ""]),
             (
                 "host-name",
                 vec!["a.example", "x1", "A-b.example"],

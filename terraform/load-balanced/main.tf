@@ -65,6 +65,7 @@ module "instances" {
 
   name               = local.name
   image_id           = var.image_id
+  root_device_name   = var.root_device_name
   instance_type      = var.instance_type
   volume_gib         = var.volume_gib
   user_data          = templatefile(local.user_data_template, { ingress_address = local.ingress_addresses[0] })

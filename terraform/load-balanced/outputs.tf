@@ -78,6 +78,6 @@ output "load_balancer_dns_name" {
 }
 
 output "target_group_arns" {
-  description = "Target group of each listener, by PROTOCOL-PORT such as tcp-udp-5060."
+  description = "Target group of each listener, by port."
   value       = module.load_balancer.target_group_arns
 }

@@ -63,9 +63,3 @@ mock_data "aws_region" {
     name = "us-east-1"
   }
 }
-
-mock_data "aws_ami" {
-  defaults = {
-    root_device_name = "/dev/xvda"
-  }
-}

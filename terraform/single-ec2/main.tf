@@ -52,6 +52,7 @@ module "instances" {
 
   name               = local.name
   image_id           = var.image_id
+  root_device_name   = var.root_device_name
   instance_type      = var.instance_type
   volume_gib         = var.volume_gib
   subnet_ids         = [module.network.public_subnet_ids[var.zones[0]]]

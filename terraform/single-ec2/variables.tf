@@ -210,6 +210,18 @@ variable "image_id" {
   }
 }
 
+variable "root_device_name" {
+  description = "Root device of the image. It is not looked up: an image that is no longer there would keep the edge from being destroyed."
+  type        = string
+  nullable    = false
+  default     = "/dev/xvda"
+
+  validation {
+    condition     = can(regex("^/dev/[a-z0-9]+$", var.root_device_name))
+    error_message = "root_device_name must be a device such as /dev/xvda; `aws ec2 describe-images` shows the image's RootDeviceName."
+  }
+}
+
 variable "instance_type" {
   description = "EC2 instance type, a Nitro type of the image's architecture."
   type        = string

@@ -74,6 +74,7 @@ pub fn deploy(
 
     let plan = runner.step(Step::Plan, |progress| {
         let plan = plan::plan(loaded, state.topology(), TargetKind::Aws)?;
+        plan::reachable(state.plan()?.as_ref(), &plan)?;
         for note in notes(&plan, &loaded.spec, SystemTime::now()) {
             progress.event(&Event::Note { text: &note });
         }

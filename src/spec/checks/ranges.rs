@@ -133,7 +133,10 @@ pub(super) fn operators(checks: &mut Checks<'_>) {
         let trunk = trunks
             .iter()
             .find(|(_, trunk)| trunk.ranges().iter().any(|known| known.contains(range) || range.contains(known)));
-        if let Some(what) = fault(range, false) {
+        if let Some(mut what) = fault(range, false) {
+            if range.prefix_len() < SHORTEST_PREFIX {
+                what.help = "name the addresses of operators alone, such as 192.0.2.7/32".into();
+            }
             checks.report(path, what);
         } else if let Some((name, _)) = trunk {
             let message =

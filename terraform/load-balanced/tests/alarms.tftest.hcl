@@ -15,7 +15,7 @@ run "five_alarms_tell_of_what_ends_calls" {
     desired    = 8
     load_balancer = {
       arn_suffix    = "net/edge/0123456789abcdef"
-      target_groups = { tcp-udp-5060 = "targetgroup/a/0123456789abcdef", tcp-5061 = "targetgroup/b/0123456789abcdef" }
+      target_groups = { "5060" = "targetgroup/a/0123456789abcdef", "5061" = "targetgroup/b/0123456789abcdef" }
     }
     notify  = [{ protocol = "email", endpoint = "ops@example.com" }, { protocol = "https", endpoint = "https://events.example.com/x" }]
     chatbot = { slack_workspace_id = "T0123ABCD", slack_channel_id = "C0123ABCD" }
@@ -80,7 +80,7 @@ run "a_group_that_may_have_one_instance_is_not_told_that_it_has" {
     min        = 1
     load_balancer = {
       arn_suffix    = "net/edge/0123456789abcdef"
-      target_groups = { tcp-udp-5060 = "targetgroup/a/0123456789abcdef" }
+      target_groups = { "5060" = "targetgroup/a/0123456789abcdef" }
     }
   }
 

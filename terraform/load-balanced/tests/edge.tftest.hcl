@@ -34,7 +34,7 @@ run "an_edge_with_the_defaults_stands" {
     error_message = "A NAT gateway has 55,000 ports to one destination for each address, got ${jsonencode(output.capacity)}."
   }
   assert {
-    condition     = toset(keys(output.target_group_arns)) == toset(["tcp-5061", "tcp-udp-5060"])
+    condition     = toset(keys(output.target_group_arns)) == toset(["5060", "5061"])
     error_message = "Each listener has a target group."
   }
   assert {

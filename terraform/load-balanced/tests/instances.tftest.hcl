@@ -103,6 +103,10 @@ run "the_group_hears_from_its_instances_and_grows_with_their_load" {
     error_message = "Who does not answer the load balancer is replaced."
   }
   assert {
+    condition     = aws_autoscaling_group.this.timeouts.delete == "90m"
+    error_message = "Instances that drain keep the group for as long as their hook."
+  }
+  assert {
     condition     = aws_autoscaling_group.this.wait_for_capacity_timeout == "0"
     error_message = "An apply does not wait for instances."
   }

@@ -52,7 +52,7 @@ run "each_listener_has_a_target_group_of_its_protocol_and_port" {
     error_message = "A TCP_UDP listener needs a TCP_UDP target group."
   }
   assert {
-    condition     = toset(keys(aws_lb_listener.this)) == toset(["tcp-udp-5060", "tcp-5061", "udp-5062"])
+    condition     = toset(keys(aws_lb_listener.this)) == toset(["5060", "5061", "5062"])
     error_message = "There are the listeners that were asked for, and no others."
   }
 }
@@ -124,7 +124,42 @@ run "an_instance_that_leaves_keeps_its_flows_until_the_delay_is_over" {
     error_message = "Busy flows would stay with an instance for ever."
   }
   assert {
-    condition     = aws_lb_target_group.this["tcp-5061"].target_health_state[0].enable_unhealthy_connection_termination == false
+    condition     = aws_lb_target_group.this["5061"].target_health_state[0].enable_unhealthy_connection_termination == false
     error_message = "A connection over TLS may not be cut when its instance begins to drain."
+  }
+}
+
+# The names of the target groups that the next two runs compare.
+run "a_listener_over_udp_and_tcp" {
+  module {
+    source = "../modules/load-balancer"
+  }
+
+  variables {
+    listeners = [{ port = 5060, protocol = "TCP_UDP" }]
+  }
+
+  assert {
+    condition     = aws_lb_listener.this["5060"].protocol == "TCP_UDP"
+    error_message = "It takes both."
+  }
+}
+
+run "changes_its_protocol_where_it_is" {
+  module {
+    source = "../modules/load-balancer"
+  }
+
+  variables {
+    listeners = [{ port = 5060, protocol = "UDP" }]
+  }
+
+  assert {
+    condition     = aws_lb_listener.this["5060"].protocol == "UDP" && aws_lb_listener.this["5060"].id == run.a_listener_over_udp_and_tcp.listener_ids["5060"]
+    error_message = "A listener that is made anew takes nothing meanwhile, and its port is in use when its successor comes."
+  }
+  assert {
+    condition     = aws_lb_target_group.this["5060"].name != run.a_listener_over_udp_and_tcp.target_group_names["5060"]
+    error_message = "The successor of a target group stands beside it: it needs another name."
   }
 }

@@ -23,7 +23,7 @@ run "one_nat_gateway_serves_all_zones" {
     error_message = "One gateway with one address is the default."
   }
   assert {
-    condition     = alltrue([for route in aws_route.private : route.nat_gateway_id == aws_nat_gateway.this["us-east-1a"].id])
+    condition     = alltrue([for route in aws_route.private : route.nat_gateway_id == aws_nat_gateway.this["one"].id])
     error_message = "Every private subnet leaves by it."
   }
   assert {
@@ -33,6 +33,46 @@ run "one_nat_gateway_serves_all_zones" {
   assert {
     condition     = !anytrue([for subnet in concat(values(aws_subnet.private), values(aws_subnet.public)) : coalesce(subnet.map_public_ip_on_launch, false)])
     error_message = "No subnet hands out public addresses."
+  }
+}
+
+run "the_only_gateway_keeps_its_address_when_the_first_zone_goes" {
+  module {
+    source = "../modules/network"
+  }
+
+  variables {
+    zones = ["us-east-1b"]
+  }
+
+  assert {
+    condition     = keys(aws_eip.egress) == ["one-1"] && keys(aws_nat_gateway.this) == ["one"]
+    error_message = "Gateway and address may not be named for the zone: another name is another address, which carriers do not admit."
+  }
+  assert {
+    condition     = aws_nat_gateway.this["one"].subnet_id == aws_subnet.public["us-east-1b"].id
+    error_message = "It moves to the first zone that is left."
+  }
+  assert {
+    condition     = aws_eip.egress["one-1"].id == run.one_nat_gateway_serves_all_zones.egress_allocation_ids[0]
+    error_message = "The address is the same."
+  }
+}
+
+run "what_is_in_a_subnet_has_time_to_leave" {
+  command = plan
+
+  module {
+    source = "../modules/network"
+  }
+
+  assert {
+    condition     = alltrue([for subnet in concat(values(aws_subnet.private), values(aws_subnet.public)) : subnet.timeouts.delete == "90m"])
+    error_message = "An instance may drain for over an hour."
+  }
+  assert {
+    condition     = aws_nat_gateway.this["one"].timeouts.update == "20m"
+    error_message = "An address that goes is kept for its connections."
   }
 }
 

@@ -55,6 +55,21 @@ run "the_load_balancer_alone_reaches_the_instances" {
   }
 }
 
+run "a_group_may_stand_beside_its_successor" {
+  command = plan
+
+  module {
+    source = "../modules/security"
+  }
+
+  assert {
+    condition = alltrue([for group in [aws_security_group.instances, aws_security_group.load_balancer[0]] :
+      startswith(group.name_prefix, "sipedge-bridge-load-balanced-")
+    ])
+    error_message = "A fixed name would be in use when the successor comes."
+  }
+}
+
 run "rules_beyond_the_quota_are_refused_before_aws_refuses_them" {
   command = plan
 

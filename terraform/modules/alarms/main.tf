@@ -4,62 +4,63 @@ locals {
   group     = { AutoScalingGroupName = var.group_name }
   balancers = var.load_balancer == null ? [] : [for suffix in var.load_balancer.target_groups : { LoadBalancer = var.load_balancer.arn_suffix, TargetGroup = suffix }]
 
-  # An alarm goes off when `datapoints` of the last `minutes` minutes are beyond the threshold. What several listeners report is taken
+  # An alarm goes off when `datapoints` of the last `periods`, each of so many seconds, are beyond the threshold. What several listeners report is taken
   # together by `reduce`.
   balanced = {
     unhealthy-hosts = {
       description = "An instance does not answer its health checks with 200."
       namespace   = "AWS/NetworkELB", metric = "UnHealthyHostCount", dimensions = local.balancers, statistic = "Maximum", reduce = "MAX"
-      comparison  = "GreaterThanThreshold", threshold = 0, minutes = 5, datapoints = 3, missing = "notBreaching"
+      comparison  = "GreaterThanThreshold", threshold = 0, period = 60, periods = 5, datapoints = 3, missing = "notBreaching"
     }
     # A group that may have one instance is there most of the time.
     few-healthy-hosts = var.min < 2 ? null : {
       description = "Fewer than two instances are healthy: the loss of one more would end all calls."
       namespace   = "AWS/NetworkELB", metric = "HealthyHostCount", dimensions = local.balancers, statistic = "Minimum", reduce = "MIN"
-      comparison  = "LessThanThreshold", threshold = 2, minutes = 5, datapoints = 5, missing = "notBreaching"
+      comparison  = "LessThanThreshold", threshold = 2, period = 60, periods = 5, datapoints = 5, missing = "notBreaching"
     }
     no-healthy-hosts = {
       description = "CRITICAL: no instance is healthy. No call gets through."
       namespace   = "AWS/NetworkELB", metric = "HealthyHostCount", dimensions = local.balancers, statistic = "Maximum", reduce = "MIN"
       # Without any target there is no figure either.
-      comparison = "LessThanThreshold", threshold = 1, minutes = 3, datapoints = 3, missing = "breaching"
+      comparison = "LessThanThreshold", threshold = 1, period = 60, periods = 3, datapoints = 3, missing = "breaching"
     }
     cpu-high = {
       description = "The instances are busier than ${var.cpu_percent} % on average, although the group scales on less."
       namespace   = "AWS/EC2", metric = "CPUUtilization", dimensions = [local.group], statistic = "Average", reduce = "MAX"
-      comparison  = "GreaterThanThreshold", threshold = var.cpu_percent, minutes = 5, datapoints = 5, missing = "notBreaching"
+      comparison  = "GreaterThanThreshold", threshold = var.cpu_percent, period = 60, periods = 5, datapoints = 5, missing = "notBreaching"
     }
     desired-capacity-high = var.desired == null ? null : {
       description = "The group wants ${var.desired} instances or more: it can hardly grow. Raise scaling.max, or find out who calls."
       namespace   = "AWS/AutoScaling", metric = "GroupDesiredCapacity", dimensions = [local.group], statistic = "Maximum", reduce = "MAX"
-      comparison  = "GreaterThanOrEqualToThreshold", threshold = var.desired, minutes = 5, datapoints = 5, missing = "notBreaching"
+      comparison  = "GreaterThanOrEqualToThreshold", threshold = var.desired, period = 60, periods = 5, datapoints = 5, missing = "notBreaching"
     }
   }
   single = {
     unhealthy-instance = {
       description = "EC2's status check of the instance fails."
       namespace   = "AWS/EC2", metric = "StatusCheckFailed", dimensions = [local.group], statistic = "Maximum", reduce = "MAX"
-      comparison  = "GreaterThanThreshold", threshold = 0, minutes = 3, datapoints = 2, missing = "notBreaching"
+      comparison  = "GreaterThanThreshold", threshold = 0, period = 60, periods = 3, datapoints = 2, missing = "notBreaching"
     }
     instance-not-ready = {
       description = "A new instance has not placed a call through itself for ten minutes, or one after the other is given up."
       namespace   = "AWS/AutoScaling", metric = "GroupPendingInstances", dimensions = [local.group], statistic = "Minimum", reduce = "MAX"
-      comparison  = "GreaterThanThreshold", threshold = 0, minutes = 10, datapoints = 9, missing = "notBreaching"
+      comparison  = "GreaterThanThreshold", threshold = 0, period = 60, periods = 10, datapoints = 9, missing = "notBreaching"
     }
     no-instance = {
       description = "CRITICAL: no instance is in service. No call gets through."
       namespace   = "AWS/AutoScaling", metric = "GroupInServiceInstances", dimensions = [local.group], statistic = "Maximum", reduce = "MAX"
-      comparison  = "LessThanThreshold", threshold = 1, minutes = 3, datapoints = 3, missing = "breaching"
+      comparison  = "LessThanThreshold", threshold = 1, period = 60, periods = 3, datapoints = 3, missing = "breaching"
     }
     cpu-high = {
       description = "The instance is busier than ${var.cpu_percent} %. Take a larger type, or the topology load-balanced."
       namespace   = "AWS/EC2", metric = "CPUUtilization", dimensions = [local.group], statistic = "Average", reduce = "MAX"
-      comparison  = "GreaterThanThreshold", threshold = var.cpu_percent, minutes = 5, datapoints = 5, missing = "notBreaching"
+      comparison  = "GreaterThanThreshold", threshold = var.cpu_percent, period = 60, periods = 5, datapoints = 5, missing = "notBreaching"
     }
-    cpu-credits-low = {
-      description = "The instance has used up its CPU credits, and costs more from now on: its type is too small. Types without credits never report this."
-      namespace   = "AWS/EC2", metric = "CPUCreditBalance", dimensions = [local.group], statistic = "Minimum", reduce = "MAX"
-      comparison  = "LessThanThreshold", threshold = 1, minutes = 15, datapoints = 15, missing = "notBreaching"
+    cpu-credits-charged = {
+      description = "The instance uses more CPU than its type has credits for, and AWS charges for it: the type is too small. Types without credits never report this."
+      namespace   = "AWS/EC2", metric = "CPUSurplusCreditsCharged", dimensions = [local.group], statistic = "Maximum", reduce = "MAX"
+      # Credits are told every five minutes, detailed monitoring or not.
+      comparison = "GreaterThanThreshold", threshold = 0, period = 300, periods = 3, datapoints = 3, missing = "notBreaching"
     }
   }
 
@@ -70,7 +71,7 @@ locals {
   ) : key => alarm if alarm != null }
 
   # What says nothing of the version that the instances run.
-  of_any_version = ["cpu-credits-low", "desired-capacity-high"]
+  of_any_version = ["cpu-credits-charged", "desired-capacity-high"]
 
   alarm_arns = "arn:${data.aws_partition.this.partition}:cloudwatch:${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}:alarm:${var.name}-*"
 }
@@ -134,7 +135,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   alarm_description   = each.value.description
   comparison_operator = each.value.comparison
   threshold           = each.value.threshold
-  evaluation_periods  = each.value.minutes
+  evaluation_periods  = each.value.periods
   datapoints_to_alarm = each.value.datapoints
   treat_missing_data  = each.value.missing
   alarm_actions       = [aws_sns_topic.this.arn]
@@ -152,7 +153,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
         metric_name = each.value.metric
         dimensions  = metric_query.value
         stat        = each.value.statistic
-        period      = 60
+        period      = each.value.period
       }
     }
   }

@@ -31,13 +31,6 @@ locals {
   }
 }
 
-data "aws_ami" "this" {
-  filter {
-    name   = "image-id"
-    values = [var.image_id]
-  }
-}
-
 resource "aws_launch_template" "this" {
   #checkov:skip=CKV_AWS_88:only with public_address, for the topology of one instance whose Elastic IP is the edge's address
   name        = var.name
@@ -83,7 +76,7 @@ resource "aws_launch_template" "this" {
   }
 
   block_device_mappings {
-    device_name = data.aws_ami.this.root_device_name
+    device_name = var.root_device_name
 
     ebs {
       volume_type           = "gp3"
@@ -181,6 +174,11 @@ resource "aws_autoscaling_group" "this" {
       # The launch template tags the instances.
       propagate_at_launch = false
     }
+  }
+
+  # Instances that have been told to leave stay until their calls have ended, or the hook's time is over.
+  timeouts {
+    delete = "90m"
   }
 
   lifecycle {

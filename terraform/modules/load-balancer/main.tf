@@ -2,11 +2,12 @@ locals {
   # Names of load balancers and target groups have at most 32 letters: what fits of the long name, and a hash that tells it from others.
   name = "${trimsuffix(substr(var.name, 0, 23), "-")}-${substr(sha256(var.name), 0, 8)}"
 
-  listeners = { for listener in var.listeners : "${lower(replace(listener.protocol, "_", "-"))}-${listener.port}" => listener }
+  # By port alone: a listener changes its protocol where it is, and turns to a target group of the new protocol.
+  listeners = { for listener in var.listeners : tostring(listener.port) => listener }
 
   # With the protocol and port in the hash: a target group cannot change them, and its successor needs another name.
   target_group_names = {
-    for key, listener in local.listeners : key => "${trimsuffix(substr(var.name, 0, 17), "-")}-${substr(sha256("${var.name}/${key}"), 0, 8)}-${listener.port}"
+    for key, listener in local.listeners : key => "${trimsuffix(substr(var.name, 0, 17), "-")}-${substr(sha256("${var.name}/${listener.protocol}-${key}"), 0, 8)}-${key}"
   }
 
   # A check has to end before the next one begins; the load balancer's own default is 6 s.

@@ -19,7 +19,7 @@ output "ingress_addresses" {
 }
 
 output "target_group_arns" {
-  description = "Target group of each listener, by PROTOCOL-PORT."
+  description = "Target group of each listener, by port."
   value       = { for key, group in aws_lb_target_group.this : key => group.arn }
 
   # A target that no listener leads to is never healthy.
@@ -27,6 +27,16 @@ output "target_group_arns" {
 }
 
 output "target_group_arn_suffixes" {
-  description = "The target groups as CloudWatch names them, by PROTOCOL-PORT."
+  description = "The target groups as CloudWatch names them, by port."
   value       = { for key, group in aws_lb_target_group.this : key => group.arn_suffix }
+}
+
+output "target_group_names" {
+  description = "Names of the target groups, by port."
+  value       = { for key, group in aws_lb_target_group.this : key => group.name }
+}
+
+output "listener_ids" {
+  description = "Listeners, by port."
+  value       = { for key, listener in aws_lb_listener.this : key => listener.id }
 }

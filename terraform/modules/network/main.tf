@@ -4,9 +4,11 @@ locals {
   public_subnets  = local.made ? { for zone in var.zones : zone => var.public_subnets[zone] } : {}
   private_subnets = local.made && var.private ? { for zone in var.zones : zone => var.private_subnets[zone] } : {}
 
-  # Zones that have a NAT gateway, and the keys of their addresses: ZONE-1 is the gateway's first, the others are its secondary ones.
-  gateway_zones = length(local.private_subnets) == 0 ? [] : var.egress.gateways == "one" ? [var.zones[0]] : var.zones
-  egress_keys   = flatten([for zone in local.gateway_zones : [for n in range(var.egress.addresses) : "${zone}-${n + 1}"]])
+  # NAT gateways by key, each with the zone that it is in, and the keys of their addresses: KEY-1 is the gateway's first, the others are its
+  # secondary ones. The only gateway is `one`, whatever its zone: it may move to another zone, and its addresses move with it.
+  gateway_keys  = length(local.private_subnets) == 0 ? [] : var.egress.gateways == "one" ? ["one"] : var.zones
+  gateway_zones = { for key in local.gateway_keys : key => key == "one" ? var.zones[0] : key }
+  egress_keys   = flatten([for key in local.gateway_keys : [for n in range(var.egress.addresses) : "${key}-${n + 1}"]])
 }
 
 resource "aws_vpc" "this" {
@@ -48,6 +50,15 @@ resource "aws_subnet" "public" {
   map_public_ip_on_launch = false
 
   tags = { Name = "${var.name}-public-${each.key}" }
+
+  # What is in it leaves first: an instance that drains, for as long as its calls last.
+  timeouts {
+    delete = "90m"
+  }
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_route_table" "public" {
@@ -81,6 +92,15 @@ resource "aws_subnet" "private" {
   cidr_block        = each.value
 
   tags = { Name = "${var.name}-private-${each.key}" }
+
+  timeouts {
+    delete = "90m"
+  }
+
+  # The group and the load balancer turn to the subnets that stay before one goes.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_eip" "egress" {
@@ -90,16 +110,26 @@ resource "aws_eip" "egress" {
   domain = "vpc"
 
   tags = { Name = "${var.name}-egress-${each.key}" }
+
+  # A gateway lets an address go before it is released.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_nat_gateway" "this" {
-  for_each = toset(local.gateway_zones)
+  for_each = local.gateway_zones
 
-  subnet_id                = aws_subnet.public[each.key].id
+  subnet_id                = aws_subnet.public[each.value].id
   allocation_id            = aws_eip.egress["${each.key}-1"].id
   secondary_allocation_ids = var.egress.addresses == 1 ? null : [for n in range(1, var.egress.addresses) : aws_eip.egress["${each.key}-${n + 1}"].id]
 
   tags = { Name = "${var.name}-${each.key}" }
+
+  # An address that goes is kept until its connections have ended, or AWS has waited long enough for them.
+  timeouts {
+    update = "20m"
+  }
 
   # A public NAT gateway cannot be made before its VPC is connected.
   depends_on = [aws_internet_gateway.this, aws_route.public]
@@ -119,7 +149,7 @@ resource "aws_route" "private" {
 
   route_table_id         = aws_route_table.private[each.key].id
   destination_cidr_block = "0.0.0.0/0"
-  nat_gateway_id         = aws_nat_gateway.this[var.egress.gateways == "one" ? var.zones[0] : each.key].id
+  nat_gateway_id         = aws_nat_gateway.this[var.egress.gateways == "one" ? "one" : each.key].id
 }
 
 resource "aws_route_table_association" "private" {

@@ -28,5 +28,10 @@ output "egress_addresses" {
 
 output "nat_gateway_ids" {
   description = "NAT gateways."
-  value       = local.made ? [for zone in local.gateway_zones : aws_nat_gateway.this[zone].id] : [for gateway in values(data.aws_nat_gateway.existing) : gateway.id]
+  value       = local.made ? [for key in local.gateway_keys : aws_nat_gateway.this[key].id] : [for gateway in values(data.aws_nat_gateway.existing) : gateway.id]
+}
+
+output "egress_allocation_ids" {
+  description = "Allocations of the egress addresses, in the order of `egress_addresses`; empty in a VPC that exists."
+  value       = [for key in local.egress_keys : aws_eip.egress[key].id]
 }

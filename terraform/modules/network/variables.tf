@@ -21,7 +21,7 @@ variable "vpc_cidr" {
 }
 
 variable "zones" {
-  description = "Availability zones, in the order in which their addresses are listed. With one NAT gateway, it is in the first."
+  description = "Availability zones, in the order in which their addresses are listed. With one NAT gateway, it is in the first; its addresses are the same wherever it is."
   type        = list(string)
   nullable    = false
 

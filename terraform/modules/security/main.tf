@@ -25,13 +25,17 @@ locals {
 
 resource "aws_security_group" "instances" {
   #checkov:skip=CKV2_AWS_5:the launch template of modules/instances attaches it
-  name        = "${var.name}-instances"
+  name_prefix = "${var.name}-instances-"
   description = "Instances of the SIP edge"
   vpc_id      = var.vpc_id
 
   tags = { Name = "${var.name}-instances" }
 
   lifecycle {
+    # A group that has to be replaced has its successor first. Its description alone is no reason: AWS changes none.
+    create_before_destroy = true
+    ignore_changes        = [description]
+
     precondition {
       condition     = length(local.sip) <= var.rules_quota
       error_message = "${length(local.names_of_range)} ranges over ${length(local.transports)} transports need ${length(local.sip)} rules; this account admits ${var.rules_quota} in a security group (quota L-0EA8095F). Join ranges, leave out a listener, or have the quota raised and set rules_quota."
@@ -39,6 +43,7 @@ resource "aws_security_group" "instances" {
   }
 }
 
+# Rules of a group that is replaced stay until those of its successor are there.
 resource "aws_vpc_security_group_ingress_rule" "carriers_to_instances" {
   for_each = local.instance_rules
 
@@ -48,6 +53,10 @@ resource "aws_vpc_security_group_ingress_rule" "carriers_to_instances" {
   from_port         = each.value.port
   to_port           = each.value.port
   cidr_ipv4         = each.value.range
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 # The load balancer keeps the caller's address; a rule that names its group admits what has passed that group, and nothing else.
@@ -60,6 +69,10 @@ resource "aws_vpc_security_group_ingress_rule" "load_balancer_to_instances" {
   from_port                    = each.value.port
   to_port                      = each.value.port
   referenced_security_group_id = aws_security_group.load_balancer[0].id
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 # Destinations are names that change their addresses, and ports that SRV records choose; the AWS API is asked by HTTPS. Nothing but what
@@ -73,17 +86,26 @@ resource "aws_vpc_security_group_egress_rule" "instances" {
   from_port         = 1
   to_port           = 65535
   cidr_ipv4         = "0.0.0.0/0"
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_security_group" "load_balancer" {
   #checkov:skip=CKV2_AWS_5:modules/load-balancer attaches it
   count = var.load_balanced ? 1 : 0
 
-  name        = "${var.name}-load-balancer"
+  name_prefix = "${var.name}-load-balancer-"
   description = "Load balancer of the SIP edge"
   vpc_id      = var.vpc_id
 
   tags = { Name = "${var.name}-load-balancer" }
+
+  lifecycle {
+    create_before_destroy = true
+    ignore_changes        = [description]
+  }
 }
 
 resource "aws_vpc_security_group_ingress_rule" "carriers_to_load_balancer" {
@@ -95,6 +117,10 @@ resource "aws_vpc_security_group_ingress_rule" "carriers_to_load_balancer" {
   from_port         = each.value.port
   to_port           = each.value.port
   cidr_ipv4         = each.value.range
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_vpc_security_group_egress_rule" "load_balancer_to_instances" {
@@ -106,4 +132,8 @@ resource "aws_vpc_security_group_egress_rule" "load_balancer_to_instances" {
   from_port                    = each.value.port
   to_port                      = each.value.port
   referenced_security_group_id = aws_security_group.instances.id
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }

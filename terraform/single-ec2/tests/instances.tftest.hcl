@@ -69,6 +69,37 @@ run "it_may_take_this_address_and_no_other_to_instances_of_this_edge_and_no_othe
   }
 }
 
+run "the_root_device_is_named_and_not_looked_up" {
+  command = plan
+
+  module {
+    source = "../modules/instances"
+  }
+
+  variables {
+    root_device_name = "/dev/sda1"
+  }
+
+  assert {
+    condition     = aws_launch_template.this.block_device_mappings[0].device_name == "/dev/sda1"
+    error_message = "Another name than the image's would be a second disk."
+  }
+}
+
+run "a_device_that_is_none_is_refused" {
+  command = plan
+
+  module {
+    source = "../modules/instances"
+  }
+
+  variables {
+    root_device_name = "xvda"
+  }
+
+  expect_failures = [var.root_device_name]
+}
+
 run "an_address_for_several_instances_is_refused" {
   command = plan
 
