@@ -35,8 +35,14 @@ fn reach_checkpoint(moto: &Moto, aws: &Aws) -> Refresh {
 
 /// Versions of the instances, sorted.
 fn versions(aws: &Aws) -> Vec<Option<u64>> {
-    let mut versions: Vec<_> =
-        aws.group(GROUP).expect("it is there").expect("it is there").instances.iter().map(|instance| instance.version).collect();
+    let mut versions: Vec<_> = aws
+        .group(GROUP)
+        .expect("it is there")
+        .expect("it is there")
+        .instances
+        .iter()
+        .map(|instance| instance.version)
+        .collect();
     versions.sort_unstable();
     versions
 }

@@ -140,6 +140,20 @@ impl Terraform {
         applied
     }
 
+    /// Forgets the plan of the last [`Terraform::plan`], which has the values of all variables and is not to be carried out.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn forget_plan(&self) -> Result<(), TerraformError> {
+        self.folder.remove_plan(PLAN_FILE)
+    }
+
+    /// What a person types before a subcommand to have the same Terraform do something in the same folder.
+    pub fn by_hand(&self) -> String {
+        let program = if self.program.name() == "OpenTofu" { "tofu" } else { "terraform" };
+        format!("{program} -chdir={}", self.folder.root_module().display())
+    }
+
     /// The outputs of what stands. Empty before the first apply.
     pub fn outputs(&self) -> Result<Outputs, TerraformError> {
         let (ended, text) = self.child(words(&["output", "-no-color", "-json"]))?.read_all()?;
