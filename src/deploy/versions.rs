@@ -37,9 +37,9 @@ impl Versions {
     pub fn before(&self, live: u64) -> Option<u64> {
         let numbers = || self.verified.iter().map(|verified| verified.version);
         match numbers().position(|version| version == live) {
-            Some(place) => numbers().take(place).last(),
+            Some(place) => numbers().take(place).next_back(),
             // It was never found good: what was is older than it.
-            None => numbers().filter(|version| *version < live).last(),
+            None => numbers().filter(|version| *version < live).next_back(),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::target::aws::terraform::interrupt;
 /// [`DeployError::Step`] with what is left, and the way on. Nothing is removed with the credentials of another account.
 pub fn destroy(loaded: Option<&Loaded>, state: &State, progress: &mut dyn Progress) -> Result<Destroyed, DeployError> {
     let known = state.exists();
-    if !known && !loaded.is_some_and(|loaded| loaded.spec.aws.state.is_some()) {
+    if !known && loaded.is_none_or(|loaded| loaded.spec.aws.state.is_none()) {
         return Ok(Destroyed::NothingThere);
     }
     interrupt::take_over();
