@@ -39,7 +39,7 @@ impl Versions {
         match numbers().position(|version| version == live) {
             Some(place) => numbers().take(place).next_back(),
             // It was never found good: what was is older than it.
-            None => numbers().filter(|version| *version < live).next_back(),
+            None => numbers().rfind(|version| *version < live),
         }
     }
 
