@@ -167,7 +167,10 @@ Examples:
   sipedge deploy single-ec2                                      to AWS: shows what changes, asks, and does it
   sipedge deploy single-ec2 --yes --json                         the same for a pipeline, which cannot be asked
 
-A deploy that was cut off or failed is continued by the same command. What runs as planned is kept and verified again.")]
+A deploy that was cut off or failed is continued by the same command. What runs as planned is kept and verified again.
+
+On AWS the verified call is the operator's, from this machine: the spec's `verify.operators` has to admit its address. The password is made
+by the deploy and read from the account. --no-verify deploys without a call.")]
     /// Brings a topology to what the spec says; ends in a verified call.
     Deploy(Deploy),
     #[command(after_help = "\
@@ -312,7 +315,7 @@ struct Rollback {
 
 #[derive(Debug, Args)]
 struct Status {
-    /// Shows it again every second: on a terminal in place, otherwise below.
+    /// Shows it again every second, or every five when an account is asked: on a terminal in place, otherwise below.
     #[arg(long)]
     watch: bool,
 }
@@ -337,9 +340,11 @@ Examples:
   sipedge verify call --json              checks and ladder for programs
   sipedge verify call --junit call.xml    for a pipeline that shows test results
   sipedge verify call --via operator      by password to the answerer in the edge; without a carrier
+  sipedge verify call --target aws        the operator's call to what was deployed to AWS from here
 
-On AWS nobody stands at the carriers' addresses: there the call is the operator's, from this machine. The password is read from the
-environment variable SIPEDGE_ANSWERER_PASSWORD, the address from --ingress.")]
+On AWS nobody stands at the carriers' addresses: there the call is the operator's, from this machine, which `verify.operators` has to
+admit. Password and address come from the account and the last deploy. With --ingress the address is the given one, no account is asked,
+and the password is read from the environment variable SIPEDGE_ANSWERER_PASSWORD.")]
     /// Places calls through the edge, from carrier to carrier and from an operator to the edge's answerer, and checks each part of them.
     Call(VerifyCall),
 }

@@ -14,7 +14,7 @@ use std::process::Command;
 use cloud::Cloud;
 use cloud::project::{Ran, run};
 use errors::assert_golden;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DEPLOY: [&str; 4] = ["deploy", "single-ec2", "--yes", "--no-verify"];
 
@@ -113,7 +113,48 @@ fn the_account_refuses() {
     }
     // What was made until then is in the state: the same command goes on.
     cloud.deploy("single-ec2");
+    what_stands_is_not_left_behind(&cloud);
     cloud.run(&["destroy", "single-ec2", "--target", "aws", "--yes"]).expect(0);
+}
+
+/// Neither for another region nor with the credentials of another account.
+fn what_stands_is_not_left_behind(cloud: &Cloud) {
+    cloud.change_spec("region: us-east-1", "region: us-west-2");
+    let ran = cloud.run(&DEPLOY).expect(3);
+    assert!(ran.stderr.contains("stands in us-east-1, and aws.region is us-west-2"), "{}", ran.stderr);
+    cloud.change_spec("region: us-west-2", "region: us-east-1");
+
+    let file = cloud.project.folder().join(".sipedge/twilio-bridge/aws-single-ec2/journal.json");
+    let account = || -> Value { serde_json::from_slice(&fs::read(&file).expect("a journal")).expect("JSON") };
+    let (own, other) = (account()["account"].as_str().expect("the account is kept").to_owned(), "999999999999");
+    let change = |from: &str, to: &str| {
+        let text = fs::read_to_string(&file).expect("a journal");
+        fs::write(&file, text.replacen(&format!("\"account\": \"{from}\""), &format!("\"account\": \"{to}\""), 1))
+            .expect("written");
+    };
+    change(&own, other);
+    for command in [
+        DEPLOY.as_slice(),
+        &["refresh", "single-ec2", "--target", "aws", "--no-verify"],
+        &["destroy", "single-ec2", "--target", "aws", "--yes"],
+    ] {
+        let ran = cloud.run(command).expect(4);
+        assert!(ran.stderr.contains(&format!("stands in the account {other}")), "{command:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("those of {own}")), "{command:?}: {}", ran.stderr);
+    }
+    change(other, &own);
+}
+
+#[test]
+fn a_call_that_cannot_pass_is_refused_before_the_account_is_asked() {
+    let Some(cloud) = Cloud::start("a_call_that_cannot_pass_is_refused_before_the_account_is_asked") else { return };
+    let deploy = ["deploy", "single-ec2", "--yes"];
+    let ran = cloud.run(&deploy).expect(2);
+    assert!(ran.stderr.contains("verify.operators: [YOUR.ADDRESS/32]"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--no-verify"), "{}", ran.stderr);
+    cloud.change_spec("version: 1\n", "version: 1\nverify: { answerer: false }\n");
+    let ran = cloud.run(&deploy).expect(2);
+    assert!(ran.stderr.contains("verify.answerer: false"), "{}", ran.stderr);
 }
 
 #[test]

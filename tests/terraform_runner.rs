@@ -142,6 +142,51 @@ fn the_state_outlives_the_working_folder() {
 }
 
 #[test]
+fn a_state_that_moves_is_copied_and_never_over_another_one() {
+    let Some(bench) = Bench::new("a_state_that_moves_is_copied_and_never_over_another_one") else { return };
+    let at = |file: &str, name: &str| {
+        let terraform = bench.terraform(MODULE, name);
+        let modules = Modules::given([("edge/main.tf".to_owned(), MODULE.as_bytes().to_vec())]);
+        let variables = BTreeMap::from([("edge.auto.tfvars.json".to_owned(), format!("{{\"name\": \"{name}\"}}"))]);
+        let backend = Backend::Local { path: Path::new("../..").join(file) };
+        terraform.folder().write(&modules, &variables, &backend).expect("the folder is written");
+        terraform
+    };
+    let first = at("first.tfstate", "a");
+    first.init().expect("init");
+    first.plan(false, &mut |_| {}).expect("plan");
+    first.apply(&mut |_| {}).expect("apply");
+
+    let second = at("second.tfstate", "a");
+    second.init().expect("the new place is empty: the state is copied");
+    assert!(second.plan(false, &mut |_| {}).expect("plan").is_empty());
+    let changed = at("second.tfstate", "b");
+    changed.init().expect("it stays");
+    changed.plan(false, &mut |_| {}).expect("plan");
+    changed.apply(&mut |_| {}).expect("apply");
+
+    let before = fs::read(bench.folder.path().join("first.tfstate")).expect("it is there");
+    let error = at("first.tfstate", "b").init().expect_err("the old one is still there, and older");
+    assert!(matches!(error, TerraformError::TwoStates { resources: (2, 2), .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("first.tfstate") && text.contains("second.tfstate") && text.contains("nothing was copied"));
+    assert_eq!(fs::read(bench.folder.path().join("first.tfstate")).expect("it is there"), before);
+    fs::rename(bench.folder.path().join("first.tfstate"), bench.folder.path().join("old.tfstate")).expect("moved");
+    let back = at("first.tfstate", "b");
+    back.init().expect("the way is free");
+    assert!(back.plan(false, &mut |_| {}).expect("plan").is_empty());
+}
+
+#[test]
+fn a_terraform_that_is_ended_by_force_says_so() {
+    let bench =
+        Bench::standing_in("case \"$1\" in version) echo '{\"terraform_version\": \"1.11.4\"}';; *) kill -9 $$;; esac");
+    let error = bench.terraform(MODULE, "a").init().expect_err("it is dead");
+    assert_eq!(kind(&error), &Kind::Killed);
+    assert!(error.to_string().contains("ended by force (signal 9)"), "{error}");
+}
+
+#[test]
 fn an_interrupt_leaves_a_state_that_is_whole() {
     // The signal goes to a process, so another one than the one of the tests has to get it: this test runs itself.
     if let Some(folder) = std::env::var_os("SIPEDGE_TEST_INTERRUPTED") {

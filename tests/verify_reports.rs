@@ -34,6 +34,7 @@ fn sample() -> Report {
         took_ms: 410.2,
         passed: false,
         calls: vec![CallReport {
+            instance: None,
             from: "source".to_owned(),
             to: "destination".to_owned(),
             caller: "198.51.100.1:5060".to_owned(),

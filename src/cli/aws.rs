@@ -3,9 +3,10 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use serde_json::{Value, json};
+pub(super) use sipedge::deploy::aws::Connections;
 use sipedge::deploy::aws::{self, AwsSecrets, Options, Rolled};
-use sipedge::deploy::{self, Destroyed, Project, RefreshOptions, State};
-use sipedge::plan::{Plan, TargetKind, Topology};
+use sipedge::deploy::{self, Destroyed, Project, RefreshOptions, State, TOPOLOGIES};
+use sipedge::plan::{self, Plan, TargetKind, Topology};
 use sipedge::target::aws::preview;
 
 use super::edge::{deployed_project, nothing_deployed, project, reported, show_report};
@@ -29,6 +30,8 @@ pub(super) struct Status {
     pub(super) data: Vec<Value>,
     pub(super) running: bool,
     pub(super) damaged: bool,
+    /// Whether an account did not answer.
+    pub(super) unreachable: bool,
 }
 
 pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
@@ -80,12 +83,17 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
 
 pub(super) fn destroy(global: &Global, args: &Destroy) -> Result<Exit, Failure> {
     let project = deployed_project(global)?;
-    let topologies = match args.topology {
-        Some(topology) => vec![topology.into()],
-        None => project.present_on(TargetKind::Aws),
+    let loaded = global.load_spec().ok();
+    // Terraform's state may be in S3, where another machine has put it: then the spec alone says where, and the state what stands.
+    let remote = loaded.as_ref().filter(|loaded| loaded.spec.aws.state.is_some());
+    let may_be =
+        |topology: Topology| remote.is_some_and(|loaded| plan::plan(loaded, topology, TargetKind::Aws).is_ok());
+    let there: Vec<Topology> = match (args.topology.map(Topology::from), project.present_on(TargetKind::Aws)) {
+        (Some(topology), present) if present.contains(&topology) || may_be(topology) => vec![topology],
+        (Some(_), _) => Vec::new(),
+        (None, present) if present.is_empty() => TOPOLOGIES.into_iter().filter(|topology| may_be(*topology)).collect(),
+        (None, present) => present,
     };
-    let there: Vec<Topology> =
-        topologies.into_iter().filter(|topology| project.state_on(TargetKind::Aws, *topology).exists()).collect();
     let mut removed = Vec::new();
     if !there.is_empty() {
         can_ask(global, args.yes, "sipedge destroy --target aws --yes")?;
@@ -99,7 +107,6 @@ pub(super) fn destroy(global: &Global, args: &Destroy) -> Result<Exit, Failure> 
         if !args.yes && !agreed(&what, &question, project.edge()) {
             return Err(Failure::new(Exit::Usage, "nothing was removed: the answer was not the edge's name"));
         }
-        let loaded = global.load_spec().ok();
         let mut progress = deploy::for_output(global.json);
         for topology in there {
             let state = project.state_on(TargetKind::Aws, topology);
@@ -196,14 +203,19 @@ fn one_on_aws(global: &Global, named: Option<TopologyName>) -> Result<State, Fai
     }
 }
 
-pub(super) fn status(project: &Project, topologies: &[Topology]) -> Result<Status, Failure> {
-    let found: Vec<_> =
-        topologies.iter().map(|topology| aws::status(&project.state_on(TargetKind::Aws, *topology))).collect();
+pub(super) fn status(
+    project: &Project,
+    topologies: &[Topology],
+    connections: &mut Connections,
+) -> Result<Status, Failure> {
+    let states = topologies.iter().map(|topology| project.state_on(TargetKind::Aws, *topology));
+    let found: Vec<_> = states.map(|state| aws::status(&state, connections)).collect();
     Ok(Status {
         texts: found.iter().map(aws::AwsStatus::render).collect(),
         data: found.iter().map(|status| json!(status)).collect(),
         running: found.iter().any(|status| status.running),
         damaged: found.iter().any(|status| !status.damages.is_empty()),
+        unreachable: found.iter().any(|status| status.unreachable),
     })
 }
 

@@ -260,7 +260,7 @@ impl From<DeployError> for Failure {
     fn from(error: DeployError) -> Self {
         let failed = match error {
             DeployError::State(error) => return error.into(),
-            DeployError::Refused(cause) => return Self::new(exit_of(&cause), cause.to_string()),
+            DeployError::Refused(cause) => return (*cause).into(),
             DeployError::Step(failed) => *failed,
             error => return Self::new(Exit::Unexpected, error.to_string()),
         };
@@ -281,7 +281,12 @@ impl From<DeployError> for Failure {
 fn exit_of(cause: &Cause) -> Exit {
     match cause {
         Cause::Plan(_) => Exit::SpecRefused,
-        Cause::Instances { .. } | Cause::NoVersionBefore { .. } | Cause::NoSuchVersion { .. } => Exit::Usage,
+        Cause::Instances { .. }
+        | Cause::NoVersionBefore { .. }
+        | Cause::NoSuchVersion { .. }
+        | Cause::NoVerifiedCall(_)
+        | Cause::Declined => Exit::Usage,
+        Cause::OtherAccount { .. } | Cause::NotInAccount { .. } => Exit::TargetNotAvailable,
         Cause::Lab(error) if lab_unavailable(error) => Exit::TargetNotAvailable,
         Cause::Verification(_) => Exit::VerificationFailed,
         Cause::Refresh(failure) if matches!(failure.why, Trouble::SmokeCall { .. }) => Exit::VerificationFailed,

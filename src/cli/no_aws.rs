@@ -21,6 +21,8 @@ pub(super) struct Status {
     pub(super) data: Vec<Value>,
     pub(super) running: bool,
     pub(super) damaged: bool,
+    /// Whether an account did not answer.
+    pub(super) unreachable: bool,
 }
 
 pub(super) fn deploy(_global: &Global, args: &Deploy) -> Result<Exit, Failure> {
@@ -57,9 +59,23 @@ pub(super) fn verify_call(_global: &Global, args: &VerifyCall) -> Result<Exit, F
     ))
 }
 
-pub(super) fn status(_project: &Project, topologies: &[Topology]) -> Result<Status, Failure> {
+/// Connections to accounts: there are none.
+#[derive(Debug, Default)]
+pub(super) struct Connections;
+
+pub(super) fn status(
+    _project: &Project,
+    topologies: &[Topology],
+    _connections: &mut Connections,
+) -> Result<Status, Failure> {
     let text = |topology: &Topology| format!("{topology} on AWS: {NO_SUPPORT}\n");
-    Ok(Status { texts: topologies.iter().map(text).collect(), data: Vec::new(), running: false, damaged: false })
+    Ok(Status {
+        texts: topologies.iter().map(text).collect(),
+        data: Vec::new(),
+        running: false,
+        damaged: false,
+        unreachable: !topologies.is_empty(),
+    })
 }
 
 pub(super) fn look(_plan: &Plan, _state: &State) -> Look {

@@ -5,6 +5,9 @@ use super::journal::{Command, Step};
 use super::refresh::{Back, RefreshFailure, Trouble};
 use super::rotation::RotationError;
 use super::state::{State, StateError};
+#[cfg(feature = "aws")]
+use sipedge_aws::AwsError;
+
 use crate::plan::{PlanError, TargetKind};
 use crate::target::aws::terraform::TerraformError;
 use crate::target::lab::{Lab, LabError};
@@ -80,6 +83,40 @@ pub enum Cause {
     /// The person who was asked said no.
     #[error("nothing was changed: the answer was not `yes`")]
     Declined,
+    /// These credentials are those of another account.
+    #[error(
+        "this edge stands in the account {deployed}, and these credentials are those of {here}: nothing was changed. Sign in to {deployed} \
+         (aws.profile in the spec, or AWS_PROFILE), or give the edge another name"
+    )]
+    OtherAccount {
+        /// The account of the deploy.
+        deployed: String,
+        /// That of the credentials.
+        here: String,
+    },
+    /// The state has resources, and the account has none of them.
+    #[error(
+        "the state names {count} resource{}, and the account {account} has none of them in {region}: these credentials are others than the \
+         deploy's, or the resources were removed by hand. Nothing was changed, and the state is kept. Sign in as the deploy did; if they were \
+         removed by hand, have the state forget them",
+        if *count == 1 { "" } else { "s" }
+    )]
+    NotInAccount {
+        /// How many the state names.
+        count: usize,
+        /// The account of the credentials.
+        account: String,
+        /// The region that was asked.
+        region: String,
+        /// The command that has the state forget what is not there.
+        forget: String,
+    },
+    /// The verified call of this spec cannot be placed on AWS.
+    #[error("the verified call would not pass: {0}")]
+    NoVerifiedCall(&'static str),
+    /// Not all instances got ready in time.
+    #[error("{0}")]
+    NotReady(String),
     /// The target is not as it has to be for this step.
     #[error("{0}")]
     NotAsExpected(String),
@@ -147,6 +184,28 @@ impl From<sipedge_aws::AwsError> for Cause {
     }
 }
 
+/// AWS's code for a refresh that has no version to go back to (AutoScaling API Reference, RollbackInstanceRefresh).
+#[cfg(feature = "aws")]
+const IRREVERSIBLE: &str = "IrreversibleInstanceRefresh";
+
+impl Cause {
+    /// Whether the same request may be granted later: AWS asks for fewer calls, or has a bad minute. What it does not allow stays so.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            #[cfg(feature = "aws")]
+            Self::Aws(error) => match &**error {
+                AwsError::Throttled { .. } | AwsError::Unreachable { .. } | AwsError::NoRefreshInProgress { .. } => {
+                    true
+                }
+                AwsError::Service { code, .. } => code != IRREVERSIBLE,
+                _ => false,
+            },
+            Self::Lab(_) => true,
+            _ => false,
+        }
+    }
+}
+
 impl StepFailure {
     /// Asks the target what stands, for the message.
     pub(super) fn new(step: Step, cause: Cause, state: &State) -> Self {
@@ -207,9 +266,21 @@ impl StepFailure {
             None if state.terraform_folder().exists() => stands.push("what Terraform's state in S3 names".to_owned()),
             None => missing.push("every resource: nothing of it is in the account".to_owned()),
         }
+        if let Cause::Refresh(failure) = &cause {
+            match &failure.back {
+                Back::Version(version) => stands.push(format!("version {version}, which is live again")),
+                Back::Not(reason) => missing.push(format!("the version of before: {reason}")),
+            }
+        }
         let removing = state.journal().ok().and_then(|journal| Some(journal.last()?.command)) == Some(Command::Destroy);
         let mut next = match &cause {
             Cause::Terraform(error) => error.next(),
+            Cause::NotInAccount { forget, .. } => {
+                vec![(
+                    forget.clone(),
+                    "only if they were removed by hand: the state forgets what is not there".to_owned(),
+                )]
+            }
             _ => Vec::new(),
         };
         if removing {

@@ -15,6 +15,9 @@ pub struct Journal {
     /// When the infrastructure that stands was created, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infrastructure_since_unix_ms: Option<u64>,
+    /// The AWS account in which it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// The refresh that was begun and whose end nobody has seen yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<RefreshRecord>,
@@ -26,7 +29,7 @@ pub struct Journal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshRecord {
-    /// Its id.
+    /// Its id; empty while it is not known whether it has begun.
     pub id: String,
     /// The version that it brings.
     pub version: u64,
@@ -220,6 +223,13 @@ impl Journal {
         self.runs.last()
     }
 
+    /// When the newest run began that changed what is live, or tried to. A run that ended before that has changed nothing.
+    pub fn changed_unix_ms(&self) -> Option<u64> {
+        let changes = |record: &StepRecord| matches!(record.step, Step::Apply | Step::Refresh | Step::Rollback);
+        let run = self.runs.iter().rev().find(|run| run.steps.iter().any(changes))?;
+        Some(run.started_unix_ms)
+    }
+
     /// Begins a run.
     pub fn begin(&mut self, command: Command) {
         if self.runs.len() >= KEPT_RUNS {
@@ -358,6 +368,24 @@ mod tests {
         journal.begin_step(Step::Rollback);
         journal.end_step(Outcome::Done, "");
         assert_eq!(journal.last().and_then(Run::unfinished_step), Some(Step::SmokeCall));
+    }
+
+    #[test]
+    fn a_run_that_changed_nothing_leaves_what_is_live_as_it_was() {
+        let mut journal = Journal::default();
+        assert_eq!(journal.changed_unix_ms(), None);
+        for (started, step) in [(1, Step::Apply), (2, Step::TerraformPlan), (3, Step::Rollback), (4, Step::Init)] {
+            journal.begin(Command::Deploy);
+            journal.begin_step(step);
+            journal.runs.last_mut().expect("begun").started_unix_ms = started;
+            assert_eq!(journal.changed_unix_ms(), Some(if started < 3 { 1 } else { 3 }));
+        }
+    }
+
+    #[test]
+    fn a_journal_of_an_older_build_has_no_account() {
+        let journal: Journal = serde_json::from_str(r#"{"runs":[]}"#).expect("it can be read");
+        assert_eq!(journal.account, None);
     }
 
     #[test]

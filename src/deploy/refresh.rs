@@ -9,8 +9,9 @@
 //! The target replaces the instances by itself; whoever leads it may be cut off at any moment, and the next one goes on from what the
 //! target says and what [`RefreshRecord`] has kept.
 
+mod failure;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::error::Cause;
@@ -18,6 +19,8 @@ use super::fleet::{Fleet, Lifecycle, Member, Preferences, Refresh, RefreshStatus
 use super::journal::{Outcome, RefreshRecord, Step};
 use super::progress::{Event, Progress};
 use crate::verify::Report;
+use failure::because;
+pub use failure::{Back, RefreshFailure, Trouble};
 
 /// Looks in a row that may fail before the leader gives up. The refresh goes on without it.
 const LOOKS: u32 = 5;
@@ -93,80 +96,6 @@ impl Clock for MachineClock {
     }
 }
 
-/// A refresh that did not end as it should.
-#[derive(Debug, thiserror::Error)]
-#[error("{why}; {back}")]
-pub struct RefreshFailure {
-    /// What went wrong.
-    pub why: Trouble,
-    /// What has become of the version of before.
-    pub back: Back,
-}
-
-/// What went wrong in a refresh.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Trouble {
-    /// The smoke call did not pass.
-    #[error("the smoke call through version {version} did not pass")]
-    SmokeCall {
-        /// The new version.
-        version: u64,
-        /// What came of the call.
-        report: Box<Report>,
-    },
-    /// The smoke call could not be placed.
-    #[error("the smoke call through version {version} could not be placed: {cause}")]
-    NoSmokeCall {
-        /// The new version.
-        version: u64,
-        /// Why.
-        cause: Box<Cause>,
-    },
-    /// Alarms went off.
-    #[error("in alarm: {}", .0.join(", "))]
-    Alarm(Vec<String>),
-    /// It took too long.
-    #[error("version {version} was not in place after {} s", after.as_secs())]
-    Timeout {
-        /// The new version.
-        version: u64,
-        /// How long it was waited for.
-        after: Duration,
-    },
-    /// The target ended it.
-    #[error("the refresh to version {version} ended by itself, {}{}", status.as_str(), because(reason))]
-    Ended {
-        /// The new version.
-        version: u64,
-        /// How.
-        status: RefreshStatus,
-        /// Why, in the target's words.
-        reason: Option<String>,
-    },
-    /// The target does not answer.
-    #[error("the target cannot be asked any more: {0}")]
-    Unreachable(Box<Cause>),
-}
-
-/// What has become of the version of before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Back {
-    /// It is live again, and the new one is gone.
-    Version(u64),
-    /// It is not, or not whole.
-    Not(String),
-}
-
-impl fmt::Display for Back {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Version(version) => write!(f, "version {version} is live again"),
-            Self::Not(reason) => write!(f, "the version of before is not back: {reason}"),
-        }
-    }
-}
-
 /// Brings `version` to all instances of `fleet`, and returns when that has succeeded.
 ///
 /// # Errors
@@ -180,9 +109,9 @@ pub fn lead(
     clock: &dyn Clock,
     steps: &mut dyn Steps,
 ) -> Result<Led, Cause> {
-    let mut leader = Leader { fleet, clock, options, begun: clock.now(), shown: Shown::default() };
+    let mut leader = Leader { fleet, preferences, clock, options, begun: clock.now(), shown: Shown::default() };
     steps.begin(Step::Refresh)?;
-    let (mut record, adopted) = match leader.begin(version, preferences, steps) {
+    let (mut record, adopted) = match leader.begin(version, steps) {
         Ok(begun) => begun,
         Err(cause) => {
             steps.end(Step::Refresh, Outcome::Failed, &cause.to_string())?;
@@ -204,20 +133,21 @@ pub fn lead(
     }
 }
 
-/// Turns the refresh that is in progress back, and waits until that has ended. None when there is none.
+/// Turns the refresh that is in progress back, and waits until that has ended. None when there is none. When it ends well before it can be
+/// turned back, a refresh with `preferences` brings the version of before.
+///
+/// # Errors
+/// The target cannot be asked, or the journal not be written.
 pub fn turn_back(
     fleet: &dyn Fleet,
+    preferences: &Preferences,
     options: &LeadOptions,
     clock: &dyn Clock,
     steps: &mut dyn Steps,
 ) -> Result<Option<Back>, Cause> {
     let Some(refresh) = fleet.refresh_in_progress()? else { return Ok(None) };
-    let mut leader = Leader { fleet, clock, options, begun: clock.now(), shown: Shown::default() };
-    let known = options.known.clone().filter(|known| known.id == refresh.id);
-    let record = match known {
-        Some(known) => known,
-        None => leader.record_of(&refresh)?,
-    };
+    let mut leader = Leader { fleet, preferences, clock, options, begun: clock.now(), shown: Shown::default() };
+    let record = leader.record_of(&refresh)?;
     steps.begin(Step::Rollback)?;
     leader.roll_back(&record, steps).map(Some)
 }
@@ -234,9 +164,9 @@ pub fn go_back(
     clock: &dyn Clock,
     steps: &mut dyn Steps,
 ) -> Result<(), Cause> {
-    let mut leader = Leader { fleet, clock, options, begun: clock.now(), shown: Shown::default() };
+    let mut leader = Leader { fleet, preferences, clock, options, begun: clock.now(), shown: Shown::default() };
     steps.begin(Step::Rollback)?;
-    let begun = leader.begin(version, preferences, steps).map_err(Stop::Cause);
+    let begun = leader.begin(version, steps).map_err(Stop::Cause);
     let (record, ended) = match begun {
         Ok((record, _)) => {
             let ended = leader.follow(&record, steps, |_| false);
@@ -277,6 +207,7 @@ impl From<Trouble> for Stop {
 
 struct Leader<'a> {
     fleet: &'a dyn Fleet,
+    preferences: &'a Preferences,
     clock: &'a dyn Clock,
     options: &'a LeadOptions,
     /// When this leader, or its rollback, began.
@@ -286,12 +217,7 @@ struct Leader<'a> {
 
 impl Leader<'_> {
     /// Starts the refresh, or finds it in progress.
-    fn begin(
-        &mut self,
-        version: u64,
-        preferences: &Preferences,
-        steps: &mut dyn Steps,
-    ) -> Result<(RefreshRecord, bool), Cause> {
+    fn begin(&mut self, version: u64, steps: &mut dyn Steps) -> Result<(RefreshRecord, bool), Cause> {
         let mut in_progress = self.fleet.refresh_in_progress()?;
         if let Some(other) = in_progress.take_if(|refresh| !brings(refresh, version)) {
             let text = match other.status {
@@ -302,25 +228,26 @@ impl Leader<'_> {
             };
             steps.progress().event(&Event::Note { text: &text });
             if !matches!(other.status, RefreshStatus::RollbackInProgress | RefreshStatus::Cancelling) {
-                self.fleet.roll_back(&other.id)?;
+                self.ask_back(&other.id, steps)?;
             }
             self.await_end(&other.id, steps)?;
+            // The time of the other one is not that of ours.
+            self.begun = self.clock.now();
         }
         if let Some(refresh) = in_progress {
-            let known = self.options.known.clone().filter(|known| known.id == refresh.id);
-            let record = match known {
-                Some(known) => known,
-                None => self.record_of(&refresh)?,
-            };
+            let record = self.record_of(&refresh)?;
             let text = format!("{} to version {version} is in progress: going on with it", refresh.id);
             steps.progress().event(&Event::Note { text: &text });
             steps.remember(Some(&record))?;
             return Ok((record, true));
         }
         let (group, alarms) = (self.fleet.group()?, self.fleet.alarms()?);
-        let id = self.fleet.start_refresh(version, preferences)?;
         let before = group.instances.into_iter().map(|member| member.id).collect();
-        let record = RefreshRecord { id, version, previous: group.version, before, alarms, smoke_call: false };
+        let (id, previous) = (String::new(), group.version);
+        let mut record = RefreshRecord { id, version, previous, before, alarms, smoke_call: false };
+        // Before it begins: who is cut off in between has to know afterwards what was there.
+        steps.remember(Some(&record))?;
+        record.id = self.fleet.start_refresh(version, self.preferences)?;
         steps.remember(Some(&record))?;
         if !record.alarms.is_empty() {
             let text = format!("in alarm before the refresh, and not counted: {}", record.alarms.join(", "));
@@ -329,8 +256,16 @@ impl Leader<'_> {
         Ok((record, false))
     }
 
-    /// What can be known of a refresh that somebody else began: its new instances are those of its version.
+    /// What is known of a refresh: what was written down when it began, if only that it was about to. Of one that somebody else began there
+    /// is what can be seen: its new instances are those of its version, and the alarms that are on say nothing of it.
     fn record_of(&self, refresh: &Refresh) -> Result<RefreshRecord, Cause> {
+        let is_its = |known: &RefreshRecord| match known.id.as_str() {
+            "" => known.version == refresh.version,
+            id => id == refresh.id,
+        };
+        if let Some(known) = self.options.known.clone().filter(is_its) {
+            return Ok(RefreshRecord { id: refresh.id.clone(), ..known });
+        }
         let group = self.fleet.group()?;
         let before = group.instances.into_iter().filter(|member| member.version != refresh.version);
         Ok(RefreshRecord {
@@ -338,7 +273,7 @@ impl Leader<'_> {
             version: refresh.version,
             previous: group.version,
             before: before.map(|member| member.id).collect(),
-            alarms: Vec::new(),
+            alarms: self.fleet.alarms()?,
             smoke_call: false,
         })
     }
@@ -348,19 +283,20 @@ impl Leader<'_> {
         let reached = self.follow(record, steps, |refresh| {
             wants_call && (refresh.at_checkpoint || refresh.status == RefreshStatus::Baking)
         });
-        let refresh = closed(Step::Refresh, reached, steps, |refresh| {
+        let mut refresh = closed(Step::Refresh, reached, steps, |refresh| {
             let how = if led.adopted { "adopted" } else { "begun" };
             format!("{} to version {} {how}: {} % replaced", record.id, record.version, refresh.percent)
         })?;
         if self.options.smoke_call {
-            steps.begin(Step::SmokeCall)?;
-            let called = if record.smoke_call { Ok(None) } else { self.call(record, led).map(Some) };
-            closed(Step::SmokeCall, called, steps, |through| match through {
-                Some(through) => through.clone(),
-                None => "it has passed before".to_owned(),
-            })?;
-            record.smoke_call = true;
-            steps.remember(Some(record))?;
+            let some_are_old = refresh.status == RefreshStatus::InProgress;
+            if !self.prove(record, led, some_are_old, steps)? {
+                steps.begin(Step::Bake)?;
+                let all_new = self.follow(record, steps, |refresh| refresh.status == RefreshStatus::Baking);
+                refresh = closed(Step::Bake, all_new, steps, |_| {
+                    "all instances are new: the call is placed again".to_owned()
+                })?;
+                self.prove(record, led, false, steps)?;
+            }
         }
         steps.begin(Step::Bake)?;
         let ended = if refresh.status == RefreshStatus::Successful {
@@ -372,8 +308,33 @@ impl Leader<'_> {
         Ok(())
     }
 
-    /// Places the smoke call through the new instances; through which it went.
-    fn call(&self, record: &RefreshRecord, led: &mut Led) -> Result<String, Stop> {
+    /// The step of the smoke call. Whether it proves the new version: a call that met an old instance does not, as long as there are some.
+    fn prove(
+        &self,
+        record: &mut RefreshRecord,
+        led: &mut Led,
+        some_are_old: bool,
+        steps: &mut dyn Steps,
+    ) -> Result<bool, Stop> {
+        steps.begin(Step::SmokeCall)?;
+        let called = if record.smoke_call {
+            Ok(("it has passed before".to_owned(), true))
+        } else {
+            self.call(record, led).map(|(text, met)| (text, met || !some_are_old))
+        };
+        let (_, proves) = closed(Step::SmokeCall, called, steps, |(text, _)| text.clone())?;
+        if proves {
+            record.smoke_call = true;
+            steps.remember(Some(record))?;
+        } else {
+            let text = "no call met a new instance: it is placed again when all are new";
+            steps.progress().event(&Event::Note { text });
+        }
+        Ok(proves)
+    }
+
+    /// Places the smoke call through the new instances; through which it went, and whether that is as wanted.
+    fn call(&self, record: &RefreshRecord, led: &mut Led) -> Result<(String, bool), Stop> {
         let version = record.version;
         let placed = self.fleet.group().and_then(|group| {
             let is_new = |member: &&Member| {
@@ -390,11 +351,12 @@ impl Leader<'_> {
         }
         let text = match call.through.as_slice() {
             [] if new.is_empty() => "passed; all instances are of the version".to_owned(),
-            [] => "passed; through which instance is not known".to_owned(),
+            [] => "passed; no call met a new instance".to_owned(),
             through => format!("passed through {}", through.join(", ")),
         };
+        let met = !call.through.is_empty() || new.is_empty();
         (led.report, led.through) = (Some(call.report), call.through);
-        Ok(text)
+        Ok((text, met))
     }
 
     /// Watches the refresh until it has succeeded or `enough` is true.
@@ -489,14 +451,18 @@ impl Leader<'_> {
 
     /// The step of the rollback, which has begun.
     fn roll_back(&mut self, record: &RefreshRecord, steps: &mut dyn Steps) -> Result<Back, Cause> {
-        // What has ended meanwhile cannot be turned back: its status says what it came to.
-        let asked = self.fleet.roll_back(&record.id);
-        let back = match self.await_end(&record.id, steps) {
+        let ended = self.ask_back(&record.id, steps).and_then(|()| self.await_end(&record.id, steps));
+        let back = match ended {
             Ok(Refresh { status: RefreshStatus::RollbackSuccessful, .. }) => Back::Version(record.previous),
-            Ok(ended) => match asked {
-                Err(cause) => Back::Not(cause.to_string()),
-                Ok(()) => Back::Not(format!("the refresh is {}{}", ended.status.as_str(), because(&ended.reason))),
-            },
+            Ok(Refresh { status: RefreshStatus::Successful, .. }) if record.previous != record.version => {
+                let text = format!(
+                    "{} had ended before it could be turned back: a refresh brings version {}",
+                    record.id, record.previous
+                );
+                steps.progress().event(&Event::Note { text: &text });
+                self.replace_again(record.previous, steps)
+            }
+            Ok(ended) => Back::Not(format!("the refresh is {}{}", ended.status.as_str(), because(&ended.reason))),
             Err(cause) => Back::Not(cause.to_string()),
         };
         match &back {
@@ -507,6 +473,38 @@ impl Leader<'_> {
             Back::Not(reason) => steps.end(Step::Rollback, Outcome::Failed, reason)?,
         }
         Ok(back)
+    }
+}
+
+impl Leader<'_> {
+    /// Asks for a refresh's rollback until that is granted, or the refresh goes forward no more: what has ended cannot be turned back, and
+    /// its status says what it came to.
+    fn ask_back(&mut self, id: &str, steps: &mut dyn Steps) -> Result<(), Cause> {
+        let begun = self.clock.now();
+        loop {
+            let Err(cause) = self.fleet.roll_back(id) else { return Ok(()) };
+            let refresh = self.look(id, steps.progress()).map_err(|trouble| Cause::Trouble(Box::new(trouble)))?;
+            if !is_forward(refresh.status) {
+                return Ok(());
+            }
+            let late = self.clock.now().saturating_sub(begun) >= self.options.timeout;
+            if late || !cause.may_pass() {
+                return Err(cause);
+            }
+            self.clock.sleep(self.fleet.pause());
+        }
+    }
+
+    /// Brings a version back by a refresh of its own.
+    fn replace_again(&mut self, version: u64, steps: &mut dyn Steps) -> Back {
+        self.begun = self.clock.now();
+        let begun = self.begin(version, steps).map_err(Stop::Cause);
+        let ended = begun.and_then(|(record, _)| self.follow(&record, steps, |_| false));
+        match ended {
+            Ok(_) => Back::Version(version),
+            Err(Stop::Trouble(trouble)) => Back::Not(trouble.to_string()),
+            Err(Stop::Cause(cause)) => Back::Not(cause.to_string()),
+        }
     }
 }
 
@@ -535,12 +533,11 @@ fn closed<T, E: Into<Stop>>(
 
 /// Whether a refresh in progress is one that brings this version, and is not on its way back.
 fn brings(refresh: &Refresh, version: u64) -> bool {
-    let forward = matches!(refresh.status, RefreshStatus::Pending | RefreshStatus::InProgress | RefreshStatus::Baking);
-    forward && refresh.version == version
+    is_forward(refresh.status) && refresh.version == version
 }
 
-fn because(reason: &Option<String>) -> String {
-    reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
+fn is_forward(status: RefreshStatus) -> bool {
+    matches!(status, RefreshStatus::Pending | RefreshStatus::InProgress | RefreshStatus::Baking)
 }
 
 /// What was told last, so that only what changes is.

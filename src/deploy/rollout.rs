@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::{Cause, DeployError};
-use super::fleet::{Fleet, Preferences, RefreshStatus};
+use super::fleet::{Fleet, Lifecycle, Preferences, RefreshStatus};
 use super::journal::{Command, Step};
 use super::progress::{Event, Progress};
 use super::refresh::{Back, LeadOptions, MachineClock, go_back, lead, turn_back};
@@ -11,7 +11,7 @@ use super::runner::Runner;
 use super::state::{State, write_json};
 use super::{ARTEFACT_MODE, Deployed, clear_stale_artefacts, place_call, take_over, write_artefacts};
 use crate::plan::Plan;
-use crate::target::lab::{GroupStatus, Lab, LabError, LabFleet, LabStatus};
+use crate::target::lab::{GroupStatus, InstanceStatus, Lab, LabError, LabFleet, LabStatus};
 
 /// What a refresh may be told.
 #[derive(Debug, Clone, Default)]
@@ -49,32 +49,44 @@ pub fn rollback(state: &State, progress: &mut dyn Progress) -> Result<Deployed, 
     let lock = take_over(state, progress)?;
     let (lab, live_plan, group) = running(state)?;
     let steps = [Step::Rollback, Step::VerifiedCall];
-    let (version, plan, runner) = if group.refresh.is_some_and(|refresh| !refresh.status.is_final()) {
-        let mut runner = Runner::begin(state, Command::Rollback, &steps, progress)?;
-        let (_, options) = settings(&live_plan, true, &runner);
+    let in_progress = group.refresh.is_some_and(|refresh| !refresh.status.is_final());
+    if !in_progress {
+        before(state, group.version).map_err(refused)?;
+    }
+    let mut runner = Runner::begin(state, Command::Rollback, &steps, progress)?;
+    let turned = if in_progress {
+        let (preferences, options) = settings(&live_plan, true, &runner);
         let fleet = LabFleet::new(&lab, &live_plan);
-        let turned = turn_back(&fleet, &options, &MachineClock::default(), &mut runner);
-        if let Some(Back::Not(reason)) = turned.map_err(|cause| runner.failed(cause))? {
-            return Err(runner.failed(LabError::Group(reason).into()));
-        }
-        (group.version, live_plan, runner)
+        turn_back(&fleet, &preferences, &options, &MachineClock::default(), &mut runner)
     } else {
-        let before = state.versions()?.before(group.version);
-        let plan = before.map(|version| state.plan_of(version)).transpose()?.flatten();
-        let (Some(version), Some(plan)) = (before, plan) else {
-            let (edge, topology) = (state.edge().to_owned(), state.topology());
-            return Err(refused(Cause::NoVersionBefore { edge, topology, version: group.version }));
-        };
-        let mut runner = Runner::begin(state, Command::Rollback, &steps, progress)?;
-        return_to(&lab, version, &plan, &mut runner)?;
-        (version, plan, runner)
+        Ok(None)
     };
-    let mut runner = runner;
+    let (version, plan) = match turned.map_err(|cause| runner.failed(cause))? {
+        Some(Back::Version(version)) => (version, state.plan_of(version)?.unwrap_or(live_plan)),
+        Some(Back::Not(reason)) => return Err(runner.failed(LabError::Group(reason).into())),
+        None => {
+            // The refresh may have ended since the first look, and its version be the one that is live.
+            let live = lab.status().map_err(|error| runner.failed(error.into()))?.group.version;
+            let (version, plan) = before(state, live).map_err(|cause| runner.failed(cause))?;
+            return_to(&lab, version, &plan, &mut runner)?;
+            (version, plan)
+        }
+    };
     let (status, report) = runner.step(Step::VerifiedCall, |_| place_call(&plan, &lab))?;
     state.found_good(version)?;
     runner.end()?;
     drop(lock);
     Ok(Deployed { plan, status, report })
+}
+
+/// The version that was found good before `version`, and its plan.
+fn before(state: &State, version: u64) -> Result<(u64, Plan), Cause> {
+    let before = state.versions()?.before(version);
+    let plan = before.map(|version| state.plan_of(version)).transpose()?.flatten();
+    before.zip(plan).ok_or_else(|| {
+        let (edge, topology) = (state.edge().to_owned(), state.topology());
+        Cause::NoVersionBefore { edge, topology, version }
+    })
 }
 
 /// Leads a refresh of `lab` to `version`, whose plan is `plan`; then that is the plan that is deployed.
@@ -92,13 +104,7 @@ pub(super) fn bring(
     match lead(&fleet, version, &preferences, &options, &MachineClock::default(), runner) {
         Ok(_) => Ok(live(runner.state, plan)?),
         Err(cause) => {
-            if let Cause::Refresh(failure) = &cause
-                && let Back::Version(_) = failure.back
-                && let Some(before) = runner.state.plan()?
-            {
-                write_artefacts(&before, &runner.state.artefacts_folder())?;
-                clear_stale_artefacts(&before, &runner.state.artefacts_folder())?;
-            }
+            turned_back(runner.state, &cause)?;
             Err(runner.failed(cause))
         }
     }
@@ -116,7 +122,8 @@ pub(super) fn return_to(lab: &Lab, version: u64, plan: &Plan, runner: &mut Runne
 /// Whether instances have to be replaced for `version` to be live, or somebody has begun with that.
 pub(super) fn is_needed(status: &LabStatus, version: u64) -> bool {
     let group = &status.group;
-    let others = status.instances.iter().any(|it| it.pid.is_some() && it.version != version);
+    let stays = |it: &InstanceStatus| it.pid.is_some() && it.lifecycle != Lifecycle::Terminating;
+    let others = status.instances.iter().any(|it| stays(it) && it.version != version);
     let in_progress = group.refresh.as_ref().is_some_and(|refresh| !refresh.status.is_final());
     group.version != version || others || in_progress
 }
@@ -131,8 +138,20 @@ pub(super) fn note_of_other(status: &LabStatus, version: u64, progress: &mut dyn
     }
 }
 
+/// After a refresh that was turned back: the files are those of the plan of before again.
+pub(super) fn turned_back(state: &State, cause: &Cause) -> Result<(), super::StateError> {
+    if let Cause::Refresh(failure) = cause
+        && let Back::Version(_) = failure.back
+        && let Some(before) = state.plan()?
+    {
+        write_artefacts(&before, &state.artefacts_folder())?;
+        clear_stale_artefacts(&before, &state.artefacts_folder())?;
+    }
+    Ok(())
+}
+
 /// The plan of what is live, and its files.
-fn live(state: &State, plan: &Plan) -> Result<(), super::StateError> {
+pub(super) fn live(state: &State, plan: &Plan) -> Result<(), super::StateError> {
     write_json(&state.plan_file(), plan, ARTEFACT_MODE)?;
     write_artefacts(plan, &state.artefacts_folder())?;
     clear_stale_artefacts(plan, &state.artefacts_folder())

@@ -35,6 +35,9 @@ const LAB_DEADLINE: Duration = Duration::from_secs(30);
 /// How often they are asked meanwhile.
 const LAB_PAUSE: Duration = Duration::from_millis(100);
 
+/// Periods after which instances that cannot be asked have taken a change up.
+const LOOKS: u32 = 3;
+
 /// How far a rotation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "phase")]
@@ -113,7 +116,7 @@ pub enum RotationError {
     #[error("no random numbers for a new key: {0}")]
     Random(#[from] io::Error),
     /// The old key of the last rotation may still be needed.
-    #[error("the token key {id} signed until {} s ago, and calls that bear it may be up for {} s yet", now - signed_until, withdrawable - now)]
+    #[error("the token key {id} signed until {} s ago, and calls that bear it may be up for {} s yet", now.saturating_sub(*signed_until), withdrawable.saturating_sub(*now))]
     StillNeeded {
         /// The old key.
         id: u8,
@@ -192,22 +195,18 @@ pub fn rotate(
     if let Phase::Signing { .. } = phase(&keys, now_unix_s())? {
         keys = finish(store, Withdraw::WhenDue, tell)?;
     }
-    let since = match phase(&keys, now_unix_s())? {
-        Phase::Added { since } => {
-            // Not all places may have it yet.
-            write(store, &keys)?;
-            since
-        }
+    match phase(&keys, now_unix_s())? {
+        // Not all places may have it yet.
+        Phase::Added { .. } => write(store, &keys)?,
         Phase::Settled | Phase::Signing { .. } => {
-            let now = now_unix_s();
-            let new = TokenKey::generate(next_id(&keys), now)?;
+            let new = TokenKey::generate(next_id(&keys), now_unix_s())?;
             tell(RotationEvent::Added { id: new.id });
             keys.tokens.push(new);
             write(store, &keys)?;
-            now
         }
-    };
-    await_instances(reach, &keys, since, tell)?;
+    }
+    // An instance may have looked just before the write was done.
+    await_instances(reach, &keys, now_unix_s(), tell)?;
     let now = now_unix_s();
     keys.tokens.reverse();
     if let [new, old] = keys.tokens.as_mut_slice() {
@@ -215,7 +214,7 @@ pub fn rotate(
         tell(RotationEvent::Signs { id: new.id });
     }
     write(store, &keys)?;
-    await_instances(reach, &keys, now, tell)?;
+    await_instances(reach, &keys, now_unix_s(), tell)?;
     Ok(keys)
 }
 
@@ -284,8 +283,8 @@ impl Reach for Lab {
     }
 }
 
-/// Instances that cannot be asked from where an operator is: they look by themselves, and so often that after twice the time between two
-/// looks each has looked.
+/// Instances that cannot be asked from where an operator is: they look by themselves. A look may come a whole period after the write, be
+/// refused, and be repeated a period later; the third period is for what a look itself takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TwoLooks {
     /// Time between two looks, as the configuration has it (`secrets.poll_s`).
@@ -295,16 +294,16 @@ pub struct TwoLooks {
 impl Reach for TwoLooks {
     fn describe(&self) -> String {
         format!(
-            "each instance looks at its secrets every {} s, and their metrics are not to be reached from here: after twice that time all \
-             have looked",
+            "each instance looks at its secrets every {} s, and their metrics are not to be reached from here: after three times that all \
+             have looked, even if a look failed",
             self.poll.as_secs()
         )
     }
 
     fn wait(&self, _keys: &TokenKeys, since: u64) -> Result<String, RotationError> {
         let passed = Duration::from_secs(now_unix_s().saturating_sub(since));
-        std::thread::sleep((self.poll * 2).saturating_sub(passed));
-        Ok(format!("twice {} s have passed", self.poll.as_secs()))
+        std::thread::sleep((self.poll * LOOKS).saturating_sub(passed));
+        Ok(format!("three times {} s have passed", self.poll.as_secs()))
     }
 }
 
@@ -422,6 +421,7 @@ mod tests {
     #[derive(Default)]
     struct Instances {
         seen: RefCell<Vec<Vec<u8>>>,
+        since: RefCell<Vec<u64>>,
         fails: Cell<bool>,
     }
 
@@ -430,11 +430,12 @@ mod tests {
             "they are asked".to_owned()
         }
 
-        fn wait(&self, keys: &TokenKeys, _: u64) -> Result<String, RotationError> {
+        fn wait(&self, keys: &TokenKeys, since: u64) -> Result<String, RotationError> {
             if self.fails.get() {
                 return Err(RotationError::NotReached { instances: vec!["i-1 has 1 (signs)".to_owned()] });
             }
             self.seen.borrow_mut().push(ids(keys));
+            self.since.borrow_mut().push(since);
             Ok("all".to_owned())
         }
     }
@@ -507,6 +508,28 @@ mod tests {
             assert_eq!(*instances.seen.borrow().last().expect("waited"), [2, 1]);
             assert!(instances.seen.borrow().contains(&vec![1, 2]), "the new key has verified first");
         }
+    }
+
+    #[test]
+    fn a_wait_counts_from_its_own_write() {
+        let (store, instances) = (Memory::new(&one(1)), Instances::default());
+        instances.fails.set(true);
+        rotate(&store, &instances, &mut silent).expect_err("cut off");
+        let mut keys = read(&store).expect("keys");
+        if let Some(added) = keys.tokens.last_mut() {
+            added.made = Some(now_unix_s() - 3_600);
+        }
+        write(&store, &keys).expect("written");
+        instances.fails.set(false);
+        let begun = now_unix_s();
+        rotate(&store, &instances, &mut silent).expect("continued");
+        assert!(instances.since.borrow().iter().all(|since| *since >= begun), "{:?}", instances.since.borrow());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_no_fault() {
+        let error = RotationError::StillNeeded { id: 1, now: 5, signed_until: 9, withdrawable: 3 };
+        assert!(error.to_string().contains("until 0 s ago"), "{error}");
     }
 
     #[test]

@@ -68,19 +68,25 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// The failure of a part that has told its steps by itself.
-    pub(super) fn failed(&self, cause: Cause) -> DeployError {
+    /// The failure of a part that has told its steps by itself, or of what is between two steps. The run has ended.
+    pub(super) fn failed(&mut self, cause: Cause) -> DeployError {
         let begun = self.journal.last().and_then(Run::unfinished_step);
         let step = begun.or(self.steps.first().copied()).unwrap_or(Step::Refresh);
+        self.give_up();
         StepFailure::new(step, cause, self.state).into()
     }
 
-    /// The failure of a run that is given up between two steps.
+    /// The end of a run that is given up between two steps, before anything was changed.
     #[cfg(feature = "aws")]
-    pub(super) fn refused(&mut self, cause: Cause) -> Result<DeployError, StateError> {
+    pub(super) fn refused(&mut self, cause: Cause) -> DeployError {
+        self.give_up();
+        DeployError::Refused(Box::new(cause))
+    }
+
+    fn give_up(&mut self) {
         self.journal.end(Outcome::Failed);
-        self.save()?;
-        Ok(self.failed(cause))
+        // The failure is what the user has to see, not that it could not be written down as well.
+        let _ = self.save();
     }
 
     /// The run has ended well.

@@ -35,9 +35,12 @@ impl Versions {
 
     /// The version to go back to from `live`.
     pub fn before(&self, live: u64) -> Option<u64> {
-        let place = self.verified.iter().position(|verified| verified.version == live);
-        let earlier = self.verified.get(..place.unwrap_or(self.verified.len()))?;
-        earlier.last().map(|verified| verified.version)
+        let numbers = || self.verified.iter().map(|verified| verified.version);
+        match numbers().position(|version| version == live) {
+            Some(place) => numbers().take(place).next_back(),
+            // It was never found good: what was is older than it.
+            None => numbers().rfind(|version| *version < live),
+        }
     }
 
     /// `version` was found good. What went live after it, when it has come back, is forgotten.
@@ -109,6 +112,7 @@ mod tests {
         }
         assert_eq!((versions.last(), versions.before(4), versions.before(1)), (Some(4), Some(2), None));
         assert_eq!(versions.before(5), Some(4), "a version that was not found good");
+        assert_eq!(versions.before(3), Some(2), "nor was this one, and version 4 came after it");
         versions.found_good(2);
         assert_eq!(numbers(&versions), [1, 2], "version 4 is forgotten");
         versions.found_good(5);

@@ -19,7 +19,7 @@ pub mod twilio;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -131,6 +131,29 @@ pub fn run(plan: &Plan, addresses: &Addresses, transport: Transport, bench: &dyn
 ///
 /// Takes under a second beside the way to the edge, and about 10 s at worst. Must not be called inside a tokio runtime.
 pub fn run_operator(plan: &Plan, addresses: &Addresses, transport: Transport, password: &str, started: &str) -> Report {
+    operators_call(plan, addresses, transport, password, started, true)
+}
+
+/// The main part of [`run_operator`] alone: one answered call, from another port, without the trials of what has to be refused. For who
+/// wants to know which instance answers, and has no reason to try a wrong password often.
+pub fn run_operator_briefly(
+    plan: &Plan,
+    addresses: &Addresses,
+    transport: Transport,
+    password: &str,
+    started: &str,
+) -> Report {
+    operators_call(plan, addresses, transport, password, started, false)
+}
+
+fn operators_call(
+    plan: &Plan,
+    addresses: &Addresses,
+    transport: Transport,
+    password: &str,
+    started: &str,
+    whole: bool,
+) -> Report {
     let began = std::time::Instant::now();
     let place = async || {
         let user = plan.proxy.answerer.as_ref().map(|answerer| answerer.user.clone()).ok_or_else(|| {
@@ -149,7 +172,7 @@ pub fn run_operator(plan: &Plan, addresses: &Addresses, transport: Transport, pa
         let place = Endpoint { namespace: String::new(), address: free_port(here)?, transport: Transport::Udp };
         let tls = (transport == Transport::Tls).then(|| tls::public(&tls_name(plan, addresses))).transpose()?;
         let scene = stage.operator(plan, addresses, &place, credentials, tls.as_ref())?;
-        Ok(scene.play().await)
+        Ok(if whole { scene.play().await } else { scene.play_briefly().await })
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let call = runtime.and_then(|runtime| runtime.block_on(place())).unwrap_or_else(|error: std::io::Error| {
@@ -336,6 +359,7 @@ impl Stage<'_> {
             agent: self.agent(place, tls)?,
             trace: self.trace.clone(),
             sheet: Sheet::default(),
+            through: OnceLock::new(),
         })
     }
 

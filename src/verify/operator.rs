@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
@@ -90,6 +91,8 @@ pub(super) struct OperatorScene {
     pub(super) agent: Agent,
     pub(super) trace: Trace,
     pub(super) sheet: Sheet,
+    /// The instance that the main call went through, as its answer says.
+    pub(super) through: OnceLock<String>,
 }
 
 impl OperatorScene {
@@ -110,7 +113,23 @@ impl OperatorScene {
         };
         let ladder = parts.iter().flat_map(messages).collect();
         let caller = self.agent.address().to_string();
-        report(&self.addresses, caller, &self.sheet, ladder)
+        CallReport { instance: self.through.into_inner(), ..report(&self.addresses, caller, &self.sheet, ladder) }
+    }
+
+    /// The main part alone: an answered call, without the trials of what has to be refused.
+    pub(super) async fn play_briefly(self) -> CallReport {
+        let invite =
+            Invite { transport: self.transport, ..Invite::new(self.addresses.ingress, &self.credentials.user) };
+        let call_id = invite.call_id.clone();
+        self.main_call(invite).await;
+        let messages = self.trace.of(&call_id).into_iter();
+        let ladder = messages.map(|message| LadderMessage::new(MAIN_PART, message)).collect();
+        let caller = self.agent.address().to_string();
+        let mut report = report(&self.addresses, caller, &self.sheet, ladder);
+        report.checks.retain(|check| check.part == MAIN_PART);
+        report.passed = report.checks.iter().all(|check| check.passed);
+        report.instance = self.through.into_inner();
+        report
     }
 
     async fn main_call(&self, invite: Invite) -> Option<()> {
@@ -216,6 +235,8 @@ impl OperatorScene {
         let instance = of("X-Sipedge-Instance").map_err(explain)?;
         let configuration = of("X-Sipedge-Configuration").map_err(explain)?;
         self.sheet.note(INSTANCE, format!("instance {instance}, configuration {configuration}"));
+        // There is one answer in a scene that comes here.
+        let _ = self.through.set(instance.to_string());
         Ok(())
     }
 
@@ -345,6 +366,7 @@ fn report(addresses: &Addresses, caller: String, sheet: &Sheet, ladder: Vec<Ladd
         caller,
         edge: addresses.ingress.to_string(),
         callee: Vec::new(),
+        instance: None,
         passed: checks.iter().all(|check| check.passed),
         checks,
         ladder,

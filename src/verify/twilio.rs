@@ -223,6 +223,7 @@ pub fn run(plan: &Plan, account: &Account, pace: Pace, started: &str) -> Report 
     }
     let checks: Vec<Check> = CHECKS.iter().map(|(id, title)| sheet.line(id, title, PART)).collect();
     let call = CallReport {
+        instance: None,
         from: "twilio".to_owned(),
         to: account.to.clone(),
         caller: account.from.clone(),

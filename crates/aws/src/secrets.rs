@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_ssm::operation::put_parameter::builders::PutParameterFluentBuilder;
 use aws_sdk_ssm::types::{ParameterStringFilter, ParameterTier, ParameterType, ResourceTypeForTagging, Tag};
 
 use crate::client::Aws;
@@ -13,6 +14,9 @@ const LONGEST_SECRET: usize = 8192;
 
 /// Names that one DeleteParameters takes.
 const NAMES_PER_DELETE: usize = 10;
+
+/// The operation that writes.
+const PUT: &str = "ssm:PutParameter";
 
 /// A secret without its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,37 +30,32 @@ pub struct SecretInfo {
 }
 
 impl Aws {
+    /// Makes a secret, and leaves one that is there as it is; whether it was made.
+    ///
+    /// # Errors
+    /// As [`Aws::put_secret`].
+    pub fn make_secret(&self, name: &str, value: &str, tags: &BTreeMap<String, String>) -> Result<bool, AwsError> {
+        check_length(name, value)?;
+        let put = self.put(name, value).set_tags(Some(tags_of(name, tags)?)).send();
+        match self.call_quietly(PUT, put) {
+            Ok(_) => Ok(true),
+            Err(AwsError::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(error.without(value)),
+        }
+    }
+
     /// Writes a secret, whether it is there or not; returns its version. Its tags are those given and those that it had.
     ///
     /// # Errors
     /// [`AwsError::SecretTooLong`] and the others; none of them contains the value.
     pub fn put_secret(&self, name: &str, value: &str, tags: &BTreeMap<String, String>) -> Result<u64, AwsError> {
-        if value.len() > LONGEST_SECRET {
-            return Err(AwsError::SecretTooLong { name: name.to_owned(), bytes: value.len(), most: LONGEST_SECRET });
-        }
-        let tags: Vec<Tag> = tags
-            .iter()
-            .map(|(key, value)| Tag::builder().key(key).value(value).build())
-            .collect::<Result<_, _>>()
-            .map_err(|error| AwsError::Setup {
-                what: format!("the tags of {name} are incomplete"),
-                reason: error.to_string(),
-            })?;
-        let put = || {
-            self.ssm
-                .put_parameter()
-                .name(name)
-                .value(value)
-                .r#type(ParameterType::SecureString)
-                // A standard parameter where 4 KB suffice, an advanced one where they do not.
-                .tier(ParameterTier::IntelligentTiering)
-        };
-        let operation = "ssm:PutParameter";
+        check_length(name, value)?;
+        let tags = tags_of(name, tags)?;
         // AWS takes tags with a new parameter alone, and `overwrite` with an old one alone.
-        let made = self.call_quietly(operation, put().set_tags(Some(tags.clone())).send());
+        let made = self.call_quietly(PUT, self.put(name, value).set_tags(Some(tags.clone())).send());
         let written = match made {
             Err(AwsError::AlreadyExists { .. }) => {
-                let written = self.call_quietly(operation, put().overwrite(true).send());
+                let written = self.call_quietly(PUT, self.put(name, value).overwrite(true).send());
                 if written.is_ok() && !tags.is_empty() {
                     let request = self
                         .ssm
@@ -72,7 +71,18 @@ impl Aws {
             made => made,
         };
         let version = written.map_err(|error| error.without(value))?.version;
-        u64::try_from(version).map_err(|_| self.unexpected(operation, format!("version {version} of {name}")))
+        u64::try_from(version).map_err(|_| self.unexpected(PUT, format!("version {version} of {name}")))
+    }
+
+    /// The request that writes a secret.
+    fn put(&self, name: &str, value: &str) -> PutParameterFluentBuilder {
+        self.ssm
+            .put_parameter()
+            .name(name)
+            .value(value)
+            .r#type(ParameterType::SecureString)
+            // A standard parameter where 4 KB suffice, an advanced one where they do not.
+            .tier(ParameterTier::IntelligentTiering)
     }
 
     /// A secret's value; none if there is no secret of that name.
@@ -128,4 +138,20 @@ impl Aws {
         }
         Ok(())
     }
+}
+
+fn check_length(name: &str, value: &str) -> Result<(), AwsError> {
+    if value.len() > LONGEST_SECRET {
+        return Err(AwsError::SecretTooLong { name: name.to_owned(), bytes: value.len(), most: LONGEST_SECRET });
+    }
+    Ok(())
+}
+
+/// Tags as AWS takes them.
+fn tags_of(name: &str, tags: &BTreeMap<String, String>) -> Result<Vec<Tag>, AwsError> {
+    let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
+    tags.collect::<Result<_, _>>().map_err(|error| AwsError::Setup {
+        what: format!("the tags of {name} are incomplete"),
+        reason: error.to_string(),
+    })
 }

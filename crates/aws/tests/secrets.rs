@@ -71,6 +71,23 @@ fn secrets_are_made_read_rotated_and_removed() {
 }
 
 #[test]
+fn a_secret_that_is_there_is_not_made_again() {
+    against_moto("a_secret_that_is_there_is_not_made_again", |moto| {
+        let aws = connect();
+        let keys = format!("{PREFIX}/token-keys");
+        assert!(aws.make_secret(&keys, "first", &tags()).unwrap());
+        assert!(!aws.make_secret(&keys, "second", &tags()).unwrap(), "somebody else was first");
+        assert_eq!(aws.secret(&keys).unwrap().as_deref(), Some("first"));
+        let tagged =
+            moto.ask("ssm", "list_tags_for_resource", json!({ "ResourceType": "Parameter", "ResourceId": keys }));
+        assert_eq!(tagged["TagList"].as_array().map(Vec::len), Some(2), "{tagged}");
+        let error = aws.make_secret(&format!("{PREFIX}/answerer"), &PLANTED.repeat(500), &tags()).unwrap_err();
+        assert!(matches!(error, AwsError::SecretTooLong { .. }), "{error}");
+        nowhere(&error);
+    });
+}
+
+#[test]
 fn a_long_certificate_fits_and_a_longer_one_is_refused_before_it_is_sent() {
     against_moto("a_long_certificate_fits_and_a_longer_one_is_refused_before_it_is_sent", |moto| {
         let aws = connect();

@@ -1,19 +1,23 @@
 //! Deploy and destroy on AWS. Terraform makes the resources; what it does badly or should not see, the replacement of instances and the
 //! secrets, sipedge does through the SDK.
 
+mod connections;
 mod destroy;
 mod fleet;
+mod guard;
 mod rollout;
 mod secrets;
 mod status;
+mod undo;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use sipedge_aws::{Aws, AwsError, ImageFilter, Settings};
+use sipedge_aws::{Aws, ImageFilter};
 
+pub use connections::{Connections, connect};
 pub use destroy::destroy;
 pub use fleet::AwsFleet;
 pub use rollout::{Rolled, refresh, rollback, verify_call};
@@ -21,14 +25,15 @@ pub use secrets::AwsSecrets;
 pub use status::{AwsStatus, status};
 
 use super::error::{Cause, DeployError};
-use super::fleet::{Fleet, Group};
+use super::fleet::Group;
 use super::journal::{Command, Step, now_unix_ms};
 use super::progress::{Event, Progress};
+use super::rollout::live;
 use super::runner::Runner;
 use super::state::{State, write_json, write_whole};
 use super::{ARTEFACT_MODE, clear_stale_artefacts, notes, take_over, write_artefacts};
 use crate::plan::{self, Addresses, AwsPlan, Plan, TargetKind};
-use crate::spec::Loaded;
+use crate::spec::{Loaded, Transport};
 use crate::target::aws::terraform::{Changes, Phase, ResourceEvent, Terraform, interrupt};
 use crate::target::aws::{Outputs, prepare, prepare_elsewhere, preview};
 use crate::verify::Report;
@@ -60,7 +65,11 @@ pub struct Deployed {
 /// Asked with the changes as text before anything in the account changes; `true` goes on.
 pub type Ask<'a> = dyn FnMut(&str) -> bool + 'a;
 
-/// Brings the topology of `state` to what the spec says, on AWS, and places the verified call.
+/// Brings the topology of `state` to what the spec says, on AWS, and places the verified call. When that does not pass, the version that
+/// was found good last comes back.
+///
+/// # Errors
+/// [`DeployError::Refused`] when somebody said no; [`DeployError::Step`] with what stands, what does not, and the way on.
 pub fn deploy(
     loaded: &Loaded,
     state: &State,
@@ -75,6 +84,7 @@ pub fn deploy(
     let plan = runner.step(Step::Plan, |progress| {
         let plan = plan::plan(loaded, state.topology(), TargetKind::Aws)?;
         plan::reachable(state.plan()?.as_ref(), &plan)?;
+        guard::can_verify(&plan, options)?;
         for note in notes(&plan, &loaded.spec, SystemTime::now()) {
             progress.event(&Event::Note { text: &note });
         }
@@ -88,13 +98,16 @@ pub fn deploy(
         clear_stale_artefacts(&plan, &folder)?;
         Ok(((), format!("{} files in {}", plan.artefacts.len(), folder.display())))
     })?;
-    let (aws, image) = runner.step(Step::Image, |_| {
+    let journal = runner.journal.clone();
+    let (aws, identity, image) = runner.step(Step::Image, |_| {
         let aws = connect(account(&plan)?)?;
         let identity = aws.identity()?;
+        guard::same_account(state, &journal, &identity)?;
         let image = find_image(account(&plan)?, &aws)?;
         let detail = format!("{image}, account {} ({}) in {}", identity.account, identity.arn, aws.region());
-        Ok(((aws, image), detail))
+        Ok(((aws, identity, image), detail))
     })?;
+    runner.journal.account = Some(identity.account);
     let terraform = runner.step(Step::Init, |_| {
         let terraform = prepare(&plan, state, Some(&image))?;
         terraform.init()?;
@@ -109,7 +122,8 @@ pub fn deploy(
     // Between two steps: nothing else writes to the terminal.
     let text = question(&plan, &changes, state, &aws).map_err(|cause| runner.failed(cause))?;
     if text.is_some_and(|text| !ask(&text)) {
-        return Err(runner.refused(Cause::Declined)?);
+        terraform.forget_plan().map_err(|error| runner.failed(error.into()))?;
+        return Err(runner.refused(Cause::Declined));
     }
     runner.step(Step::Secrets, |progress| secrets::bring(&plan, state, &aws, progress))?;
     let outputs = runner.step(Step::Apply, |progress| apply(&plan, &changes, state, &terraform, progress))?;
@@ -123,9 +137,12 @@ pub fn deploy(
         runner.expect_refresh_after(Step::Apply);
         rollout::bring(&fleet, version, true, &plan, options, &mut runner)?;
     } else {
-        write_json(&state.plan_file(), &plan, ARTEFACT_MODE)?;
+        live(state, &plan)?;
     }
-    let (group, report) = rollout::prove(&plan, &fleet, options, &mut runner)?;
+    let (group, report) = match rollout::prove(&plan, &fleet, options, &mut runner) {
+        Ok(proved) => proved,
+        Err(failure) => return Err(undo::undo(failure, version, &fleet, &mut runner)),
+    };
     if report.is_some() {
         state.found_good(version)?;
     }
@@ -146,14 +163,6 @@ pub fn look(plan: &Plan, state: &State) -> Result<Changes, Cause> {
     aws.identity()?;
     let image = find_image(account, &aws)?;
     Ok(prepare_elsewhere(plan, state, &image)?.changes()?)
-}
-
-/// The account that the plan names.
-///
-/// # Errors
-/// No credentials, no such profile, no such region.
-pub fn connect(account: &AwsPlan) -> Result<Aws, AwsError> {
-    Aws::connect(&Settings { region: account.region.clone(), profile: Some(account.profile.clone()) })
 }
 
 /// Where calls come in, as one types it.
@@ -223,6 +232,7 @@ fn apply(
         write_json(&state.plan_file(), plan, ARTEFACT_MODE)?;
     }
     let detail = if changes.is_empty() {
+        terraform.forget_plan()?;
         "nothing to change".to_owned()
     } else {
         let applied = terraform.apply(&mut counted(Step::Apply, changes.steps(), progress))?;
@@ -248,7 +258,6 @@ pub(super) fn counted<'a>(step: Step, of: usize, progress: &'a mut dyn Progress)
 
 fn verified_call(
     options: Options,
-    group: &Group,
     fleet: &AwsFleet<'_>,
     progress: &mut dyn Progress,
 ) -> Result<(Option<Report>, String), Cause> {
@@ -257,8 +266,8 @@ fn verified_call(
         progress.event(&Event::Note { text });
         return Ok((None, NOT_VERIFIED.to_owned()));
     }
-    let instances: Vec<String> = group.instances.iter().map(|instance| instance.id.clone()).collect();
-    let report = fleet.smoke_call(&instances)?.report;
+    // Through whichever instance: all are of the version.
+    let report = fleet.operators_call(Transport::Udp)?;
     if !report.passed {
         return Err(Cause::Verification(Box::new(report)));
     }

@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use sipedge_aws::Aws;
+
 use super::super::error::{Cause, DeployError};
 use super::super::fleet::{Fleet, Group, Lifecycle, Preferences};
 use super::super::journal::{Command, Step};
 use super::super::progress::{Event, Progress};
 use super::super::refresh::{Back, LeadOptions, MachineClock, go_back, lead, turn_back};
-use super::super::rollout::RefreshOptions;
+use super::super::rollout::{RefreshOptions, live, turned_back};
 use super::super::runner::Runner;
-use super::super::state::{State, write_json};
-use super::super::{ARTEFACT_MODE, take_over};
-use super::{AwsFleet, Options, Report, account, connect, verified_call};
+use super::super::state::{State, StateError};
+use super::super::take_over;
+use super::{AwsFleet, Options, Report, account, connect, guard, verified_call};
 use crate::plan::{Plan, RefreshPlan};
 use crate::spec::Transport;
 use crate::target::aws::Outputs;
@@ -31,6 +33,10 @@ pub struct Rolled {
 }
 
 /// Replaces all instances of the topology of `state` by new ones, and places the verified call.
+///
+/// # Errors
+/// [`DeployError::Refused`] when nothing was begun: nothing is deployed, the account cannot be asked or is another, there is no such
+/// version, or the call cannot pass. [`DeployError::Step`] when the new version was not found good.
 pub fn refresh(
     state: &State,
     refresh: &RefreshOptions,
@@ -39,13 +45,13 @@ pub fn refresh(
 ) -> Result<Rolled, DeployError> {
     interrupt::take_over();
     let lock = take_over(state, progress)?;
+    let (live_plan, outputs, aws) = standing_of_the_same_account(state).map_err(refused)?;
+    let fleet = AwsFleet::new(&aws, &live_plan, &outputs);
+    let version = wanted(refresh, &fleet).map_err(refused)?;
+    let plan = state.plan_of(version)?.unwrap_or_else(|| live_plan.clone());
+    guard::can_verify(&plan, options).map_err(refused)?;
     let steps = [Step::Refresh, Step::SmokeCall, Step::Bake, Step::Ready, Step::VerifiedCall];
     let mut runner = Runner::begin(state, Command::Refresh, &steps, progress)?;
-    let (live_plan, outputs) = standing(state).map_err(|cause| runner.failed(cause))?;
-    let aws = account(&live_plan).and_then(|account| Ok(connect(account)?)).map_err(|cause| runner.failed(cause))?;
-    let fleet = AwsFleet::new(&aws, &live_plan, &outputs);
-    let version = wanted(refresh, &fleet).map_err(|cause| runner.failed(cause))?;
-    let plan = state.plan_of(version)?.unwrap_or_else(|| live_plan.clone());
     bring(&fleet, version, false, &plan, options, &mut runner)?;
     let (group, report) = prove(&plan, &fleet, options, &mut runner)?;
     if report.is_some() {
@@ -60,29 +66,38 @@ pub fn refresh(
 ///
 /// What goes back is what instances start from: image and configuration. Load balancer, network and names stay as the last deploy left
 /// them, and the next deploy brings the spec's version again.
+///
+/// # Errors
+/// [`DeployError::Refused`] when nothing was begun: nothing is deployed, the account cannot be asked or is another, there is no version to
+/// go back to. [`DeployError::Step`] when that version is not back, or its call does not pass.
 pub fn rollback(state: &State, options: Options, progress: &mut dyn Progress) -> Result<Rolled, DeployError> {
     interrupt::take_over();
     let lock = take_over(state, progress)?;
+    let (live_plan, outputs, aws) = standing_of_the_same_account(state).map_err(refused)?;
+    let fleet = AwsFleet::new(&aws, &live_plan, &outputs);
+    if fleet.refresh_in_progress().map_err(refused)?.is_none() {
+        version_before(state, &fleet).map_err(refused)?;
+    }
     let steps = [Step::Rollback, Step::Ready, Step::VerifiedCall];
     let mut runner = Runner::begin(state, Command::Rollback, &steps, progress)?;
-    let (live_plan, outputs) = standing(state).map_err(|cause| runner.failed(cause))?;
-    let aws = account(&live_plan).and_then(|account| Ok(connect(account)?)).map_err(|cause| runner.failed(cause))?;
-    let fleet = AwsFleet::new(&aws, &live_plan, &outputs);
     let lead_options = leading(&live_plan.refresh, options, &runner);
-    let turned = turn_back(&fleet, &lead_options, &MachineClock::default(), &mut runner);
+    let preferences = preferences(&live_plan.refresh, true);
+    let turned = turn_back(&fleet, &preferences, &lead_options, &MachineClock::default(), &mut runner);
     let version = match turned.map_err(|cause| runner.failed(cause))? {
         Some(Back::Version(version)) => version,
         Some(Back::Not(reason)) => return Err(runner.failed(Cause::NotAsExpected(reason))),
         None => {
-            let version = version_before(state, &fleet, &mut runner).map_err(|cause| runner.failed(cause))?;
-            let preferences = preferences(&live_plan.refresh, true);
+            let (version, note) = version_before(state, &fleet).map_err(|cause| runner.failed(cause))?;
+            if let Some(text) = note {
+                runner.progress.event(&Event::Note { text: &text });
+            }
             go_back(&fleet, version, &preferences, &lead_options, &MachineClock::default(), &mut runner)
                 .map_err(|cause| runner.failed(cause))?;
             version
         }
     };
     let plan = state.plan_of(version)?.unwrap_or(live_plan);
-    write_json(&state.plan_file(), &plan, ARTEFACT_MODE)?;
+    live(state, &plan)?;
     let fleet = AwsFleet::new(&aws, &plan, &outputs);
     let (group, report) = prove(&plan, &fleet, options, &mut runner)?;
     if report.is_some() {
@@ -93,23 +108,42 @@ pub fn rollback(state: &State, options: Options, progress: &mut dyn Progress) ->
     Ok(Rolled { plan, version, group, report })
 }
 
-/// Places the operator's call through what stands, and changes nothing but the record that it passed.
+/// Places the operator's call through what stands, and changes nothing but the record that it passed. That is written when the call can
+/// have gone through one version alone: nobody changes what stands, and no refresh is in progress.
+///
+/// # Errors
+/// Nothing is deployed; the account cannot be asked; the state cannot be written. A call that does not pass is no error.
 pub fn verify_call(state: &State, transport: Transport) -> Result<Report, Cause> {
     let (plan, outputs) = standing(state)?;
     let aws = connect(account(&plan)?)?;
     let fleet = AwsFleet::new(&aws, &plan, &outputs);
+    let before = fleet.group()?.version;
     let report = fleet.operators_call(transport)?;
-    if report.passed {
-        state.found_good(fleet.group()?.version)?;
+    if !report.passed {
+        return Ok(report);
     }
+    let lock = match state.lock() {
+        Err(StateError::Locked { .. }) => return Ok(report),
+        lock => lock?,
+    };
+    let group = fleet.group()?;
+    if group.version == before && !has_others(&group, before) && fleet.refresh_in_progress()?.is_none() {
+        state.found_good(before)?;
+    }
+    drop(lock);
     Ok(report)
 }
 
 /// Whether instances have to be replaced for `version` to be live, or somebody has begun with that.
 pub(super) fn is_needed(fleet: &AwsFleet<'_>, version: u64) -> Result<bool, Cause> {
     let group = fleet.group()?;
-    let others = group.instances.iter().any(|instance| instance.version != version);
-    Ok(group.version != version || others || fleet.refresh_in_progress()?.is_some())
+    Ok(group.version != version || has_others(&group, version) || fleet.refresh_in_progress()?.is_some())
+}
+
+/// Whether an instance that is not leaving is of another version.
+fn has_others(group: &Group, version: u64) -> bool {
+    let leaves = |lifecycle| matches!(lifecycle, Lifecycle::Terminating | Lifecycle::Terminated);
+    group.instances.iter().any(|instance| instance.version != version && !leaves(instance.lifecycle))
 }
 
 /// Leads a refresh to `version`, whose plan is `plan`; then that is the plan that is deployed.
@@ -124,8 +158,11 @@ pub(super) fn bring(
     let lead_options = leading(&plan.refresh, options, runner);
     let preferences = preferences(&plan.refresh, skip_matching);
     match lead(fleet, version, &preferences, &lead_options, &MachineClock::default(), runner) {
-        Ok(_) => Ok(write_json(&runner.state.plan_file(), plan, ARTEFACT_MODE)?),
-        Err(cause) => Err(runner.failed(cause)),
+        Ok(_) => Ok(live(runner.state, plan)?),
+        Err(cause) => {
+            turned_back(runner.state, &cause)?;
+            Err(runner.failed(cause))
+        }
     }
 }
 
@@ -137,9 +174,12 @@ pub(super) fn prove(
     runner: &mut Runner<'_>,
 ) -> Result<(Group, Option<Report>), DeployError> {
     let group = runner.step(Step::Ready, |progress| wait_ready(plan, fleet, progress))?;
-    let report = runner.step(Step::VerifiedCall, |progress| verified_call(options, &group, fleet, progress))?;
+    let report = runner.step(Step::VerifiedCall, |progress| verified_call(options, fleet, progress))?;
     Ok((group, report))
 }
+
+/// Looks in a row that may fail while instances are waited for: a describe call that is throttled says nothing of them.
+const FORGIVEN: u32 = 4;
 
 /// From the request for an instance to the start of its system: 16.5 s on average, a minute when AWS is busy.
 const LAUNCH: Duration = Duration::from_secs(90);
@@ -161,20 +201,31 @@ fn wanted(refresh: &RefreshOptions, fleet: &AwsFleet<'_>) -> Result<u64, Cause> 
     }
 }
 
-/// The version to go back to: the last one that was found good, else the one before in the launch template.
-fn version_before(state: &State, fleet: &AwsFleet<'_>, runner: &mut Runner<'_>) -> Result<u64, Cause> {
+/// The version to go back to, and what has to be said of it: the last one that was found good, else the one before in the launch template.
+fn version_before(state: &State, fleet: &AwsFleet<'_>) -> Result<(u64, Option<String>), Cause> {
     let live = fleet.group()?.version;
     let there = fleet.versions()?;
     if let Some(version) = state.versions()?.before(live).filter(|version| there.contains(version)) {
-        return Ok(version);
+        return Ok((version, None));
     }
     let Some(version) = there.into_iter().filter(|version| *version < live).max() else {
         let (edge, topology) = (state.edge().to_owned(), state.topology());
         return Err(Cause::NoVersionBefore { edge, topology, version: live });
     };
     let text = format!("no version before version {live} was found good by a call: going back to version {version}");
-    runner.progress.event(&Event::Note { text: &text });
-    Ok(version)
+    Ok((version, Some(text)))
+}
+
+fn refused(cause: Cause) -> DeployError {
+    DeployError::Refused(Box::new(cause))
+}
+
+/// [`standing`], and the account; refused when these are not its credentials.
+fn standing_of_the_same_account(state: &State) -> Result<(Plan, Outputs, Aws), Cause> {
+    let (plan, outputs) = standing(state)?;
+    let aws = connect(account(&plan)?)?;
+    guard::same_account(state, &state.journal()?, &aws.identity()?)?;
+    Ok((plan, outputs, aws))
 }
 
 /// The plan and the outputs of what stands.
@@ -184,7 +235,7 @@ fn standing(state: &State) -> Result<(Plan, Outputs), Cause> {
 }
 
 /// How a refresh goes about its work.
-fn preferences(refresh: &RefreshPlan, skip_matching: bool) -> Preferences {
+pub(super) fn preferences(refresh: &RefreshPlan, skip_matching: bool) -> Preferences {
     Preferences {
         min_healthy_percent: refresh.min_healthy_percent,
         max_healthy_percent: refresh.max_healthy_percent,
@@ -196,7 +247,7 @@ fn preferences(refresh: &RefreshPlan, skip_matching: bool) -> Preferences {
     }
 }
 
-fn leading(refresh: &RefreshPlan, options: Options, runner: &Runner<'_>) -> LeadOptions {
+pub(super) fn leading(refresh: &RefreshPlan, options: Options, runner: &Runner<'_>) -> LeadOptions {
     LeadOptions {
         timeout: Duration::from_secs(refresh.timeout_s.into()),
         smoke_call: options.verify,
@@ -211,8 +262,18 @@ fn wait_ready(plan: &Plan, fleet: &AwsFleet<'_>, progress: &mut dyn Progress) ->
     let deadline = Duration::from_secs(account(plan)?.ready_hook_timeout_s.into()) + checks + LAUNCH;
     let begun = Instant::now();
     let mut said = None;
+    let mut failed = 0;
     loop {
-        let group = fleet.group()?;
+        let group = match fleet.group() {
+            Ok(group) => group,
+            Err(_) if failed < FORGIVEN => {
+                failed += 1;
+                std::thread::sleep(fleet.pause());
+                continue;
+            }
+            Err(cause) => return Err(cause),
+        };
+        failed = 0;
         let wanted = usize::try_from(group.desired).unwrap_or(usize::MAX);
         let ready: Vec<&str> =
             group.instances.iter().filter(|instance| instance.healthy).map(|instance| instance.id.as_str()).collect();
@@ -225,7 +286,7 @@ fn wait_ready(plan: &Plan, fleet: &AwsFleet<'_>, progress: &mut dyn Progress) ->
             return Ok((group, detail));
         }
         if begun.elapsed() > deadline {
-            return Err(Cause::NotAsExpected(not_ready(&group, deadline)));
+            return Err(Cause::NotReady(not_ready(&group, deadline)));
         }
         std::thread::sleep(fleet.pause());
     }

@@ -14,7 +14,7 @@ use super::super::rotation::{self, TwoLooks};
 use super::super::secrets::{SecretStore, StoreError, TokenKeys, answerer_password};
 use super::super::state::{State, StateError};
 use super::{account, connect, tags};
-use crate::plan::Plan;
+use crate::plan::{AwsPlan, Plan};
 
 /// The secrets of one topology in an account.
 pub struct AwsSecrets {
@@ -37,8 +37,29 @@ impl AwsSecrets {
         Ok((Self { aws, prefix: account.parameter_prefix.clone(), tags: tags(account) }, TwoLooks { poll }))
     }
 
+    fn below(&self) -> Below<'_> {
+        Below { aws: &self.aws, prefix: &self.prefix, tags: &self.tags }
+    }
+}
+
+/// The secrets below a prefix, by a connection that somebody else has.
+struct Below<'a> {
+    aws: &'a Aws,
+    prefix: &'a str,
+    tags: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Below<'a> {
+    fn of(account: &'a AwsPlan, aws: &'a Aws) -> Self {
+        Self { aws, prefix: &account.parameter_prefix, tags: &account.tags }
+    }
+
     fn place(&self, name: &str) -> String {
         format!("{}/{name}", self.prefix)
+    }
+
+    fn failed(&self, verb: &'static str, name: &str, error: &sipedge_aws::AwsError) -> StoreError {
+        StoreError { verb, name: name.to_owned(), place: self.place(name), reason: error.to_string() }
     }
 }
 
@@ -50,22 +71,30 @@ impl fmt::Debug for AwsSecrets {
 
 impl SecretStore for AwsSecrets {
     fn read(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.below().read(name)
+    }
+
+    fn write(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        self.below().write(name, value)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.below().remove(name)
+    }
+}
+
+impl SecretStore for Below<'_> {
+    fn read(&self, name: &str) -> Result<Option<String>, StoreError> {
         self.aws.secret(&self.place(name)).map_err(|error| self.failed("read", name, &error))
     }
 
     fn write(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        let written = self.aws.put_secret(&self.place(name), value, &self.tags);
+        let written = self.aws.put_secret(&self.place(name), value, self.tags);
         written.map(|_| ()).map_err(|error| self.failed("write", name, &error))
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
         self.aws.delete_secrets(&[self.place(name)]).map_err(|error| self.failed("remove", name, &error))
-    }
-}
-
-impl AwsSecrets {
-    fn failed(&self, verb: &'static str, name: &str, error: &sipedge_aws::AwsError) -> StoreError {
-        StoreError { verb, name: name.to_owned(), place: self.place(name), reason: error.to_string() }
     }
 }
 
@@ -81,10 +110,7 @@ pub(super) fn bring(plan: &Plan, state: &State, aws: &Aws, progress: &mut dyn Pr
     let mut detail = Vec::new();
     if let SecretRef::Ssm(name) = &plan.proxy.secrets.token_keys {
         if is_there(name) {
-            let kept = match state.outputs()? {
-                Some(_) => rotation::finish_if_due(&AwsSecrets::of(state)?.0)?,
-                None => None,
-            };
+            let kept = rotation::finish_if_due(&Below::of(account, aws))?;
             detail.push("token keys kept".to_owned());
             detail.extend(kept.map(|id| format!("key {id} withdrawn")));
         } else {
@@ -92,9 +118,10 @@ pub(super) fn bring(plan: &Plan, state: &State, aws: &Aws, progress: &mut dyn Pr
             let keys = TokenKeys::generate().map_err(StateError::io("make token keys for", name.as_ref()))?;
             let value = serde_json::to_string(&keys)
                 .map_err(|error| StateError::io("write", name.as_ref())(std::io::Error::other(error)))?;
-            aws.put_secret(name, &value, &tags(account))?;
-            detail.push("token keys made".to_owned());
-            if state.outputs()?.is_some() {
+            // Another deploy may have made them since the look: those stay, since instances may have them.
+            let made = aws.make_secret(name, &value, &tags(account))?;
+            detail.push(if made { "token keys made" } else { "token keys kept" }.to_owned());
+            if made && state.outputs()?.is_some() {
                 let text = "the token keys were gone: instances that run keep theirs until they read the new ones, and calls that are up \
                             then can no longer be ended through the edge";
                 progress.event(&Event::Note { text });
@@ -105,8 +132,9 @@ pub(super) fn bring(plan: &Plan, state: &State, aws: &Aws, progress: &mut dyn Pr
         && !is_there(name)
     {
         let password = answerer_password().map_err(StateError::io("make a password for", name.as_ref()))?;
-        aws.put_secret(name, &password, &tags(account))?;
-        detail.push("answerer's password made".to_owned());
+        if aws.make_secret(name, &password, &tags(account))? {
+            detail.push("answerer's password made".to_owned());
+        }
     }
     let mut written = 0;
     for certificate in &certificates {

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::super::error::Cause;
 use super::super::fleet::{Fleet, Group, Refresh};
 use super::super::journal::Run;
 use super::super::state::{Damage, State};
 use super::super::status::render_run;
-use super::{AwsFleet, account, connect};
+use super::{AwsFleet, Connections, account};
 use crate::plan::{Plan, Topology};
 use crate::target::aws::Outputs;
 
@@ -40,16 +41,18 @@ pub struct AwsStatus {
     pub refresh: Option<Refresh>,
     /// Alarms that are in alarm.
     pub alarms: Vec<String>,
-    /// Why the account could not be asked.
+    /// Why it is not known what is in the account.
     pub unknown: Option<String>,
+    /// Whether the account did not answer. What it lacks, it has answered.
+    pub unreachable: bool,
     /// The last deploy or destroy.
     pub last_run: Option<Run>,
     /// Parts of the state that cannot be used.
     pub damages: Vec<Damage>,
 }
 
-/// Looks at one topology. Changes nothing.
-pub fn status(state: &State) -> AwsStatus {
+/// Looks at one topology. Changes nothing. A connection is made once, for as long as `connections` are kept.
+pub fn status(state: &State, connections: &mut Connections) -> AwsStatus {
     let plan = state.plan().ok().flatten();
     let outputs = state.outputs().ok().flatten();
     let journal = state.journal().unwrap_or_default();
@@ -67,19 +70,28 @@ pub fn status(state: &State) -> AwsStatus {
         refresh: None,
         alarms: Vec::new(),
         unknown: None,
+        unreachable: false,
         last_run: journal.last().cloned(),
         damages: state.damages(),
     };
     let (Some(plan), Some(outputs)) = (plan, outputs) else { return status };
-    if let Err(cause) = ask(&plan, &outputs, state, &mut status) {
+    if let Err(cause) = ask(&plan, &outputs, state, connections, &mut status) {
+        status.unreachable = matches!(cause, Cause::Aws(_));
         status.unknown = Some(cause.to_string());
+        connections.forget();
     }
     status
 }
 
-fn ask(plan: &Plan, outputs: &Outputs, state: &State, status: &mut AwsStatus) -> Result<(), super::Cause> {
-    let aws = connect(account(plan)?)?;
-    let fleet = AwsFleet::new(&aws, plan, outputs);
+fn ask(
+    plan: &Plan,
+    outputs: &Outputs,
+    state: &State,
+    connections: &mut Connections,
+    status: &mut AwsStatus,
+) -> Result<(), Cause> {
+    let aws = connections.to(account(plan)?)?;
+    let fleet = AwsFleet::new(aws, plan, outputs);
     let group = fleet.group()?;
     status.running = true;
     status.verified = is_verified(group.version, state);
@@ -89,9 +101,9 @@ fn ask(plan: &Plan, outputs: &Outputs, state: &State, status: &mut AwsStatus) ->
     Ok(())
 }
 
-/// Whether a call has passed through the live version since the last deploy, refresh or rollback began.
+/// Whether a call has passed through the live version since the last deploy, refresh or rollback began that came to change something.
 fn is_verified(version: u64, state: &State) -> bool {
-    let since = state.journal().ok().and_then(|journal| Some(journal.last()?.started_unix_ms)).unwrap_or_default();
+    let since = state.journal().ok().and_then(|journal| journal.changed_unix_ms()).unwrap_or_default();
     let last = state.versions().ok().and_then(|versions| versions.verified.last().copied());
     last.is_some_and(|good| good.version == version && good.verified_unix_ms >= since)
 }

@@ -20,6 +20,12 @@ struct Scripted {
     passes: bool,
     placed: RefCell<Vec<Vec<String>>>,
     alarms: RefCell<Vec<(Duration, String)>>,
+    /// Requests for a rollback that are refused before one is granted.
+    refusals: Cell<u32>,
+    /// Whether a start is heard, and its answer lost.
+    start_is_lost: bool,
+    /// Calls that meet no new instance before one does.
+    misses: Cell<u32>,
     time: Cell<Duration>,
     said: RefCell<Vec<String>>,
 }
@@ -37,6 +43,9 @@ impl Scripted {
             passes: true,
             placed: RefCell::default(),
             alarms: RefCell::default(),
+            refusals: Cell::default(),
+            start_is_lost: false,
+            misses: Cell::default(),
             time: Cell::default(),
             said: RefCell::default(),
         }
@@ -95,6 +104,9 @@ impl Fleet for Scripted {
 
     fn start_refresh(&self, version: u64, _: &Preferences) -> Result<String, Cause> {
         self.say(format!("start {version}"));
+        if self.start_is_lost {
+            return Err(Self::unreachable());
+        }
         Ok("r".to_owned())
     }
 
@@ -113,6 +125,10 @@ impl Fleet for Scripted {
 
     fn roll_back(&self, _: &str) -> Result<(), Cause> {
         self.say("roll back");
+        if let Some(left) = self.refusals.get().checked_sub(1) {
+            self.refusals.set(left);
+            return Err(Self::unreachable());
+        }
         self.script.replace(self.after_rollback.take());
         self.in_progress.replace(None);
         Ok(())
@@ -130,7 +146,10 @@ impl Fleet for Scripted {
             passed: self.passes,
             calls: Vec::new(),
         };
-        Ok(SmokeCall { report, through: instances.to_vec() })
+        let left = self.misses.get().checked_sub(1);
+        self.misses.set(left.unwrap_or_default());
+        let through = if left.is_some() { Vec::new() } else { instances.to_vec() };
+        Ok(SmokeCall { report, through })
     }
 
     fn alarms(&self) -> Result<Vec<String>, Cause> {
@@ -391,10 +410,10 @@ fn one_on_its_way_back_is_awaited_first() {
 fn turning_back_by_hand() {
     let fleet = Scripted::new("50!");
     let mut desk = Desk::default();
-    let none = turn_back(&fleet, &options(None), &fleet, &mut desk).expect("asked");
+    let none = turn_back(&fleet, &preferences(), &options(None), &fleet, &mut desk).expect("asked");
     assert_eq!((none, desk.steps.len()), (None, 0), "nothing is in progress");
     fleet.in_progress.replace(Some(refresh("50!")));
-    let back = turn_back(&fleet, &options(None), &fleet, &mut desk).expect("asked");
+    let back = turn_back(&fleet, &preferences(), &options(None), &fleet, &mut desk).expect("asked");
     assert_eq!((back, desk.steps), (Some(Back::Version(1)), vec!["rollback".to_owned()]));
 }
 
@@ -405,4 +424,114 @@ fn going_back_needs_no_call() {
     go_back(&fleet, 2, &preferences(), &options(None), &fleet, &mut desk).expect("it succeeds");
     assert_eq!((desk.steps, desk.record), (vec!["rollback".to_owned()], None));
     assert_eq!(*fleet.said.borrow(), ["start 2"]);
+}
+
+#[test]
+fn a_call_that_met_no_new_instance_is_placed_again_when_all_are_new() {
+    let fleet = Scripted { misses: Cell::new(1), ..Scripted::new("0 50! 50 50 bake bake ok") };
+    let (result, desk) = led(&fleet, None);
+    assert_eq!(result.expect("it succeeds").through, ["new"]);
+    assert_eq!(desk.steps, ["refresh", "smoke-call", "bake", "smoke-call", "bake"]);
+    assert!(desk.events.0.iter().any(|event| event.contains("no call met a new instance")), "{:?}", desk.events.0);
+    assert!(fleet.time.get() >= Duration::from_secs(3), "not at the checkpoint again");
+
+    // There is nobody else then: it counts, whichever instance it met.
+    let fleet = Scripted { misses: Cell::new(9), ..Scripted::new("0 50! 50 bake ok") };
+    let (result, desk) = led(&fleet, None);
+    assert!(result.expect("it succeeds").through.is_empty());
+    assert_eq!((desk.steps.len(), fleet.placed.borrow().len()), (5, 2));
+    let fleet = Scripted { misses: Cell::new(9), ..Scripted::new("0 bake ok") };
+    assert!(led(&fleet, None).0.is_ok());
+    assert_eq!(fleet.placed.borrow().len(), 1);
+}
+
+#[test]
+fn who_is_cut_off_before_the_second_call_places_it() {
+    let fleet = Scripted { misses: Cell::new(1), ..Scripted::new("0 50! 50 ?") };
+    let (result, desk) = led(&fleet, None);
+    assert!(matches!(failure(result).why, Trouble::Unreachable(_)));
+    assert_eq!(desk.record.map(|record| record.smoke_call), Some(false), "nothing is proved");
+}
+
+#[test]
+fn a_rollback_that_is_refused_is_asked_for_again_while_the_refresh_goes_forward() {
+    let fleet = Scripted { passes: false, refusals: Cell::new(3), ..Scripted::new("50!") };
+    let (result, desk) = led(&fleet, None);
+    assert_eq!(failure(result).back, Back::Version(1));
+    assert_eq!(desk.steps, ["refresh", "smoke-call!", "rollback"]);
+    assert_eq!(fleet.said.borrow().iter().filter(|said| *said == "roll back").count(), 4);
+
+    let fleet = Scripted { passes: false, refusals: Cell::new(u32::MAX), ..Scripted::new("50!") };
+    let Back::Not(reason) = failure(led(&fleet, None).0).back else { panic!("it is never granted") };
+    assert!(reason.contains("no answer"), "{reason}");
+    assert!(fleet.time.get() >= TIMEOUT, "it was asked for as long as a refresh may take");
+
+    // Also of one that is in the way.
+    let fleet =
+        Scripted { refusals: Cell::new(2), after_rollback: words("back rolled 0 50! bake ok"), ..Scripted::new("30") };
+    fleet.in_progress.replace(Some(Refresh { version: 3, ..refresh("30") }));
+    assert!(led(&fleet, None).0.is_ok());
+    assert_eq!(*fleet.said.borrow(), ["roll back", "roll back", "roll back", "start 2", "call"]);
+}
+
+#[test]
+fn what_has_succeeded_before_it_can_be_turned_back_is_replaced_again() {
+    let fleet = Scripted { passes: false, refusals: Cell::new(u32::MAX), ..Scripted::new("ok") };
+    let (result, desk) = led(&fleet, None);
+    assert_eq!(failure(result).back, Back::Version(1));
+    assert_eq!(*fleet.said.borrow(), ["start 2", "call", "roll back", "start 1"]);
+    assert_eq!((desk.steps, desk.record), (vec!["refresh".into(), "smoke-call!".into(), "rollback".to_owned()], None));
+    assert!(desk.events.0.iter().any(|event| event.contains("a refresh brings version 1")));
+
+    let fleet = Scripted { passes: false, refusals: Cell::new(u32::MAX), ..Scripted::new("ok ok ok failed") };
+    let Back::Not(reason) = failure(led(&fleet, None).0).back else { panic!("it is not back") };
+    assert!(reason.contains("to version 1 ended by itself"), "{reason}");
+}
+
+#[test]
+fn the_time_of_another_refresh_is_not_counted() {
+    let almost = "30 ".repeat(50);
+    let forward = "0 ".repeat(30);
+    let fleet =
+        Scripted { after_rollback: words(&format!("{almost} rolled {forward} 50! bake ok")), ..Scripted::new("30") };
+    fleet.in_progress.replace(Some(Refresh { version: 3, ..refresh("30") }));
+    assert!(led(&fleet, None).0.is_ok());
+    assert!(fleet.time.get() > TIMEOUT);
+}
+
+#[test]
+fn one_whose_start_was_not_answered_is_adopted_with_what_was_before_it() {
+    let fleet = Scripted { start_is_lost: true, ..Scripted::new("0") };
+    fleet.alarms.borrow_mut().push((Duration::ZERO, "e-cpu".to_owned()));
+    let (result, desk) = led(&fleet, None);
+    assert!(result.is_err());
+    let record = desk.record.expect("it may have begun");
+    assert_eq!((record.id.as_str(), record.version, record.previous), ("", 2, 1));
+    assert_eq!((&record.before, &record.alarms), (&vec!["old".to_owned()], &vec!["e-cpu".to_owned()]));
+
+    let fleet = Scripted::new("50! 50 bake ok");
+    fleet.in_progress.replace(Some(refresh("50!")));
+    fleet.alarms.borrow_mut().push((Duration::ZERO, "e-cpu".to_owned()));
+    let (result, _) = led(&fleet, Some(record.clone()));
+    let led_on = result.expect("the alarm was on before");
+    assert_eq!((led_on.adopted, led_on.id.as_str()), (true, "r"));
+
+    // It is about one version alone.
+    let other = RefreshRecord { version: 7, smoke_call: true, ..record };
+    let fleet = Scripted::new("50! 50 bake ok");
+    fleet.in_progress.replace(Some(refresh("50!")));
+    assert!(led(&fleet, Some(other)).0.is_ok());
+    assert_eq!(fleet.placed.borrow().len(), 1, "the call is placed");
+}
+
+#[test]
+fn alarms_that_are_on_say_nothing_of_a_refresh_that_nobody_knows() {
+    let fleet = Scripted::new("50! 50 50 bake ok");
+    fleet.in_progress.replace(Some(refresh("50!")));
+    fleet.alarms.borrow_mut().push((Duration::ZERO, "e-cpu".to_owned()));
+    assert!(led(&fleet, None).0.is_ok());
+    let fleet = Scripted::new("50! 50 50 50 50 50 bake ok");
+    fleet.in_progress.replace(Some(refresh("50!")));
+    fleet.alarms.borrow_mut().push((Duration::from_secs(2), "e-cpu".to_owned()));
+    assert!(matches!(failure(led(&fleet, None).0).why, Trouble::Alarm(_)), "one that goes off later does");
 }

@@ -145,6 +145,10 @@ pub(super) fn refresh(checks: &mut Checks<'_>) {
         let message = "without a delay the refresh has gone on before the smoke call has ended";
         checks.report(at("checkpoint_delay"), What::error("spec::refresh", message, "write a delay such as 2m"));
     }
+    if bake.is_some_and(|bake| bake.as_millis() == 0) {
+        let message = "without a bake the refresh has ended before the smoke call";
+        checks.report(at("bake"), What::error("spec::refresh", message, "write a time such as 5m"));
+    }
     let Some(timeout) = timeout else { return };
     let waits = u32::try_from(checkpoints.as_ref().map_or(2, Vec::len)).unwrap_or(u32::MAX);
     let delay = checkpoint_delay.map_or(120_000, Duration::as_millis).saturating_mul(waits);

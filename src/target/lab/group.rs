@@ -238,9 +238,13 @@ impl Run {
         }
     }
 
-    /// An instance was booted for it.
-    pub(super) fn has_launched(&mut self, id: InstanceId) {
-        self.launched.insert(id);
+    /// An instance of this version was booted for it. One that was asked for before the refresh was turned back is one more that has to go.
+    pub(super) fn has_launched(&mut self, id: InstanceId, version: u64) {
+        if self.status != RefreshStatus::RollbackInProgress || version == self.previous {
+            self.launched.insert(id);
+        } else if self.old.insert(id) {
+            self.total += 1;
+        }
     }
 
     /// An instance could not be booted for it.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -376,7 +376,7 @@ impl Supervisor {
                     let mut group = self.group.borrow_mut();
                     let Ok(run) = group.run(&id) else { return };
                     match launched {
-                        Ok(instance) => run.has_launched(instance),
+                        Ok(instance) => run.has_launched(instance, version),
                         Err(error) => {
                             tracing::error!(refresh = id, %error, "cannot boot an instance");
                             run.has_not_launched(error.to_string(), &seen);
@@ -427,21 +427,34 @@ impl Supervisor {
         }
         // As if the load balancer had nobody else for as long as it takes to open a flow; those that are open stay where they are.
         self.network.forget_flow(from, at)?;
-        self.network.set_targets(&targets)?;
-        let sent = socket.send_to(KEEP_ALIVE, edge);
-        let mut address = None;
-        for _ in 0..PIN_LOOKS {
-            address = self.network.target_of(from, at)?;
-            if address.is_some() {
-                break;
-            }
-            tokio::time::sleep(GONE_CHECK).await;
-        }
+        let opened = self.network.set_targets(&targets);
+        let address = match opened {
+            Ok(()) => self.open_flow(&socket, (from, at)).await,
+            Err(error) => Err(error),
+        };
+        // Whatever came of it: the load balancer has its targets again.
         self.network.set_targets(&self.targets.borrow())?;
-        sent.map_err(|error| LabError::kernel(format!("send from {source} to {edge}"), error))?;
+        let address = address?;
         let instances = self.instances.borrow();
         let found = instances.iter().find(|it| it.namespace.is_some() && Some(it.place.address) == address);
         Ok(found.map(|instance| instance.id.clone()))
+    }
+
+    /// Sends a keep-alive from `socket`, and says to which target the load balancer has given the flow.
+    async fn open_flow(
+        &self,
+        socket: &UdpSocket,
+        (from, at): (SocketAddrV4, SocketAddrV4),
+    ) -> Result<Option<Ipv4Addr>, LabError> {
+        let sent = socket.send_to(KEEP_ALIVE, at);
+        sent.map_err(|error| LabError::kernel(format!("send from {from} to {at}"), error))?;
+        for _ in 0..PIN_LOOKS {
+            if let Some(address) = self.network.target_of(from, at)? {
+                return Ok(Some(address));
+            }
+            tokio::time::sleep(GONE_CHECK).await;
+        }
+        Ok(None)
     }
 
     fn namespaces(&self) -> Vec<String> {

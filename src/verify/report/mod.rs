@@ -49,6 +49,9 @@ pub struct CallReport {
     pub edge: String,
     /// The callee's addresses.
     pub callee: Vec<String>,
+    /// The instance that it went through, as the answer names it: where the answer does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// Whether every check passed.
     pub passed: bool,
     /// The checks in their order: all of them, but for `same-carrier` when the destination's address may not call.
@@ -138,6 +141,7 @@ impl CallReport {
             caller: call.caller.address.to_string(),
             edge: addresses.ingress.to_string(),
             callee: call.callee.iter().map(|endpoint| endpoint.address.to_string()).collect(),
+            instance: None,
             passed: checks.iter().all(|check| check.passed),
             checks,
             ladder,

@@ -63,6 +63,21 @@ pub enum TerraformError {
         /// Where.
         folder: PathBuf,
     },
+    /// There is a state at the place of before and at the new one.
+    #[error(
+        "the state is to be kept in {new} from now on, where there is one already ({} resources); the one of before is in {old} ({} resources). \
+         Which of them knows what stands only you can tell: nothing was copied or changed. Move the other one away, or set aws.state back",
+        resources.1,
+        resources.0
+    )]
+    TwoStates {
+        /// The place of before.
+        old: String,
+        /// The new one.
+        new: String,
+        /// How many resources each has.
+        resources: (usize, usize),
+    },
     /// The operating system refused.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
@@ -107,6 +122,8 @@ pub enum Verb {
     Apply,
     /// `output`
     Output,
+    /// `state pull`
+    Pull,
 }
 
 impl fmt::Display for Verb {
@@ -117,6 +134,7 @@ impl fmt::Display for Verb {
             Self::Show => "show",
             Self::Apply => "apply",
             Self::Output => "output",
+            Self::Pull => "state pull",
         })
     }
 }

@@ -150,7 +150,7 @@ impl Folder {
 #[allow_missing = true]
 struct Embedded;
 
-const BACKEND_FILE: &str = "backend.tf.json";
+pub(super) const BACKEND_FILE: &str = "backend.tf.json";
 /// Held open by the Terraform that works in a folder.
 const CLAIM_FILE: &str = "running";
 /// How long a Terraform may take to end after its sipedge was killed: it waits for requests that are under way, not for load balancers.
@@ -190,12 +190,14 @@ impl Backend {
 fn remove_others(folder: &Path, wanted: &BTreeSet<PathBuf>) -> Result<(), TerraformError> {
     let entries = fs::read_dir(folder).map_err(|error| TerraformError::io("read", folder, error))?;
     for entry in entries {
-        let path = entry.map_err(|error| TerraformError::io("read", folder, error))?.path();
+        let entry = entry.map_err(|error| TerraformError::io("read", folder, error))?;
+        let path = entry.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with(".terraform") || name.contains(".tfstate") || name == CLAIM_FILE || wanted.contains(&path) {
             continue;
         }
-        if path.is_dir() {
+        // Of the entry itself: what a link leads to is somebody else's.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_others(&path, wanted)?;
             // Fails when something has stayed in it, and then it has to stay.
             let _ = fs::remove_dir(&path);
@@ -231,6 +233,18 @@ mod tests {
         for name in kept {
             assert!(folder.root_module().join(name).exists(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_a_link_leads_to_stays() {
+        let place = tempfile::tempdir().expect("folder");
+        let (root, others) = (place.path().join("terraform"), place.path().join("others"));
+        fs::create_dir_all(&root).expect("create");
+        fs::create_dir(&others).expect("create");
+        fs::write(others.join("main.tf"), "").expect("write");
+        std::os::unix::fs::symlink(&others, root.join("link")).expect("a link");
+        remove_others(&root, &BTreeSet::new()).expect("removed");
+        assert!(others.join("main.tf").exists() && !root.join("link").exists());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod folder;
 pub mod interrupt;
+mod moved;
 mod process;
 mod program;
 
@@ -27,6 +28,7 @@ pub use folder::{Backend, Folder, Modules};
 pub use program::{PLUGIN_FOLDER_VARIABLE, PROGRAM_VARIABLE, Program, Version};
 
 use events::Reader;
+use moved::Move;
 use process::{Child, Ended};
 
 /// Terraform at work in one folder.
@@ -75,10 +77,11 @@ impl Terraform {
         &self.folder
     }
 
-    /// Fetches providers and readies the backend. A state that was kept elsewhere before moves to where `backend.tf.json` says.
+    /// Fetches providers and readies the backend. A state that was kept elsewhere before is copied to where `backend.tf.json` says, unless
+    /// there is another one.
     ///
     /// # Errors
-    /// No provider, no network, no access to the state's bucket, another Terraform at work.
+    /// No provider, no network, no access to the state's bucket, another Terraform at work, states at both places.
     pub fn init(&self) -> Result<(), TerraformError> {
         let mut arguments = words(&["init", "-input=false", "-no-color"]);
         if let Some(plugins) = &self.plugins {
@@ -87,7 +90,10 @@ impl Terraform {
             arguments.push(argument);
         }
         if self.folder.is_initialised() {
-            arguments.extend(words(&["-migrate-state", "-force-copy"]));
+            arguments.extend(match moved::move_of(&self.folder, &self.program)? {
+                Move::Stays => words(&["-reconfigure"]),
+                Move::Copy => words(&["-migrate-state", "-force-copy"]),
+            });
         }
         let _cache = match &self.plugin_cache {
             Some(cache) => Some(program::lock_plugin_cache(cache)?),
@@ -140,6 +146,20 @@ impl Terraform {
         applied
     }
 
+    /// Forgets the plan of the last [`Terraform::plan`], which has the values of all variables and is not to be carried out.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn forget_plan(&self) -> Result<(), TerraformError> {
+        self.folder.remove_plan(PLAN_FILE)
+    }
+
+    /// What a person types before a subcommand to have the same Terraform do something in the same folder.
+    pub fn by_hand(&self) -> String {
+        let program = if self.program.name() == "OpenTofu" { "tofu" } else { "terraform" };
+        format!("{program} -chdir={}", self.folder.root_module().display())
+    }
+
     /// The outputs of what stands. Empty before the first apply.
     pub fn outputs(&self) -> Result<Outputs, TerraformError> {
         let (ended, text) = self.child(words(&["output", "-no-color", "-json"]))?.read_all()?;
@@ -176,23 +196,8 @@ impl Terraform {
         Ok(reader.applied)
     }
 
-    fn must(&self, verb: Verb, ended: Ended, mut diagnostics: Vec<Diagnostic>) -> Result<(), TerraformError> {
-        if ended.success && !ended.interrupted {
-            return Ok(());
-        }
-        if diagnostics.is_empty() {
-            diagnostics = diagnostic::from_text(&ended.tail);
-        }
-        let kind = if ended.interrupted { Kind::Interrupted } else { classify::classify(&diagnostics, &ended.tail) };
-        Err(TerraformError::Failed(Box::new(Failed {
-            program: self.program.name(),
-            verb,
-            kind,
-            diagnostics,
-            tail: ended.tail,
-            folder: self.folder.root_module(),
-            ended: ended.how,
-        })))
+    fn must(&self, verb: Verb, ended: Ended, diagnostics: Vec<Diagnostic>) -> Result<(), TerraformError> {
+        self.program.must(&self.folder, verb, ended, diagnostics)
     }
 
     fn child(&self, arguments: Vec<OsString>) -> Result<Child, TerraformError> {
@@ -201,6 +206,38 @@ impl Terraform {
             child.set("TF_PLUGIN_CACHE_DIR", cache);
         }
         Ok(child)
+    }
+}
+
+impl Program {
+    /// The failure of a run that did not end well.
+    fn must(
+        &self,
+        folder: &Folder,
+        verb: Verb,
+        ended: Ended,
+        mut diagnostics: Vec<Diagnostic>,
+    ) -> Result<(), TerraformError> {
+        if ended.success && !ended.interrupted {
+            return Ok(());
+        }
+        if diagnostics.is_empty() {
+            diagnostics = diagnostic::from_text(&ended.tail);
+        }
+        let kind = match () {
+            () if ended.interrupted => Kind::Interrupted,
+            () if ended.killed => Kind::Killed,
+            () => classify::classify(&diagnostics, &ended.tail),
+        };
+        Err(TerraformError::Failed(Box::new(Failed {
+            program: self.name(),
+            verb,
+            kind,
+            diagnostics,
+            tail: ended.tail,
+            folder: folder.root_module(),
+            ended: ended.how,
+        })))
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Child {
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) success: bool,
+    /// Whether somebody ended it by force, without leaving it time to write its state.
+    pub(super) killed: bool,
     /// In words: `exit code 1`, `signal 9`.
     pub(super) how: String,
     /// The last lines of both outputs.
@@ -119,7 +121,9 @@ impl Child {
         let gone = || io("read from", std::io::Error::other("its output broke off"));
         reading_errors.join().map_err(|_| gone())?;
         let result = reading.join().map_err(|_| gone())?;
-        let ended = Ended { success: status.success(), how: how(status), tail, interrupted: watched.was_interrupted() };
+        let killed = status.signal() == Some(Signal::SIGKILL as i32);
+        let interrupted = watched.was_interrupted();
+        let ended = Ended { success: status.success(), killed, how: how(status), tail, interrupted };
         Ok((ended, result))
     }
 }

@@ -135,7 +135,7 @@ impl World {
             match next {
                 Move::Launch(version) => {
                     let instance = self.launch(version);
-                    self.group.run(id).expect("it is known").has_launched(instance);
+                    self.group.run(id).expect("it is known").has_launched(instance, version);
                 }
                 Move::Retire(instance) => self.leave(&instance, DRAIN),
                 Move::Discard(instance) => self.leave(&instance, TICK),
@@ -295,4 +295,19 @@ fn a_version_is_made_once() {
     assert_eq!(world.group.put("2", drain, 0).0, 2);
     assert_eq!(world.group.put("1", drain, 0).0, 3, "what was there before the newest is made anew");
     assert_eq!(world.group.put("1", DrainTimes { accept_ms: 2_000, ..drain }, 0).0, 4);
+}
+
+#[test]
+fn what_was_asked_for_before_the_way_back_goes_too() {
+    let mut world = World::with(3);
+    let id = world.start(2, preferences());
+    // The move is to launch one of the new version; while it boots, the refresh is turned back.
+    let (seen, now) = (world.seen(), world.now);
+    assert_eq!(world.group.run(&id).expect("known").next(now, &seen), Move::Launch(2));
+    world.group.run(&id).expect("known").roll_back("a client asked for it".to_owned(), &seen).expect("in progress");
+    let late = world.launch(2);
+    world.group.run(&id).expect("known").has_launched(late, 2);
+    let ended = world.run(&id);
+    assert_eq!(ended.status, RefreshStatus::RollbackSuccessful, "{ended:?}");
+    assert_eq!(world.versions(), [1, 1, 1]);
 }
