@@ -269,8 +269,10 @@ fn nothing_is_left(cloud: &Cloud) {
     );
     let left: Vec<String> = texts(&tagged["ResourceTagMappingList"], "ResourceARN")
         .into_iter()
-        // Terminated instances and their disks stay visible for an hour.
-        .filter(|arn| !arn.contains(":instance/") && !arn.contains(":volume/") && !arn.contains(":network-interface/"))
+        // Terminated instances, their disks and deleted NAT gateways stay visible for an hour.
+        .filter(|arn| {
+            ![":instance/", ":volume/", ":network-interface/", ":natgateway/"].iter().any(|kind| arn.contains(kind))
+        })
         .collect();
     assert!(left.is_empty(), "{left:#?}");
     for (service, operation, list) in [
@@ -286,6 +288,8 @@ fn nothing_is_left(cloud: &Cloud) {
         let found = cloud.moto.ask(service, operation, json!({}));
         assert_eq!(found[list].as_array().map(Vec::len).unwrap_or_default(), 0, "{service} {operation}: {found}");
     }
+    let gateways = cloud.moto.ask("ec2", "describe_nat_gateways", json!({}));
+    assert!(texts(&gateways["NatGateways"], "State").iter().all(|state| state == "deleted"), "{gateways}");
     let roles = cloud.moto.ask("iam", "list_roles", json!({}));
     let roles = texts(&roles["Roles"], "RoleName");
     assert!(!roles.iter().any(|role| role.starts_with("sipedge-")), "{roles:?}");
