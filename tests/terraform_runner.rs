@@ -64,7 +64,7 @@ impl Bench {
     }
 
     fn root(&self) -> PathBuf {
-        self.folder.path().join("terraform")
+        self.folder.path().join("working")
     }
 
     fn terraform(&self, module: &str, name: &str) -> Terraform {
@@ -195,7 +195,7 @@ fn an_interrupt_leaves_a_state_that_is_whole() {
             folder: tempfile::tempdir().expect("a folder"),
             program: std::env::var_os("SIPEDGE_TEST_PROGRAM").expect("the program").into(),
         };
-        let root = Path::new(&folder).join("terraform");
+        let root = Path::new(&folder).join("working");
         let terraform = Terraform::new(Program::at(&bench.program).expect("a version"), Folder::new(&root, "edge"));
         let error =
             terraform.apply(&mut |event| println!("{} {:?}", event.address, event.phase)).expect_err("interrupted");
@@ -207,7 +207,10 @@ fn an_interrupt_leaves_a_state_that_is_whole() {
     terraform.init().expect("init");
     terraform.plan(false, &mut |_| {}).expect("plan");
     let log = bench.folder.path().join("log");
-    let mut child = Command::new(std::env::current_exe().expect("this program"))
+    let mut child = Command::new("env")
+        // A thread of the harness would take the signal, were it not held back for all of them.
+        .arg("--block-signal=INT")
+        .arg(std::env::current_exe().expect("this program"))
         .args(["--exact", "an_interrupt_leaves_a_state_that_is_whole", "--nocapture"])
         .env("SIPEDGE_TEST_INTERRUPTED", bench.folder.path())
         .env("SIPEDGE_TEST_PROGRAM", &bench.program)
@@ -234,7 +237,10 @@ fn a_terraform_whose_sipedge_was_killed_is_waited_for() {
     terraform.init().expect("init");
     terraform.plan(false, &mut |_| {}).expect("plan");
     let log = bench.folder.path().join("log");
-    let mut child = Command::new(std::env::current_exe().expect("this program"))
+    let mut child = Command::new("env")
+        // A thread of the harness would take the signal, were it not held back for all of them.
+        .arg("--block-signal=INT")
+        .arg(std::env::current_exe().expect("this program"))
         .args(["--exact", "an_interrupt_leaves_a_state_that_is_whole", "--nocapture"])
         .env("SIPEDGE_TEST_INTERRUPTED", bench.folder.path())
         .env("SIPEDGE_TEST_PROGRAM", &bench.program)

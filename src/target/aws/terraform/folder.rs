@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use rust_embed::RustEmbed;
 use serde_json::{Value, json};
 
@@ -119,12 +122,16 @@ impl Folder {
     /// for a Terraform that is ending: that of a sipedge which was killed writes its state first.
     pub(super) fn claim(&self) -> Result<Flock<File>, TerraformError> {
         let path = self.root.join(CLAIM_FILE);
-        let mut file = File::create(&path).map_err(|error| TerraformError::io("open", &path, error))?;
+        let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = open.map_err(|error| TerraformError::io("open", &path, error))?;
         let begun = Instant::now();
         loop {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Ok(lock),
-                Err((file, nix::errno::Errno::EWOULDBLOCK)) if begun.elapsed() < CLAIM_WITHIN => file,
+                Err((file, nix::errno::Errno::EWOULDBLOCK)) if begun.elapsed() < CLAIM_WITHIN => {
+                    end_orphans(&path);
+                    file
+                }
                 Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
                     return Err(TerraformError::Busy { folder: self.root_module() });
                 }
@@ -149,6 +156,27 @@ impl Folder {
 #[exclude = "*/backend.tf.json"]
 #[allow_missing = true]
 struct Embedded;
+
+/// Names the Terraform that holds `claim`: its process group.
+pub(super) fn name_holder(claim: &File, terraform: u32) -> std::io::Result<()> {
+    claim.set_len(0)?;
+    claim.write_all_at(terraform.to_string().as_bytes(), 0)
+}
+
+/// Ends the providers of a Terraform that is gone. They share its standard input, and with that its claim, and wait for it for ever when it was
+/// ended by force. Their process group has its number, which nobody else gets as long as they live.
+fn end_orphans(claim: &Path) {
+    let Some(group) = fs::read_to_string(claim).ok().and_then(|text| text.parse().ok()).filter(|group| *group > 1)
+    else {
+        return;
+    };
+    let state = fs::read_to_string(format!("/proc/{group}/stat")).unwrap_or_default();
+    let lives = state.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"));
+    if !lives {
+        // Nobody is there any more, or they are none of ours: either is fine.
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+}
 
 pub(super) const BACKEND_FILE: &str = "backend.tf.json";
 /// Held open by the Terraform that works in a folder.

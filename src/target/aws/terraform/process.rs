@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 
-use super::folder::Folder;
+use super::folder::{Folder, name_holder};
 use super::interrupt;
 use super::{Program, TerraformError};
 use crate::target::lab::end_with_parent;
@@ -64,7 +65,6 @@ impl Child {
             command.env_remove(name);
         }
         command.env("TF_IN_AUTOMATION", "1").env("TF_INPUT", "0").env("CHECKPOINT_DISABLE", "1");
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own: Ctrl-C reaches sipedge alone, which asks Terraform once to end. Two interrupts make Terraform drop its state.
         command.process_group(0);
         // When sipedge is killed, Terraform ends what it is at, writes its state and goes.
@@ -83,7 +83,7 @@ impl Child {
 
     /// Runs it and returns its whole standard output.
     pub(super) fn read_all(self) -> Result<(Ended, Vec<u8>), TerraformError> {
-        let read = |stdout: std::process::ChildStdout, _: Sender<(Source, String)>| {
+        let read = |stdout: PipeReader, _: Sender<(Source, String)>| {
             let mut bytes = Vec::new();
             let mut limited = stdout.take(ANSWER_BYTES);
             // What could not be read is missed by the parser, which says so.
@@ -96,7 +96,7 @@ impl Child {
 
     fn go<T: Send + 'static>(
         mut self,
-        read: impl FnOnce(std::process::ChildStdout, Sender<(Source, String)>) -> T + Send + 'static,
+        read: impl FnOnce(PipeReader, Sender<(Source, String)>) -> T + Send + 'static,
         on_line: &mut dyn FnMut(&str),
     ) -> Result<(Ended, T), TerraformError> {
         let path = self.command.get_program().to_owned();
@@ -105,14 +105,17 @@ impl Child {
         let lock = self.folder.claim()?;
         let shared = lock.try_clone().map_err(|error| io("give a lock to", error))?;
         self.command.stdin(Stdio::from(shared));
+        let (stdout, stdout_end, stdout_kept) = lasting_pipe().map_err(|error| io("make a pipe for", error))?;
+        let (stderr, stderr_end, stderr_kept) = lasting_pipe().map_err(|error| io("make a pipe for", error))?;
+        self.command.stdout(stdout_end).stderr(stderr_end);
         let mut child = self.command.spawn().map_err(|error| io("run", error))?;
-        // The command holds the lock too.
+        drop((stdout_kept, stderr_kept));
+        // Without it the next run only waits longer for what this one has left.
+        let _ = name_holder(&lock, child.id());
+        // The command holds the lock too, and the ends to which Terraform writes.
         drop(self.command);
         let watched = interrupt::watch_child(child.id());
         let (sender, lines_of_both) = channel();
-        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(io("read from", std::io::Error::other("it has no output")));
-        };
         let errors = sender.clone();
         let reading_errors = std::thread::spawn(move || lines(stderr, &errors, Source::Error));
         let reading = std::thread::spawn(move || read(stdout, sender));
@@ -126,6 +129,17 @@ impl Child {
         let ended = Ended { success: status.success(), killed, how: how(status), tail, interrupted };
         Ok((ended, result))
     }
+}
+
+/// A pipe of which the child that is spawned next inherits the end to read from as well, and that end: to be dropped after the spawn.
+///
+/// When sipedge is killed, Terraform has something to say before it writes its state, and a Go program that writes to a pipe without a
+/// reader is killed by SIGPIPE. What it says then fits into the pipe (64 KiB).
+fn lasting_pipe() -> std::io::Result<(PipeReader, PipeWriter, PipeReader)> {
+    let (reader, writer) = std::io::pipe()?;
+    let kept = reader.try_clone()?;
+    fcntl(&kept, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok((reader, writer, kept))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
