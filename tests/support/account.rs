@@ -13,7 +13,7 @@ use crate::cloud::{Cloud, texts};
 const EVERYWHERE: &str = "0.0.0.0/0";
 
 /// The group, template, dashboard and role of a topology of the example's edge, and what names of its alarms begin with.
-pub(crate) fn group_name(topology: &str) -> String {
+fn group_name(topology: &str) -> String {
     format!("sipedge-twilio-bridge-{topology}")
 }
 
