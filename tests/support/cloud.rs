@@ -9,6 +9,7 @@ pub mod project;
 #[path = "tools.rs"]
 pub mod tools;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub struct Cloud {
     pub project: Project,
     pub moto: Moto,
     plugins: PathBuf,
+    said: RefCell<Vec<String>>,
 }
 
 impl Cloud {
@@ -54,7 +56,7 @@ impl Cloud {
         let moto = Moto::start(test)?;
         let image = image(&moto, "sipedge-1");
         let project = Project::with_spec(&SPEC.replace("IMAGE", &image));
-        Some(Self { project, moto, plugins })
+        Some(Self { project, moto, plugins, said: RefCell::default() })
     }
 
     /// `sipedge` with these arguments, in the project's folder and with this AWS.
@@ -67,7 +69,18 @@ impl Cloud {
 
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Ran {
-        self.start_command(arguments).finish()
+        self.heard(self.start_command(arguments).finish())
+    }
+
+    /// Keeps what a command has said, as [`Cloud::run`] does.
+    pub fn heard(&self, ran: Ran) -> Ran {
+        self.said.borrow_mut().extend([ran.stdout.clone(), ran.stderr.clone()]);
+        ran
+    }
+
+    /// Everything that commands have said so far on standard output and standard error.
+    pub fn said(&self) -> Vec<String> {
+        self.said.borrow().clone()
     }
 
     pub fn start_command(&self, arguments: &[&str]) -> Running {
