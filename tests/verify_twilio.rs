@@ -8,7 +8,7 @@ mod twilio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sipedge::plan::{TargetKind, Topology, plan};
+use sipedge::plan::{Endpoint, TargetKind, Topology, plan};
 use sipedge::spec::{Loaded, Spec};
 use sipedge::target::lab::Lab;
 use sipedge::verify::agent::{Agent, Call, End, Invite, Settings};
@@ -264,8 +264,8 @@ fn a_call_that_the_stand_in_places_into_the_lab_goes_through_the_edge() {
     let smoke = lab_plan.verify.calls.first().expect("a route").clone();
     let ingress = *lab.status().expect("status").ingress_addresses.first().expect("an ingress address");
     let edge = (ingress, lab_plan.proxy.listen.ingress_port).into();
-    let sockets = [&smoke.caller, &smoke.callee[0]]
-        .map(|place| lab.udp_socket(&place.namespace, place.address).expect("a socket in the lab"));
+    let socket = |place: &Endpoint| lab.udp_socket(&place.namespace, place.address).expect("a socket in the lab");
+    let sockets = (socket(&smoke.caller), smoke.callee.iter().map(socket).collect::<Vec<_>>());
 
     // Twilio's part: the call of the API is a SIP call from the carrier's address, in a thread of its own.
     let (say, statuses) = std::sync::mpsc::channel();
@@ -280,10 +280,10 @@ fn a_call_that_the_stand_in_places_into_the_lab_goes_through_the_edge() {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(async {
                     let trace = Trace::new();
-                    let [caller, callee] =
-                        sockets.map(|socket| Agent::new(socket, Settings::default(), &trace).expect("an agent"));
+                    let agent = |socket| Agent::new(socket, Settings::default(), &trace).expect("an agent");
+                    let (caller, callees) = (agent(sockets.0), sockets.1.into_iter().map(agent).collect::<Vec<_>>());
                     let _ = say.send("ringing");
-                    let placed = Call::place(&caller, &[callee], &Invite::new(edge, &number)).await;
+                    let placed = Call::place(&caller, &callees, &Invite::new(edge, &number)).await;
                     let _ = say.send(if placed.is_ok() { "in-progress" } else { "failed" });
                     if let Ok(up) = placed {
                         let _ = hung_up.await;

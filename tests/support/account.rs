@@ -237,7 +237,7 @@ fn network_is_right(cloud: &Cloud, subnets: &[Subnet], group: &Value, outputs: &
     assert_eq!(json!(texts(&nat["NatGatewayAddresses"], "PublicIp")), outputs["egress_addresses"]);
     for subnet in subnets {
         let expected = if subnet.is_public() { internet.clone() } else { texts(&json!([nat]), "NatGatewayId") };
-        assert_eq!(expected, [subnet.way.clone()], "the way out of {}", subnet.id);
+        assert_eq!(expected, std::slice::from_ref(&subnet.way), "the way out of {}", subnet.id);
     }
     let public: Vec<&String> = subnets.iter().filter(|subnet| subnet.is_public()).map(|subnet| &subnet.id).collect();
     assert!(public.contains(&&text(&nat["SubnetId"])), "the NAT gateway is in a public subnet: {nat}");

@@ -166,12 +166,10 @@ impl Fleet for LabFleet<'_> {
         }
         through.sort();
         through.dedup();
-        let stranger = Endpoint {
-            namespace: STRANGER_NAMESPACE.to_owned(),
-            address: verify::STRANGER_ADDRESS,
-            transport: Transport::Udp,
-        };
-        self.pin(&stranger, addresses.ingress, &instances)?;
+        for address in [verify::STRANGER_ADDRESS, verify::OPERATOR_ADDRESS] {
+            let outside = Endpoint { namespace: STRANGER_NAMESPACE.to_owned(), address, transport: Transport::Udp };
+            self.pin(&outside, addresses.ingress, &instances)?;
+        }
         let started = rfc3339(now_unix_ms());
         let with = |calls: Vec<VerifyCall>| {
             let mut plan = self.plan.clone();
