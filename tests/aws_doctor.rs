@@ -161,9 +161,11 @@ fn a_missing_image_or_terraform_is_a_problem_and_a_quota_that_may_not_be_read_is
     let told = line(&ran, "providers");
     assert!(told.starts_with("problem ") && told.contains("has no provider hashicorp/aws"), "{told}");
 
-    cloud.change_spec("image: ami", "image: ami-0");
+    let spec = cloud.project.spec();
+    let image = spec.split("image: ").nth(1).and_then(|rest| rest.split(' ').next()).expect("the spec names an image");
+    cloud.change_spec(image, "ami-0123456789abcdef0");
     let (state, says) = check(&cloud, "image", 4);
-    assert!(state == "problem" && says.contains("ami-0"), "{says}");
+    assert!(state == "problem" && says.contains("ami-0123456789abcdef0"), "{says}");
 }
 
 /// The report, in an environment that is changed.

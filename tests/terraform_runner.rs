@@ -225,7 +225,9 @@ fn an_interrupt_leaves_a_state_that_is_whole() {
     assert_eq!(status.code(), Some(7), "{}", read());
     let text =
         read().lines().find_map(|line| Some(line.strip_prefix("told: ")?.replace("\\n", "\n"))).expect("it tells");
-    assert_golden("interrupted-apply", &text);
+    // Where it was when the signal came is another matter.
+    let first = text.lines().next().unwrap_or_default();
+    assert_golden("interrupted-apply", &format!("{first}\n"));
     let kept = terraform.resources().expect("the state can be read");
     assert!(kept.contains(&"terraform_data.quick".to_owned()), "{kept:?}");
 }
@@ -322,7 +324,7 @@ fn a_state_that_cannot_be_read_or_is_too_new() {
     assert_eq!(kind(&error), &Kind::StateUnreadable, "{error}");
     assert_golden("state-unreadable", &bench.told(&error));
     let newer =
-        r#"{"version": 4, "terraform_version": "9.9.9", "serial": 1, "lineage": "x", "outputs": {}, "resources": []}"#;
+        r#"{"version": 5, "terraform_version": "9.9.9", "serial": 1, "lineage": "x", "outputs": {}, "resources": []}"#;
     fs::write(bench.state(), newer).expect("written");
     let error = terraform.plan(false, &mut |_| {}).expect_err("it is too new");
     assert_eq!(kind(&error), &Kind::StateNewer, "{error}");

@@ -60,10 +60,12 @@ fn status_is_one_line_for_each_concern() {
         "on 2 shards\n".to_owned(),
         format!("configuration  {} (", folder.path().join("config.yaml").display()),
         "reloads        0 taken up, 0 refused\n".to_owned(),
+        "token keys     1 signs, ".to_owned(),
+        "secrets        looked at on a reload alone, the last time ".to_owned(),
     ] {
         assert!(out.contains(&line), "no {line:?} in:\n{out}");
     }
-    assert_eq!(out.lines().count(), 8, "{out}");
+    assert_eq!(out.lines().count(), 10, "{out}");
     let json: Value = serde_json::from_str(&run(folder.path(), &["status", "--json"]).succeeded()).unwrap();
     assert_eq!((&json["edge"], &json["readiness"]), (&"test".into(), &"ready".into()));
 }
