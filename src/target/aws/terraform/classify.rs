@@ -67,7 +67,7 @@ fn known(text: &str) -> Option<Kind> {
     if any(&["UnauthorizedOperation", "AccessDenied", "is not authorized to perform"]) {
         return Some(Kind::NotAllowed { action: after(text, "is not authorized to perform: ") });
     }
-    if any(&["which is newer than current", "created by Terraform v", "state snapshot was created by"]) {
+    if any(&["which is newer than current", "created by Terraform", "state snapshot was created by"]) {
         return Some(Kind::StateNewer);
     }
     if any(&[
