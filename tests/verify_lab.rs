@@ -38,8 +38,10 @@ fn every_check_passes_in_both_topologies() {
             assert!(check["passed"] == true && check["tried"] == true && check["cause"].is_null(), "{check}");
         }
         let read = |name: &str| fs::read_to_string(project.folder().join(name)).expect("the report is written");
-        assert_junit(&read("verify.xml"), &checks);
-        assert_page(&read("verify.html"), &checks);
+        let operators = report["calls"][1]["checks"].as_array().cloned().unwrap_or_default();
+        let all = [checks, operators].concat();
+        assert_junit(&read("verify.xml"), 2, &all);
+        assert_page(&read("verify.html"), &all);
         project.run(&["destroy"]).expect(0);
         project.assert_no_trace();
     }
@@ -73,7 +75,7 @@ fn a_deploy_whose_call_fails_says_so_and_leaves_the_report() {
     assert_eq!(reports.len(), 1, "{}", ran.stdout);
     assert_eq!(failed(&reports[0]["report"]), ["forged-refused"]);
     let junit = fs::read_to_string(project.folder().join("deploy.xml")).expect("the report is written");
-    assert_junit(&junit, &checks(&reports[0]["report"]));
+    assert_junit(&junit, 1, &checks(&reports[0]["report"]));
     project.run(&["destroy"]).expect(0);
     project.assert_no_trace();
 }
@@ -377,14 +379,15 @@ fn failed(report: &Value) -> Vec<String> {
     failed.filter_map(|check| check["id"].as_str().map(str::to_owned)).collect()
 }
 
-/// Asserts that a JUnit file is well-formed and has a case for each check, and a failure in each of those that failed.
+/// Asserts that a JUnit file is well-formed and has a suite for each of so many calls, a case for each check, and a failure in each of
+/// those that failed.
 #[track_caller]
-fn assert_junit(text: &str, checks: &[Value]) {
+fn assert_junit(text: &str, calls: usize, checks: &[Value]) {
     let elements = elements(text, &[]);
     let named = |name: &str| elements.iter().filter(|element| *element == name).count();
     let with = |tried: bool| checks.iter().filter(|check| check["passed"] == false && check["tried"] == tried).count();
     assert_eq!(elements.first().map(String::as_str), Some("testsuites"));
-    assert_eq!((named("testsuite"), named("testcase")), (1, checks.len()), "{text}");
+    assert_eq!((named("testsuite"), named("testcase")), (calls, checks.len()), "{text}");
     assert_eq!((named("failure"), named("error")), (with(true), with(false)), "{text}");
     assert!(checks.iter().all(|check| text.contains(check["id"].as_str().expect("an id"))), "{text}");
 }
