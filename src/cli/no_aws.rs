@@ -61,7 +61,7 @@ pub(super) fn verify_call(_global: &Global, args: &VerifyCall) -> Result<Exit, F
 
 /// Connections to accounts: there are none.
 #[derive(Debug, Default)]
-pub(super) struct Connections;
+pub(super) struct Connections(());
 
 pub(super) fn status(
     _project: &Project,
