@@ -40,7 +40,6 @@ pub use exec::exec;
 pub use fleet::LabFleet;
 pub use group::{DrainTimes, GroupStatus, VersionStatus};
 pub use supervisor::{proxy_program, supervise};
-pub(super) use sys::end_with_parent;
 pub use userns::user_namespaces_forbidden;
 
 /// Namespace of the router: Internet gateway, NLB and NAT gateway, metadata and resolver.

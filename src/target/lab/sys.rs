@@ -62,18 +62,6 @@ pub(super) fn die_with_parent(command: &mut tokio::process::Command) {
     unsafe { command.pre_exec(hook) };
 }
 
-/// Has the kernel send `signal` to the command's process when this thread ends, however that happens.
-pub(in crate::target) fn end_with_parent(command: &mut std::process::Command, signal: Signal) {
-    let parent = Pid::this();
-    let hook = move || {
-        set_pdeathsig(signal)?;
-        // As above.
-        if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
-    };
-    // SAFETY: as above: two system calls between fork and exec, nothing is allocated or locked.
-    unsafe { std::os::unix::process::CommandExt::pre_exec(command, hook) };
-}
-
 /// Sends bytes and descriptors in one message.
 pub(super) fn send_with_descriptors(
     socket: BorrowedFd<'_>,

@@ -56,7 +56,7 @@ pub enum TerraformError {
     },
     /// Another one is at work.
     #[error(
-        "another Terraform is at work in {}, and has been for two minutes; wait for it to end, or end it with SIGINT and give it time to write its state",
+        "another Terraform is at work in {}, and has been for a quarter of an hour; wait for it to end, or end it with SIGINT and give it time to write its state",
         folder.display()
     )]
     Busy {

@@ -181,8 +181,8 @@ fn end_orphans(claim: &Path) {
 pub(super) const BACKEND_FILE: &str = "backend.tf.json";
 /// Held open by the Terraform that works in a folder.
 const CLAIM_FILE: &str = "running";
-/// How long a Terraform may take to end after its sipedge was killed: it waits for requests that are under way, not for load balancers.
-const CLAIM_WITHIN: Duration = Duration::from_secs(120);
+/// How long a Terraform whose sipedge was killed may go on: load balancer and NAT gateways take some minutes each.
+const CLAIM_WITHIN: Duration = Duration::from_secs(900);
 /// Time between two looks.
 const CLAIM_CHECK: Duration = Duration::from_millis(100);
 /// Modules and variables have no secrets.

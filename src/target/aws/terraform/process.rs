@@ -13,8 +13,9 @@ use nix::sys::signal::Signal;
 use super::folder::{Folder, name_holder};
 use super::interrupt;
 use super::{Program, TerraformError};
-use crate::target::lab::end_with_parent;
 
+/// Room for what Terraform says without sipedge, in bytes: some three thousand lines. The most that a user may have (`fs.pipe-max-size`).
+const PIPE_BYTES: i32 = 1024 * 1024;
 /// Longest line that is kept whole, in bytes. A plan's line has one resource's name and action, a diagnostic a few KiB.
 const LINE_BYTES: usize = 256 * 1024;
 /// Lines that are kept for an error.
@@ -67,8 +68,8 @@ impl Child {
         command.env("TF_IN_AUTOMATION", "1").env("TF_INPUT", "0").env("CHECKPOINT_DISABLE", "1");
         // A group of its own: Ctrl-C reaches sipedge alone, which asks Terraform once to end. Two interrupts make Terraform drop its state.
         command.process_group(0);
-        // When sipedge is killed, Terraform ends what it is at, writes its state and goes.
-        end_with_parent(&mut command, Signal::SIGTERM);
+        // When sipedge is killed, Terraform goes on with what was agreed to, and the next run waits for it: one that is asked to end drops the
+        // requests that are under way, and what AWS makes of those is in no state.
         Self { command, folder: folder.clone() }
     }
 
@@ -133,11 +134,13 @@ impl Child {
 
 /// A pipe of which the child that is spawned next inherits the end to read from as well, and that end: to be dropped after the spawn.
 ///
-/// When sipedge is killed, Terraform has something to say before it writes its state, and a Go program that writes to a pipe without a
-/// reader is killed by SIGPIPE. What it says then fits into the pipe (64 KiB).
+/// When sipedge is killed, Terraform goes on, and a Go program that writes to a pipe without a reader is killed by SIGPIPE before it has
+/// written its state. What it says until its end fits into the pipe.
 fn lasting_pipe() -> std::io::Result<(PipeReader, PipeWriter, PipeReader)> {
     let (reader, writer) = std::io::pipe()?;
     let kept = reader.try_clone()?;
+    // Where that is not granted, the usual 64 KiB hold what a single-ec2 says.
+    let _ = fcntl(&kept, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     fcntl(&kept, FcntlArg::F_SETFD(FdFlag::empty()))?;
     Ok((reader, writer, kept))
 }
