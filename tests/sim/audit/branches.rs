@@ -56,7 +56,6 @@ pub struct Branch {
 }
 
 impl Branch {
-    /// Whether its transaction is surely still there.
     /// Whether its transaction is there for certain: the moment from which the engine counts may lie before the one that it was given last.
     fn is_alive(&self, now: u64) -> bool {
         if self.is_gone {
