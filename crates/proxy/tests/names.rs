@@ -16,8 +16,10 @@ fn a_domain_is_resolved_before_the_first_call_and_once_for_all_shards() {
     let dns = Dns::start(address(83));
     dns.address("pstn.example", 300, address(82));
     let target = format!("sip:pstn.example:{}", callee.address.port());
+    dns.hold(true);
     let named = Named::start_unanswered(settings(80, &[&target], &dns), 80, dns);
     assert!(named.proxy.names_unanswered() > 0, "the question is asked before `start` returns");
+    named.dns.hold(false);
     named.wait_for_answers();
     assert_eq!(named.dns.asked(), ["A pstn.example"], "one query for two shards");
     named.proxy.control(Control::Open);

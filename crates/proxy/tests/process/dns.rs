@@ -20,6 +20,7 @@ struct State {
     records: Vec<Record>,
     trouble: Vec<(Option<(Name, RecordType)>, Trouble)>,
     log: Vec<String>,
+    held: bool,
     ended: bool,
 }
 
@@ -114,6 +115,11 @@ impl Dns {
         self.state().trouble = trouble.map(|trouble| (None, trouble)).into_iter().collect();
     }
 
+    /// From now on nothing is answered (`true`), or what has waited is (`false`).
+    pub fn hold(&self, held: bool) {
+        self.state().held = held;
+    }
+
     /// From now on, for one question.
     pub fn trouble_with(&self, host: &str, record_type: RecordType, trouble: Trouble) -> &Self {
         self.state().trouble.push((Some((name(host), record_type)), trouble));
@@ -149,6 +155,9 @@ fn serve_udp(socket: &UdpSocket, state: &Mutex<State>) {
     let mut buffer = [0; 1_500];
     while !state.lock().unwrap().ended {
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+        while state.lock().unwrap().holds() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         if let Some(answer) = state.lock().unwrap().answer(&buffer[..length], false) {
             let _ = socket.send_to(&answer, from);
         }
@@ -179,6 +188,10 @@ fn serve_tcp(listener: &TcpListener, state: &Mutex<State>) {
 }
 
 impl State {
+    fn holds(&self) -> bool {
+        self.held && !self.ended
+    }
+
     fn answer(&mut self, query: &[u8], by_tcp: bool) -> Option<Vec<u8>> {
         let query = Message::from_vec(query).ok()?;
         let question = query.queries.first()?;
