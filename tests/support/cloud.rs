@@ -34,6 +34,9 @@ refresh: { checkpoint_delay: 10s, bake: 10s, warmup: 5s }
 alarms: { email: [noc@example.com] }
 ";
 
+/// The bucket for Terraform's state in `examples/production.yaml`.
+pub const STATE_BUCKET: &str = "example-terraform-state";
+
 /// A project and its AWS.
 pub struct Cloud {
     pub project: Project,
@@ -106,6 +109,13 @@ impl Cloud {
     /// The state folder of a topology on AWS.
     pub fn state(&self, topology: &str) -> PathBuf {
         self.project.state(&format!("aws-{topology}"))
+    }
+
+    /// Makes the bucket for Terraform's state, with versions kept, as its owner does before a deploy.
+    pub fn make_state_bucket(&self) {
+        self.moto.ask("s3", "create_bucket", json!({ "Bucket": STATE_BUCKET }));
+        let versions = json!({ "Bucket": STATE_BUCKET, "VersioningConfiguration": { "Status": "Enabled" } });
+        self.moto.ask("s3", "put_bucket_versioning", versions);
     }
 
     /// Changes the spec's text.
