@@ -3,6 +3,8 @@
 
 #![cfg(feature = "aws")]
 
+#[path = "support/account.rs"]
+mod account;
 #[path = "support/cloud.rs"]
 mod cloud;
 #[path = "support/errors.rs"]
@@ -11,9 +13,12 @@ mod errors;
 use std::fs;
 use std::process::Command;
 
-use cloud::Cloud;
+use account::nothing_is_left;
 use cloud::project::{Ran, run};
+use cloud::{Cloud, STATE_BUCKET};
 use errors::assert_golden;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const DEPLOY: [&str; 4] = ["deploy", "single-ec2", "--yes", "--no-verify"];
@@ -35,7 +40,7 @@ fn without_ids(line: &str) -> String {
     let mut rest = line.split(' ').peekable();
     while let Some(word) = rest.next() {
         words.push(word.to_owned());
-        if word == "RequestID:" && rest.peek().is_some() {
+        if ["RequestID:", "HostID:"].contains(&word) && rest.peek().is_some() {
             rest.next();
             words.push("ID,".to_owned());
         }
@@ -76,8 +81,11 @@ fn the_account_cannot_be_asked() {
     golden("aws-unreachable", &cloud, &with(&cloud, unreachable).expect(4));
     cloud.moto.wish("fault", &json!({ "action": "sts:GetCallerIdentity", "code": "ExpiredToken", "message": "The security token included in the request is expired", "status": 403 }));
     golden("credentials-expired", &cloud, &cloud.run(&DEPLOY).expect(4));
+    cloud.moto.wish("fault", &json!({ "action": "sts:GetCallerIdentity", "code": "OptInRequired", "message": "You are not subscribed to this service", "status": 403 }));
+    cloud.change_spec("region: us-east-1", "region: ap-east-1");
+    golden("region-not-enabled", &cloud, &cloud.run(&DEPLOY).expect(4));
     cloud.moto.wish("fault", &json!({ "action": "sts:GetCallerIdentity", "times": 0 }));
-    let spec = cloud.project.spec();
+    cloud.project.write_spec(&spec);
     let image = spec.split("image: ").nth(1).and_then(|rest| rest.split(' ').next()).expect("the spec names an image");
     cloud.change_spec(image, "ami-0123456789abcdef0");
     golden("no-such-image", &cloud, &cloud.run(&DEPLOY).expect(4));
@@ -147,6 +155,77 @@ fn what_stands_is_not_left_behind(cloud: &Cloud) {
         assert!(ran.stderr.contains(&format!("those of {own}")), "{command:?}: {}", ran.stderr);
     }
     change(other, &own);
+}
+
+/// Who holds the lock, on another machine.
+const LOCK_ID: &str = "3f1c7d52-9a4e-4b60-8d2f-6e5a1b0c9d87";
+
+#[test]
+fn somebody_else_holds_the_lock_of_the_state() {
+    let Some(cloud) = Cloud::start("somebody_else_holds_the_lock_of_the_state") else { return };
+    cloud.make_state_bucket();
+    cloud.change_spec("region: us-east-1,", &format!("region: us-east-1, state: {{ bucket: {STATE_BUCKET} }},"));
+    let key = "sipedge/twilio-bridge/single-ec2.tfstate";
+    // What Terraform leaves beside a state in S3 while it works, or when it was ended by force.
+    let lock = json!({
+        "ID": LOCK_ID,
+        "Operation": "OperationTypeApply",
+        "Info": "",
+        "Who": "ann@machine",
+        "Version": "1.11.4",
+        "Created": "2026-11-01T09:30:00Z",
+        "Path": format!("{STATE_BUCKET}/{key}"),
+    });
+    let lock = json!({ "Bucket": STATE_BUCKET, "Key": format!("{key}.tflock"), "Body": lock.to_string() });
+    cloud.moto.ask("s3", "put_object", lock);
+
+    let ran = cloud.run(&DEPLOY).expect(8);
+    let (said, next) = ran.stderr.split_once("  next:").expect("it says how to go on");
+    let release = next.lines().next().and_then(|line| line.trim().split("   ").next()).unwrap_or_default().to_owned();
+    assert!(release.starts_with("terraform -chdir="), "{next}");
+    assert!(release.ends_with(&format!("force-unlock {LOCK_ID}")), "{next}");
+    assert!(next.contains("sipedge deploy single-ec2 --target aws"), "{next}");
+    // Without the commands: how far they are set apart differs with the folder's name.
+    let said = said.to_owned();
+    golden("state-locked-deploy", &cloud, &Ran { stderr: said, ..ran });
+    let vpcs = cloud.moto.ask("ec2", "describe_vpcs", json!({}));
+    assert_eq!(vpcs["Vpcs"].as_array().map(Vec::len), Some(1), "nothing was made: {vpcs}");
+
+    // The command that it names releases the lock, and the same deploy goes on.
+    let mut released = Command::new("sh");
+    released.args(["-c", &release.replace(" force-unlock ", " force-unlock -force ")]);
+    cloud.moto.prepare(&mut released);
+    run(released).expect(0);
+    cloud.deploy("single-ec2");
+    cloud.run(&["destroy", "single-ec2", "--target", "aws", "--yes"]).expect(0);
+    nothing_is_left(&cloud);
+}
+
+#[test]
+fn an_interrupt_during_apply_leaves_a_way_on() {
+    let Some(cloud) = Cloud::start("an_interrupt_during_apply_leaves_a_way_on") else { return };
+    let mut deploy = cloud.start_command(&["deploy", "single-ec2", "--yes", "--no-verify", "--json"]);
+    deploy.wait_for("a resource that is made", |line| {
+        line["event"] == "resource" && line["phase"] == "done" && line["action"] == "create"
+    });
+    // As Ctrl-C does.
+    let pid = Pid::from_raw(i32::try_from(deploy.pid()).expect("a process id"));
+    kill(pid, Signal::SIGINT).expect("it runs");
+    let error = cloud.heard(deploy.finish()).expect(5).json_error();
+    assert_eq!((&error["kind"], &error["step"]), (&json!("step-failed"), &json!("apply")), "{error}");
+    let message = error["message"].as_str().unwrap_or_default();
+    assert!(message.contains("it was asked to end, and has"), "{message}");
+    assert!(message.contains("the same command goes on from there"), "{message}");
+    let next = error["next"].as_array().cloned().unwrap_or_default();
+    assert!(next.iter().any(|way| way["command"] == "sipedge deploy single-ec2 --target aws"), "{error}");
+
+    cloud.deploy("single-ec2");
+    let groups = cloud.moto.ask("autoscaling", "describe_auto_scaling_groups", json!({}));
+    assert_eq!(groups["AutoScalingGroups"].as_array().map(Vec::len), Some(1), "{groups}");
+    cloud.run(&["destroy", "single-ec2", "--target", "aws", "--yes"]).expect(0);
+    // What was under way when the signal came is in the state too.
+    nothing_is_left(&cloud);
+    cloud.project.assert_no_trace();
 }
 
 #[test]

@@ -122,7 +122,8 @@ def ask(port, wish):
     )
     told = getattr(client, wish["operation"])(**wish.get("arguments", {}))
     told.pop("ResponseMetadata", None)
-    return told
+    # An object in S3 is a stream.
+    return {name: value.read().decode() if hasattr(value, "read") else value for name, value in told.items()}
 
 
 def action_of(environ, body):

@@ -1,4 +1,4 @@
-"""AWS on loopback: moto's server, with what moto lacks (clock.py, groups.py, refreshes.py) and what AWS refuses (refusals.py).
+"""AWS on loopback: moto's server, with what moto lacks (clock.py, groups.py, refreshes.py, chatbot.py) and what AWS refuses (refusals.py).
 
     server.py [PORT]
 
@@ -23,13 +23,14 @@ for variable in [name for name in os.environ if name.startswith("AWS_")]:
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app  # noqa: E402
 from werkzeug.serving import make_server  # noqa: E402
 
+import chatbot  # noqa: E402
 import forgotten  # noqa: E402
 import groups  # noqa: E402
 import refreshes  # noqa: E402
 import refusals  # noqa: E402
 import rpc  # noqa: E402
 from clock import CLOCK  # noqa: E402
-from control import CONTROL, ask  # noqa: E402
+from control import CONTROL, action_of, ask  # noqa: E402
 
 
 class Aws:
@@ -52,6 +53,10 @@ class Aws:
             if refusal := CONTROL.observe(environ, body):
                 status, headers, answer = refusal
                 start_response(f"{status} Refused", headers + [("Content-Length", str(len(answer)))])
+                return [answer]
+            if (action_of(environ, body) or "").startswith("chatbot:"):
+                status, headers, answer = chatbot.CHANNELS.answer(path, body)
+                start_response(f"{status} Told", headers + [("Content-Length", str(len(answer)))])
                 return [answer]
             return list(self.moto(environ, start_response))
 

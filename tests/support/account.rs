@@ -1,6 +1,8 @@
 //! What stands in the account after a deploy of the example's edge, looked at one by one: network, doors, group, launch template, load
 //! balancer, alarms, secrets; and that nothing of it is left after a destroy.
 
+#![allow(dead_code, reason = "each test file uses its part of this module")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -471,8 +473,20 @@ fn search(folder: &Path, secret: &str) {
     }
 }
 
-/// Nothing that bears the edge's tag or name.
+/// Nothing that bears the edge's tag or name, and no network but the one that every account begins with.
 pub(crate) fn nothing_is_left(cloud: &Cloud) {
+    nothing_of_the_edge_is_left(cloud);
+    // Every account has a VPC to begin with, and every VPC a security group.
+    for vpc in list(&cloud.moto.ask("ec2", "describe_vpcs", json!({}))["Vpcs"]) {
+        assert_eq!(vpc["IsDefault"], true, "{vpc}");
+    }
+    for group in list(&cloud.moto.ask("ec2", "describe_security_groups", json!({}))["SecurityGroups"]) {
+        assert_eq!(group["GroupName"], "default", "{group}");
+    }
+}
+
+/// Nothing that bears the edge's tag or name.
+pub(crate) fn nothing_of_the_edge_is_left(cloud: &Cloud) {
     let tagged = cloud.moto.ask(
         "resourcegroupstaggingapi",
         "get_resources",
@@ -506,12 +520,5 @@ pub(crate) fn nothing_is_left(cloud: &Cloud) {
     assert!(!roles.iter().any(|role| role.starts_with("sipedge-")), "{roles:?}");
     for gateway in list(&cloud.moto.ask("ec2", "describe_nat_gateways", json!({}))["NatGateways"]) {
         assert_eq!(gateway["State"], "deleted", "{gateway}");
-    }
-    // Every account has a VPC to begin with, and every VPC a security group.
-    for vpc in list(&cloud.moto.ask("ec2", "describe_vpcs", json!({}))["Vpcs"]) {
-        assert_eq!(vpc["IsDefault"], true, "{vpc}");
-    }
-    for group in list(&cloud.moto.ask("ec2", "describe_security_groups", json!({}))["SecurityGroups"]) {
-        assert_eq!(group["GroupName"], "default", "{group}");
     }
 }
