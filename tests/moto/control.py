@@ -10,6 +10,7 @@ from botocore.config import Config
 from moto.autoscaling.models import autoscaling_backends
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import ec2_backends
 from moto.elbv2.models import elbv2_backends
 
 import rpc
@@ -58,6 +59,7 @@ class Control:
             "calls/forget": self.calls.clear,
             "advance": lambda: CLOCK.leap(float(wish["seconds"])),
             "appliances": lambda: self._appliances(wish),
+            "address": lambda: self._address(wish),
             "target": lambda: self._target(wish),
             "refresh/fail": lambda: self._fail_refresh(wish),
             "alarm": lambda: self._alarm(wish),
@@ -76,6 +78,11 @@ class Control:
             if key not in ("ready_s", "drain_s", "broken_versions"):
                 raise KeyError(key)
             setattr(APPLIANCES, key, set(value) if key == "broken_versions" else value)
+
+    def _address(self, wish):
+        """instance; address: its private one, at which a process of this machine can be, unlike at those of a VPC."""
+        instance = ec2_backends[DEFAULT_ACCOUNT_ID][wish.get("region", REGION)].get_instance(wish["instance"])
+        instance.nics[0].private_ip_address = wish["address"]
 
     def _target(self, wish):
         """instance; state, or null for as it is; reason, description."""
