@@ -1,12 +1,25 @@
-//! A deploy to AWS that is killed in any step is continued by the next one, and ends in what an undisturbed one ends in.
+//! A deploy, refresh, rollback or destroy on AWS that is killed in any step is continued by the next one, and ends in what an undisturbed
+//! one ends in.
 
 #![cfg(feature = "aws")]
 
+#[path = "support/account.rs"]
+mod account;
 #[path = "support/cloud.rs"]
 mod cloud;
 
-use cloud::Cloud;
+use std::collections::BTreeSet;
+use std::fs;
+
+use account::nothing_is_left;
+use cloud::project::Ran;
+use cloud::{Cloud, texts};
 use serde_json::{Value, json};
+
+const TOPOLOGY: &str = "single-ec2";
+const REFRESH: [&str; 6] = ["refresh", TOPOLOGY, "--target", "aws", "--no-verify", "--json"];
+const ROLLBACK: [&str; 6] = ["rollback", TOPOLOGY, "--target", "aws", "--no-verify", "--json"];
+const DESTROY: [&str; 6] = ["destroy", TOPOLOGY, "--target", "aws", "--yes", "--json"];
 
 const STEPS: [&str; 10] =
     ["plan", "artefacts", "image", "init", "terraform-plan", "secrets", "apply", "ready", "verified-call", "hand-off"];
@@ -27,7 +40,39 @@ fn standing(cloud: &Cloud) -> Value {
         "vpcs": count("ec2", "describe_vpcs", "Vpcs"),
         "parameters": count("ssm", "describe_parameters", "Parameters"),
         "alarms": count("cloudwatch", "describe_alarms", "MetricAlarms"),
+        "last run": status["last_run"]["outcome"],
     })
+}
+
+/// The instances that run.
+fn instances(cloud: &Cloud) -> BTreeSet<String> {
+    let status = cloud.status(TOPOLOGY);
+    texts(&status["group"]["instances"], "id").into_iter().collect()
+}
+
+/// Kills a command at the first line that is as wanted.
+#[track_caller]
+fn kill_at(cloud: &Cloud, command: &[&str], what: &str, wanted: impl Fn(&Value) -> bool) {
+    let mut running = cloud.start_command(command);
+    running.wait_for(what, wanted);
+    running.kill();
+}
+
+/// Runs the command that was killed to its end.
+#[track_caller]
+fn again(cloud: &Cloud, command: &[&str], killed_in: &str) -> Ran {
+    let ran = cloud.run(command).expect(0);
+    let told = ran.notes().iter().any(|note| note.contains("was cut off in step"));
+    assert!(told, "after {killed_in}: {:?}", ran.notes());
+    ran
+}
+
+/// A refresh is led by nobody any more.
+#[track_caller]
+fn nothing_is_left_to_lead(cloud: &Cloud, killed_in: &str) {
+    let file = cloud.state(TOPOLOGY).join("journal.json");
+    let journal: Value = serde_json::from_slice(&fs::read(file).expect("a journal")).expect("JSON");
+    assert!(journal.get("refresh").is_none(), "after {killed_in}: {journal}");
 }
 
 #[test]
@@ -51,4 +96,54 @@ fn killed_in_any_step_and_run_again() {
         cloud.run(&["destroy", "single-ec2", "--target", "aws", "--yes"]).expect(0);
         cloud.project.assert_no_trace();
     }
+}
+
+/// A refresh, a deploy that brings a version, a rollback and a destroy, one after the other on what the one before has left.
+#[test]
+fn what_stands_is_changed_and_removed_by_runs_that_are_killed() {
+    let Some(cloud) = Cloud::start("what_stands_is_changed_and_removed_by_runs_that_are_killed") else { return };
+    let deploy = ["deploy", TOPOLOGY, "--yes", "--no-verify", "--json"];
+    cloud.deploy(TOPOLOGY);
+    let first = standing(&cloud);
+    let mut second = first.clone();
+    second["version"] = json!(2);
+    let begins = |step: &'static str| move |line: &Value| line["event"] == "step-started" && line["step"] == step;
+    let in_progress = |line: &Value| line["event"] == "refresh" && line["status"] == "in-progress";
+
+    for step in ["refresh", "in the middle", "bake", "ready", "verified-call"] {
+        let before = instances(&cloud);
+        match step {
+            "in the middle" => kill_at(&cloud, &REFRESH, step, in_progress),
+            _ => kill_at(&cloud, &REFRESH, step, begins(step)),
+        }
+        again(&cloud, &REFRESH, step);
+        assert_eq!(standing(&cloud), first, "a refresh killed in {step}");
+        nothing_is_left_to_lead(&cloud, step);
+        assert!(instances(&cloud).is_disjoint(&before), "a refresh killed in {step} replaces what was there");
+    }
+
+    // Each run that is killed goes on from where the one before was.
+    cloud.change_spec("routes:", "timers: { invite: 25s }\nroutes:");
+    kill_at(&cloud, &deploy, "refresh", begins("refresh"));
+    kill_at(&cloud, &deploy, "bake", begins("bake"));
+    again(&cloud, &deploy, "refresh and bake");
+    assert_eq!(standing(&cloud), second, "a deploy killed in refresh and in bake");
+    nothing_is_left_to_lead(&cloud, "refresh and bake");
+
+    kill_at(&cloud, &ROLLBACK, "rollback", begins("rollback"));
+    kill_at(&cloud, &ROLLBACK, "in the middle", in_progress);
+    kill_at(&cloud, &ROLLBACK, "ready", begins("ready"));
+    kill_at(&cloud, &ROLLBACK, "verified-call", begins("verified-call"));
+    again(&cloud, &ROLLBACK, "each of its steps");
+    assert_eq!(standing(&cloud), first, "a rollback killed in each of its steps");
+    nothing_is_left_to_lead(&cloud, "each step of a rollback");
+
+    kill_at(&cloud, &DESTROY, "init", begins("init"));
+    kill_at(&cloud, &DESTROY, "terraform-plan", begins("terraform-plan"));
+    kill_at(&cloud, &DESTROY, "apply", begins("apply"));
+    // Terraform goes on with what it does; this one waits for it and finds what it has left.
+    kill_at(&cloud, &DESTROY, "remove", begins("remove"));
+    again(&cloud, &DESTROY, "each of its steps");
+    nothing_is_left(&cloud);
+    cloud.project.assert_no_trace();
 }

@@ -85,6 +85,33 @@ fn zones_and_regions_are_told_apart_by_what_they_cost() {
     assert!(vpc[0].meaning.contains("Destroy") && !vpc[0].meaning.contains("stay"), "{vpc:?}");
 }
 
+#[test]
+fn another_subnet_of_the_same_zone_is_named() {
+    let within = |public: &str, private: &str, topology| {
+        let vpc = format!(
+            "region: us-east-1, zones: [us-east-1a], vpc: {{ id: vpc-01234567, public_subnets: {{ us-east-1a: {public} }}, \
+             private_subnets: {{ us-east-1a: {private} }} }}"
+        );
+        planned(&init_text("x").replace("region: us-east-1, profile: default", &vpc), topology)
+    };
+    let [first, second, third, fourth] = ["subnet-01234567", "subnet-01234568", "subnet-01234569", "subnet-0123456a"];
+    let before = within(first, second, Topology::LoadBalanced);
+    assert_eq!(risks(Some(&before), &before), []);
+    let both = risks(Some(&before), &within(third, fourth, Topology::LoadBalanced));
+    let (effect, meaning) = one(&both, &format!("public subnet {first} → {third}"));
+    assert!(effect == Effect::Disturbs && meaning.contains("replaces the load balancer"), "{meaning}");
+    let (effect, meaning) = one(&both, &format!("subnet of the instances {second} → {fourth}"));
+    assert!(effect == Effect::Act && meaning.contains("sipedge refresh"), "{meaning}");
+    assert_eq!(both.len(), 2, "{both:?}");
+
+    // A single instance is in the public one, and the private one is nothing to it.
+    let before = within(first, second, Topology::SingleEc2);
+    let moved = risks(Some(&before), &within(third, fourth, Topology::SingleEc2));
+    let (effect, meaning) = one(&moved, &format!("subnet of the instances {first} → {third}"));
+    assert!(effect == Effect::Act && meaning.contains("Elastic IP stays"), "{meaning}");
+    assert_eq!(moved.len(), 1, "{moved:?}");
+}
+
 /// A load-balanced edge in these zones of us-east-1, by their letters.
 fn in_zones(letters: &str, rest: &str) -> Plan {
     let zones: Vec<String> = letters.chars().map(|letter| format!("us-east-1{letter}")).collect();

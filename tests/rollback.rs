@@ -67,6 +67,31 @@ fn a_refresh_in_progress_is_turned_back() {
 }
 
 #[test]
+fn one_that_is_killed_is_gone_on_with_and_goes_no_further() {
+    let Some(project) = Project::with_lab("one_that_is_killed_is_gone_on_with_and_goes_no_further") else { return };
+    let topology = "single-ec2";
+    let spec = project.spec();
+    for seconds in [60, 90, 120] {
+        project.write_spec(&format!("{spec}\ntimers: {{ invite: {seconds}s }}\n"));
+        project.deploy(topology);
+    }
+    assert_eq!(version(&project, topology), 3);
+    // Before the way back has begun, on it, and when it is done.
+    for (event, step) in [("step-started", "rollback"), ("refresh", ""), ("step-started", "verified-call")] {
+        let mut rollback = project.start(&["rollback", "--json"]);
+        rollback.wait_for(event, |line| line["event"] == event && (step.is_empty() || line["step"] == step));
+        rollback.kill();
+        let ran = project.run(&["rollback", "--json"]).expect(0);
+        assert!(ran.notes().iter().any(|note| note.contains("last rollback was cut off")), "{}", ran.stdout);
+        assert_eq!(version(&project, topology), 2, "killed at {event} {step}");
+        project.deploy(topology);
+        assert_eq!(version(&project, topology), 3);
+    }
+    project.run(&["destroy"]).expect(0);
+    project.assert_no_trace();
+}
+
+#[test]
 fn without_anything_deployed() {
     let project = Project::new();
     for command in ["refresh", "rollback"] {

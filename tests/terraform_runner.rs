@@ -93,7 +93,7 @@ fn kind(error: &TerraformError) -> &Kind {
 fn plan_apply_change_and_destroy() {
     let Some(bench) = Bench::new("plan_apply_change_and_destroy") else { return };
     let terraform = bench.terraform(MODULE, "first");
-    terraform.init().expect("init");
+    terraform.init(&mut |_| {}).expect("init");
     assert!(terraform.outputs().expect("outputs").is_empty(), "nothing stands yet");
     let changes = terraform.plan(false, &mut |_| {}).expect("plan");
     assert_eq!(changes.summary(), "2 to create");
@@ -108,11 +108,11 @@ fn plan_apply_change_and_destroy() {
     assert!(!terraform.folder().root_module().join("next.tfplan").exists(), "a plan that is done is removed");
 
     let again = bench.terraform(MODULE, "first");
-    again.init().expect("init again");
+    again.init(&mut |_| {}).expect("init again");
     assert!(again.plan(false, &mut |_| {}).expect("plan").is_empty(), "a second plan is empty");
 
     let changed = bench.terraform(MODULE, "second");
-    changed.init().expect("init");
+    changed.init(&mut |_| {}).expect("init");
     let changes = changed.plan(false, &mut |_| {}).expect("plan");
     let of = |address: &str| changes.resources.iter().find(|resource| resource.address == address).expect(address);
     assert_eq!(of("terraform_data.kept").action, Action::Update);
@@ -132,12 +132,12 @@ fn plan_apply_change_and_destroy() {
 fn the_state_outlives_the_working_folder() {
     let Some(bench) = Bench::new("the_state_outlives_the_working_folder") else { return };
     let terraform = bench.terraform(MODULE, "first");
-    terraform.init().expect("init");
+    terraform.init(&mut |_| {}).expect("init");
     terraform.plan(false, &mut |_| {}).expect("plan");
     terraform.apply(&mut |_| {}).expect("apply");
     fs::remove_dir_all(bench.root()).expect("the folder can be removed");
     let terraform = bench.terraform(MODULE, "first");
-    terraform.init().expect("init");
+    terraform.init(&mut |_| {}).expect("init");
     assert!(terraform.plan(false, &mut |_| {}).expect("plan").is_empty());
 }
 
@@ -153,27 +153,27 @@ fn a_state_that_moves_is_copied_and_never_over_another_one() {
         terraform
     };
     let first = at("first.tfstate", "a");
-    first.init().expect("init");
+    first.init(&mut |_| {}).expect("init");
     first.plan(false, &mut |_| {}).expect("plan");
     first.apply(&mut |_| {}).expect("apply");
 
     let second = at("second.tfstate", "a");
-    second.init().expect("the new place is empty: the state is copied");
+    second.init(&mut |_| {}).expect("the new place is empty: the state is copied");
     assert!(second.plan(false, &mut |_| {}).expect("plan").is_empty());
     let changed = at("second.tfstate", "b");
-    changed.init().expect("it stays");
+    changed.init(&mut |_| {}).expect("it stays");
     changed.plan(false, &mut |_| {}).expect("plan");
     changed.apply(&mut |_| {}).expect("apply");
 
     let before = fs::read(bench.folder.path().join("first.tfstate")).expect("it is there");
-    let error = at("first.tfstate", "b").init().expect_err("the old one is still there, and older");
+    let error = at("first.tfstate", "b").init(&mut |_| {}).expect_err("the old one is still there, and older");
     assert!(matches!(error, TerraformError::TwoStates { resources: (2, 2), .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("first.tfstate") && text.contains("second.tfstate") && text.contains("nothing was copied"));
     assert_eq!(fs::read(bench.folder.path().join("first.tfstate")).expect("it is there"), before);
     fs::rename(bench.folder.path().join("first.tfstate"), bench.folder.path().join("old.tfstate")).expect("moved");
     let back = at("first.tfstate", "b");
-    back.init().expect("the way is free");
+    back.init(&mut |_| {}).expect("the way is free");
     assert!(back.plan(false, &mut |_| {}).expect("plan").is_empty());
 }
 
@@ -181,7 +181,7 @@ fn a_state_that_moves_is_copied_and_never_over_another_one() {
 fn a_terraform_that_is_ended_by_force_says_so() {
     let bench =
         Bench::standing_in("case \"$1\" in version) echo '{\"terraform_version\": \"1.11.4\"}';; *) kill -9 $$;; esac");
-    let error = bench.terraform(MODULE, "a").init().expect_err("it is dead");
+    let error = bench.terraform(MODULE, "a").init(&mut |_| {}).expect_err("it is dead");
     assert_eq!(kind(&error), &Kind::Killed);
     assert!(error.to_string().contains("ended by force (signal 9)"), "{error}");
 }
@@ -204,7 +204,7 @@ fn an_interrupt_leaves_a_state_that_is_whole() {
     }
     let Some(bench) = Bench::new("an_interrupt_leaves_a_state_that_is_whole") else { return };
     let terraform = bench.terraform(SLOW, "first");
-    terraform.init().expect("init");
+    terraform.init(&mut |_| {}).expect("init");
     terraform.plan(false, &mut |_| {}).expect("plan");
     let log = bench.folder.path().join("log");
     let mut child = Command::new("env")
@@ -236,7 +236,7 @@ fn an_interrupt_leaves_a_state_that_is_whole() {
 fn a_terraform_whose_sipedge_was_killed_is_waited_for() {
     let Some(bench) = Bench::new("a_terraform_whose_sipedge_was_killed_is_waited_for") else { return };
     let terraform = bench.terraform(&SLOW.replace("sleep 60", "sleep 3"), "first");
-    terraform.init().expect("init");
+    terraform.init(&mut |_| {}).expect("init");
     terraform.plan(false, &mut |_| {}).expect("plan");
     let log = bench.folder.path().join("log");
     let mut child = Command::new("env")
@@ -285,7 +285,7 @@ fn none_or_one_that_is_too_old() {
 fn a_state_that_is_locked() {
     let Some(bench) = Bench::new("a_state_that_is_locked") else { return };
     let terraform = bench.terraform(SLOW, "first");
-    terraform.init().expect("init");
+    terraform.init(&mut |_| {}).expect("init");
     // As another machine would hold it: by a Terraform that sipedge has not started.
     let mut other = Command::new(&bench.program)
         .args(["apply", "-auto-approve", "-input=false", "-no-color"])
@@ -318,7 +318,7 @@ fn a_state_that_is_locked() {
 fn a_state_that_cannot_be_read_or_is_too_new() {
     let Some(bench) = Bench::new("a_state_that_cannot_be_read_or_is_too_new") else { return };
     let terraform = bench.terraform(MODULE, "first");
-    terraform.init().expect("init");
+    terraform.init(&mut |_| {}).expect("init");
     fs::write(bench.state(), "{ this is no state").expect("written");
     let error = terraform.plan(false, &mut |_| {}).expect_err("it cannot be read");
     assert_eq!(kind(&error), &Kind::StateUnreadable, "{error}");
@@ -336,7 +336,7 @@ fn a_provider_that_cannot_be_had() {
     let Some(bench) = Bench::new("a_provider_that_cannot_be_had") else { return };
     let far = MODULE.to_owned()
         + "terraform {\n required_providers {\n  far = { source = \"127.0.0.1:1/sipedge/far\" }\n }\n}\nresource \"far_thing\" \"x\" {}\n";
-    let error = bench.terraform(&far, "first").init().expect_err("the registry is not there");
+    let error = bench.terraform(&far, "first").init(&mut |_| {}).expect_err("the registry is not there");
     assert_eq!(kind(&error), &Kind::NoNetwork { host: Some("127.0.0.1:1".to_owned()) }, "{error}");
     assert_golden("registry-unreachable", &bench.told(&error));
 
@@ -344,7 +344,7 @@ fn a_provider_that_cannot_be_had() {
                   available provider packages\n│\n│ Could not retrieve the list of available versions for provider hashicorp/aws: provider\n│ \
                   registry.terraform.io/hashicorp/aws was not found in any of the search locations\n│\n│ - /mirror\n╵\nEND\nexit 1;; esac";
     let bench = Bench::standing_in(script);
-    let error = bench.terraform(MODULE, "first").init().expect_err("the mirror lacks it");
+    let error = bench.terraform(MODULE, "first").init(&mut |_| {}).expect_err("the mirror lacks it");
     assert_eq!(kind(&error), &Kind::ProviderMissing, "{error}");
     assert_golden("provider-missing", &bench.told(&error));
 }
@@ -355,7 +355,7 @@ fn what_nobody_foresaw_is_shown_verbatim_with_its_address() {
     let failing = "variable \"name\" { type = string }\nresource \"terraform_data\" \"x\" {\n  lifecycle {\n    precondition {\n      \
                    condition     = var.name == \"other\"\n      error_message = \"The name is not other.\"\n    }\n  }\n}\n";
     let terraform = bench.terraform(failing, "first");
-    terraform.init().expect("init");
+    terraform.init(&mut |_| {}).expect("init");
     let error = terraform.plan(false, &mut |_| {}).expect_err("the condition fails");
     assert_eq!(kind(&error), &Kind::Other, "{error}");
     assert_golden("anything-else", &bench.told(&error));
@@ -366,7 +366,7 @@ fn output_without_end_is_bounded() {
     let script = "case $1 in version) echo '{\"terraform_version\": \"1.11.4\"}';; *) head -c 30000000 /dev/zero | tr '\\0' x; \
                   i=0; while [ $i -lt 2000 ]; do echo line $i >&2; i=$((i+1)); done; exit 1;; esac";
     let bench = Bench::standing_in(script);
-    let error = bench.terraform(MODULE, "first").init().expect_err("it fails");
+    let error = bench.terraform(MODULE, "first").init(&mut |_| {}).expect_err("it fails");
     let TerraformError::Failed(failed) = &error else { panic!("{error:?}") };
     assert!(failed.tail.len() <= 60, "{} lines", failed.tail.len());
     assert!(failed.tail.iter().any(|line| line == "line 1999"), "the last line is kept");

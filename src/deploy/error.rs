@@ -4,7 +4,7 @@ use super::certificates::CertificateError;
 use super::journal::{Command, Step};
 use super::refresh::{Back, RefreshFailure, Trouble};
 use super::rotation::RotationError;
-use super::state::{State, StateError};
+use super::state::{Recorded, State, StateError};
 #[cfg(feature = "aws")]
 use sipedge_aws::AwsError;
 
@@ -257,14 +257,16 @@ impl StepFailure {
         if step > Step::Artefacts {
             stands.push(format!("the plan's files in {}", state.artefacts_folder().display()));
         }
-        match state.resources_in_terraform_state() {
-            Some(0) => missing.push("every resource: nothing of it is in the account".to_owned()),
-            Some(count) => {
+        match state.recorded() {
+            Recorded::Here(0) => missing.push("every resource: nothing of it is in the account".to_owned()),
+            Recorded::Here(count) => {
                 let plural = if count == 1 { "" } else { "s" };
                 stands.push(format!("{count} resource{plural} in the account, which Terraform's state names"));
             }
-            None if state.terraform_folder().exists() => stands.push("what Terraform's state in S3 names".to_owned()),
-            None => missing.push("every resource: nothing of it is in the account".to_owned()),
+            Recorded::Unreadable => {
+                stands.push(format!("what {} names, which cannot be read", state.terraform_state_file().display()));
+            }
+            Recorded::Elsewhere => stands.push("what Terraform's state in S3 names".to_owned()),
         }
         if let Cause::Refresh(failure) = &cause {
             match &failure.back {

@@ -62,6 +62,9 @@ pub struct Run {
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// The version that a rollback brings back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
     /// Its steps so far.
     pub steps: Vec<StepRecord>,
 }
@@ -242,8 +245,21 @@ impl Journal {
             started_unix_ms: now_unix_ms(),
             ended_unix_ms: None,
             outcome: None,
+            version: None,
             steps: Vec::new(),
         });
+    }
+
+    /// The newest run brings this version back.
+    pub fn aim_at(&mut self, version: u64) {
+        if let Some(run) = self.runs.last_mut() {
+            run.version = Some(version);
+        }
+    }
+
+    /// The version that a rollback was to bring which was cut off: the next one goes on with it, and not to the version before that.
+    pub fn cut_off_rollback(&self) -> Option<u64> {
+        self.last().filter(|run| run.command == Command::Rollback && run.outcome.is_none())?.version
     }
 
     /// Begins a step of the newest run.
@@ -348,6 +364,20 @@ mod tests {
         journal.end_step(Outcome::Done, "");
         journal.end(Outcome::Done);
         assert_eq!(journal.last().and_then(Run::unfinished_step), None);
+    }
+
+    #[test]
+    fn only_a_rollback_that_was_cut_off_is_gone_on_with() {
+        let mut journal = Journal::default();
+        journal.begin(Command::Rollback);
+        assert_eq!(journal.cut_off_rollback(), None, "it is not known where to");
+        journal.aim_at(4);
+        assert_eq!(journal.cut_off_rollback(), Some(4));
+        journal.end(Outcome::Failed);
+        assert_eq!(journal.cut_off_rollback(), None, "who asks again wants another version");
+        journal.begin(Command::Refresh);
+        journal.aim_at(4);
+        assert_eq!(journal.cut_off_rollback(), None);
     }
 
     #[test]

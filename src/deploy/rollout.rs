@@ -50,11 +50,16 @@ pub fn rollback(state: &State, progress: &mut dyn Progress) -> Result<Deployed, 
     let (lab, live_plan, group) = running(state)?;
     let steps = [Step::Rollback, Step::VerifiedCall];
     let in_progress = group.refresh.is_some_and(|refresh| !refresh.status.is_final());
-    if !in_progress {
-        before(state, group.version).map_err(refused)?;
-    }
+    let cut_off = state.journal()?.cut_off_rollback();
+    let aim = match cut_off {
+        Some(version) => version,
+        None if in_progress => group.version,
+        None => before(state, group.version).map_err(refused)?,
+    };
     let mut runner = Runner::begin(state, Command::Rollback, &steps, progress)?;
-    let turned = if in_progress {
+    runner.aim_at(aim)?;
+    // Of a rollback that was cut off, what is in progress may be the way back itself.
+    let turned = if in_progress && cut_off.is_none() {
         let (preferences, options) = settings(&live_plan, true, &runner);
         let fleet = LabFleet::new(&lab, &live_plan);
         turn_back(&fleet, &preferences, &options, &MachineClock::default(), &mut runner)
@@ -65,11 +70,12 @@ pub fn rollback(state: &State, progress: &mut dyn Progress) -> Result<Deployed, 
         Some(Back::Version(version)) => (version, state.plan_of(version)?.unwrap_or(live_plan)),
         Some(Back::Not(reason)) => return Err(runner.failed(LabError::Group(reason).into())),
         None => {
-            // The refresh may have ended since the first look, and its version be the one that is live.
-            let live = lab.status().map_err(|error| runner.failed(error.into()))?.group.version;
-            let (version, plan) = before(state, live).map_err(|cause| runner.failed(cause))?;
-            return_to(&lab, version, &plan, &mut runner)?;
-            (version, plan)
+            let plan = state.plan_of(aim)?.unwrap_or(live_plan);
+            let status = lab.status().map_err(|error| runner.failed(error.into()))?;
+            if is_needed(&status, aim) {
+                return_to(&lab, aim, &plan, &mut runner)?;
+            }
+            (aim, plan)
         }
     };
     let (status, report) = runner.step(Step::VerifiedCall, |_| place_call(&plan, &lab))?;
@@ -79,11 +85,11 @@ pub fn rollback(state: &State, progress: &mut dyn Progress) -> Result<Deployed, 
     Ok(Deployed { plan, status, report })
 }
 
-/// The version that was found good before `version`, and its plan.
-fn before(state: &State, version: u64) -> Result<(u64, Plan), Cause> {
+/// The version that was found good before `version`, and whose plan is known.
+fn before(state: &State, version: u64) -> Result<u64, Cause> {
     let before = state.versions()?.before(version);
     let plan = before.map(|version| state.plan_of(version)).transpose()?.flatten();
-    before.zip(plan).ok_or_else(|| {
+    before.filter(|_| plan.is_some()).ok_or_else(|| {
         let (edge, topology) = (state.edge().to_owned(), state.topology());
         Cause::NoVersionBefore { edge, topology, version }
     })

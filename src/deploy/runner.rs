@@ -61,6 +61,12 @@ impl<'a> Runner<'a> {
         }
     }
 
+    /// What a rollback brings back, for the next one when this one is cut off.
+    pub(super) fn aim_at(&mut self, version: u64) -> Result<(), StateError> {
+        self.journal.aim_at(version);
+        self.save()
+    }
+
     /// The steps of a refresh follow `after`.
     pub(super) fn expect_refresh_after(&mut self, after: Step) {
         if let Some(place) = self.steps.iter().position(|step| *step == after) {

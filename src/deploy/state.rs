@@ -18,6 +18,7 @@ use super::secrets::TokenKeys;
 use crate::files;
 use crate::plan::{Plan, TargetKind, Topology};
 use crate::target::aws::Outputs;
+use crate::target::aws::terraform::Folder;
 
 /// Both topologies, in the order in which they are shown.
 pub const TOPOLOGIES: [Topology; 2] = [Topology::LoadBalanced, Topology::SingleEc2];
@@ -114,13 +115,25 @@ impl State {
         self.folder().join("terraform.tfstate")
     }
 
-    /// How many resources Terraform's state file has. None when there is no such file, or none that can be read.
-    pub fn resources_in_terraform_state(&self) -> Option<usize> {
-        let bytes = fs::read(self.terraform_state_file()).ok()?;
-        let state: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
-        let resources = state["resources"].as_array()?;
-        let managed = resources.iter().filter(|resource| resource["mode"] == "managed");
-        Some(managed.map(|resource| resource["instances"].as_array().map_or(0, Vec::len)).sum())
+    /// What is known here of what Terraform has made.
+    pub fn recorded(&self) -> Recorded {
+        if Folder::new(&self.terraform_folder(), self.topology.as_str())
+            .backend_kind()
+            .is_some_and(|kind| kind != LOCAL)
+        {
+            // A file from before the state moved stays, and is not the state any more.
+            return Recorded::Elsewhere;
+        }
+        let read = || {
+            let state: serde_json::Value = serde_json::from_slice(&fs::read(self.terraform_state_file()).ok()?).ok()?;
+            let managed = state["resources"].as_array()?.iter().filter(|resource| resource["mode"] == "managed");
+            Some(managed.map(|resource| resource["instances"].as_array().map_or(0, Vec::len)).sum())
+        };
+        match read() {
+            Some(count) => Recorded::Here(count),
+            None if self.terraform_state_file().exists() => Recorded::Unreadable,
+            None => Recorded::Here(0),
+        }
     }
 
     /// What Terraform said of what it made: addresses, names and ids. No secrets.
@@ -361,6 +374,20 @@ impl StateError {
     }
 }
 
+/// What is known on this machine of what Terraform has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// The state is a file here, and has this many resources.
+    Here(usize),
+    /// The state is a file here that cannot be read.
+    Unreadable,
+    /// The state is in S3.
+    Elsewhere,
+}
+
+/// The kind of backend whose state is a file.
+const LOCAL: &str = "local";
+
 /// Writes a file beside its place and renames it, in a folder that is made when it is not there. `mode` as in chmod.
 pub fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), StateError> {
     let folder = files::folder_of(path);
@@ -434,6 +461,24 @@ mod tests {
         }
         drop(lock);
         state.lock().expect("lock is free again");
+    }
+
+    #[test]
+    fn a_state_that_has_moved_is_not_read_where_it_was() {
+        let folder = tempfile::tempdir().expect("folder");
+        let state = project(folder.path()).state_on(TargetKind::Aws, Topology::SingleEc2);
+        assert_eq!(state.recorded(), Recorded::Here(0));
+        let resources = r#"{"resources":[{"mode":"data","instances":[{}]},{"mode":"managed","instances":[{},{}]}]}"#;
+        write_whole(&state.terraform_state_file(), resources.as_bytes(), 0o600).expect("write");
+        assert_eq!(state.recorded(), Recorded::Here(2));
+        let initialised = state.terraform_folder().join("single-ec2/.terraform/terraform.tfstate");
+        write_whole(&initialised, br#"{"backend":{"type":"local"}}"#, 0o600).expect("write");
+        assert_eq!(state.recorded(), Recorded::Here(2));
+        write_whole(&initialised, br#"{"backend":{"type":"s3"}}"#, 0o600).expect("write");
+        assert_eq!(state.recorded(), Recorded::Elsewhere);
+        fs::remove_file(initialised).expect("remove");
+        fs::write(state.terraform_state_file(), "{").expect("write");
+        assert_eq!(state.recorded(), Recorded::Unreadable);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What a change means for calls.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sipedge_proxy::config::Advertise;
 
-use super::{INGRESS_ADDRESS, Listener, Plan, PlanError, TargetKind, Topology};
+use super::{INGRESS_ADDRESS, Listener, Plan, PlanError, TargetKind, Topology, VpcPlan};
 use crate::spec::Count;
 
 /// What one change means.
@@ -196,12 +196,48 @@ fn place(before: &Plan, after: &Plan, found: &mut Found) {
             found.add(Effect::Refused, format!("VPC {} → {}", id(&old.vpc), id(&new.vpc)), meaning);
             return;
         }
+        if let (Some(old), Some(new)) = (&old.vpc, &new.vpc) {
+            subnets(after.topology, old, new, found);
+        }
         if old.state != new.state {
             let meaning = "Terraform's state is moved there first; calls do not notice";
             found.add(Effect::None, "place of Terraform's state", meaning);
         }
     }
     zones(before, after, found);
+}
+
+/// Other subnets of the same zones, in a VPC that exists.
+fn subnets(topology: Topology, old: &VpcPlan, new: &VpcPlan, found: &mut Found) {
+    let others = |old: &BTreeMap<String, String>, new: &BTreeMap<String, String>| -> Option<String> {
+        let moved = old.iter().filter_map(|(zone, before)| Some((before, new.get(zone)?)));
+        let moved: Vec<String> = moved
+            .filter(|(before, after)| before != after)
+            .map(|(before, after)| format!("{before} → {after}"))
+            .collect();
+        (!moved.is_empty()).then(|| moved.join(", "))
+    };
+    let of_instances = match topology {
+        Topology::SingleEc2 => others(&old.public_subnet_ids, &new.public_subnet_ids),
+        Topology::LoadBalanced => {
+            if let Some(change) = others(&old.public_subnet_ids, &new.public_subnet_ids) {
+                let meaning = "Terraform's provider replaces the load balancer for it: the ingress addresses stay, but no call comes in for some minutes, and BYE and re-INVITE of carriers are lost meanwhile";
+                found.add(Effect::Disturbs, format!("public subnet {change}"), meaning);
+            }
+            others(&old.private_subnet_ids, &new.private_subnet_ids)
+        }
+    };
+    if let Some(change) = of_instances {
+        let meaning = match topology {
+            Topology::SingleEc2 => {
+                "the instance stays in the old subnet, which has to stay too, until `sipedge refresh` has replaced it; the Elastic IP stays. The new one needs a route to the Internet"
+            }
+            Topology::LoadBalanced => {
+                "instances stay in the old subnet, which has to stay too, until `sipedge refresh` has replaced them. Where the new one leaves by another NAT gateway, carriers have to admit its addresses before"
+            }
+        };
+        found.add(Effect::Act, format!("subnet of the instances {change}"), meaning);
+    }
 }
 
 /// Names of a plan's zones, in their order.

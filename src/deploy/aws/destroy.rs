@@ -30,14 +30,14 @@ pub fn destroy(loaded: Option<&Loaded>, state: &State, progress: &mut dyn Progre
     let lock = take_over(state, progress)?;
     let mut runner = Runner::begin(state, Command::Destroy, &Step::DESTROY_AWS, progress)?;
     let journal = runner.journal.clone();
-    let begun = runner.step(Step::Init, |_| {
+    let begun = runner.step(Step::Init, |progress| {
         let plan = plan_of(loaded, state)?;
         let aws = connect(account(&plan)?)?;
         let identity = aws.identity()?;
         guard::same_account(state, &journal, &identity)?;
         // The modules want an image; a destroy makes no instance from it.
         let terraform = prepare(&plan, state, Some(NO_IMAGE))?;
-        terraform.init()?;
+        terraform.init(&mut |text| progress.event(&Event::Note { text }))?;
         let detail = format!(
             "{} {}, account {} in {}",
             terraform.program().name(),

@@ -4,14 +4,14 @@ use sipedge_aws::Identity;
 
 use super::super::error::Cause;
 use super::super::journal::Journal;
-use super::super::state::State;
+use super::super::state::{Recorded, State};
 use super::Options;
 use crate::plan::Plan;
 
 /// Whether something may stand: an apply has begun at least, and no destroy has ended since.
 pub(super) fn may_stand(state: &State) -> bool {
     let recorded = [state.plan_file(), state.outputs_file()].iter().any(|file| file.exists());
-    recorded || state.resources_in_terraform_state().is_some_and(|count| count > 0)
+    recorded || matches!(state.recorded(), Recorded::Here(count) if count > 0)
 }
 
 /// The credentials have to be those of the account in which this topology stands, where that is known.

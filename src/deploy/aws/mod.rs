@@ -108,9 +108,9 @@ pub fn deploy(
         Ok(((aws, identity, image), detail))
     })?;
     runner.journal.account = Some(identity.account);
-    let terraform = runner.step(Step::Init, |_| {
+    let terraform = runner.step(Step::Init, |progress| {
         let terraform = prepare(&plan, state, Some(&image))?;
-        terraform.init()?;
+        terraform.init(&mut |text| progress.event(&Event::Note { text }))?;
         let detail = format!("{} {}", terraform.program().name(), terraform.program().version());
         Ok((terraform, detail))
     })?;

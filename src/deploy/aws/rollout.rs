@@ -75,25 +75,36 @@ pub fn rollback(state: &State, options: Options, progress: &mut dyn Progress) ->
     let lock = take_over(state, progress)?;
     let (live_plan, outputs, aws) = standing_of_the_same_account(state).map_err(refused)?;
     let fleet = AwsFleet::new(&aws, &live_plan, &outputs);
-    if fleet.refresh_in_progress().map_err(refused)?.is_none() {
-        version_before(state, &fleet).map_err(refused)?;
-    }
+    let cut_off = state.journal()?.cut_off_rollback();
+    let before = fleet.group().map_err(refused)?.version;
+    let in_progress = fleet.refresh_in_progress().map_err(refused)?.is_some();
+    let (aim, note) = match cut_off {
+        Some(version) => (version, None),
+        None if in_progress => (before, None),
+        None => version_before(state, &fleet).map_err(refused)?,
+    };
     let steps = [Step::Rollback, Step::Ready, Step::VerifiedCall];
     let mut runner = Runner::begin(state, Command::Rollback, &steps, progress)?;
+    runner.aim_at(aim)?;
+    if let Some(text) = note {
+        runner.progress.event(&Event::Note { text: &text });
+    }
     let lead_options = leading(&live_plan.refresh, options, &runner);
     let preferences = preferences(&live_plan.refresh, true);
-    let turned = turn_back(&fleet, &preferences, &lead_options, &MachineClock::default(), &mut runner);
+    let turned = match cut_off {
+        // What is in progress may be the way back itself.
+        Some(_) => Ok(None),
+        None => turn_back(&fleet, &preferences, &lead_options, &MachineClock::default(), &mut runner),
+    };
     let version = match turned.map_err(|cause| runner.failed(cause))? {
         Some(Back::Version(version)) => version,
         Some(Back::Not(reason)) => return Err(runner.failed(Cause::NotAsExpected(reason))),
         None => {
-            let (version, note) = version_before(state, &fleet).map_err(|cause| runner.failed(cause))?;
-            if let Some(text) = note {
-                runner.progress.event(&Event::Note { text: &text });
+            if is_needed(&fleet, aim).map_err(|cause| runner.failed(cause))? {
+                go_back(&fleet, aim, &preferences, &lead_options, &MachineClock::default(), &mut runner)
+                    .map_err(|cause| runner.failed(cause))?;
             }
-            go_back(&fleet, version, &preferences, &lead_options, &MachineClock::default(), &mut runner)
-                .map_err(|cause| runner.failed(cause))?;
-            version
+            aim
         }
     };
     let plan = state.plan_of(version)?.unwrap_or(live_plan);

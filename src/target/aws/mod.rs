@@ -51,7 +51,7 @@ impl Look {
     /// # Errors
     /// Whatever AWS or the modules refuse.
     pub fn changes(&self) -> Result<Changes, TerraformError> {
-        self.terraform.init()?;
+        self.terraform.init(&mut |_| {})?;
         self.terraform.look()
     }
 }

@@ -105,7 +105,17 @@ impl Folder {
 
     /// Whether Terraform has been initialised here before.
     pub(super) fn is_initialised(&self) -> bool {
-        self.root_module().join(".terraform/terraform.tfstate").exists()
+        self.root_module().join(INITIALISED).exists()
+    }
+
+    /// The kind of backend that has the state, such as `local` or `s3`: what Terraform was last initialised with, for as long as a move to
+    /// another one is not done; else what is written for it. None: neither.
+    pub fn backend_kind(&self) -> Option<String> {
+        let read = |name: &str| -> Option<Value> {
+            serde_json::from_slice(&fs::read(self.root_module().join(name)).ok()?).ok()
+        };
+        let last = read(INITIALISED).and_then(|kept| Some(kept["backend"]["type"].as_str()?.to_owned()));
+        last.or_else(|| Some(read(BACKEND_FILE)?["terraform"]["backend"].as_object()?.keys().next()?.clone()))
     }
 
     pub(super) fn remove_plan(&self, name: &str) -> Result<(), TerraformError> {
@@ -119,12 +129,14 @@ impl Folder {
     }
 
     /// The right to run Terraform here, as a file that the child holds open too: what remains of the lock when sipedge is killed. Waits
-    /// for a Terraform that is ending: that of a sipedge which was killed writes its state first.
-    pub(super) fn claim(&self) -> Result<Flock<File>, TerraformError> {
+    /// for a Terraform that is ending: that of a sipedge which was killed writes its state first. `on_wait` is told so, with the time that
+    /// has passed: at once, and each minute.
+    pub(super) fn claim(&self, on_wait: &mut dyn FnMut(Duration)) -> Result<Flock<File>, TerraformError> {
         let path = self.root.join(CLAIM_FILE);
         let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = open.map_err(|error| TerraformError::io("open", &path, error))?;
         let begun = Instant::now();
+        let mut next_word = Duration::ZERO;
         loop {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Ok(lock),
@@ -137,6 +149,11 @@ impl Folder {
                 }
                 Err((_, error)) => return Err(TerraformError::io("lock", &path, error.into())),
             };
+            let passed = begun.elapsed();
+            if passed >= next_word {
+                on_wait(passed);
+                next_word += CLAIM_WORD;
+            }
             std::thread::sleep(CLAIM_CHECK);
         }
     }
@@ -179,10 +196,14 @@ fn end_orphans(claim: &Path) {
 }
 
 pub(super) const BACKEND_FILE: &str = "backend.tf.json";
+/// Where Terraform keeps what it was last initialised with.
+pub(super) const INITIALISED: &str = ".terraform/terraform.tfstate";
 /// Held open by the Terraform that works in a folder.
 const CLAIM_FILE: &str = "running";
 /// How long a Terraform whose sipedge was killed may go on: load balancer and NAT gateways take some minutes each.
 const CLAIM_WITHIN: Duration = Duration::from_secs(900);
+/// Time between two words about it.
+const CLAIM_WORD: Duration = Duration::from_secs(60);
 /// Time between two looks.
 const CLAIM_CHECK: Duration = Duration::from_millis(100);
 /// Modules and variables have no secrets.
@@ -276,13 +297,37 @@ mod tests {
     }
 
     #[test]
+    fn the_backend_is_the_one_of_before_until_the_move_is_done() {
+        let place = tempfile::tempdir().expect("folder");
+        let folder = Folder::new(place.path(), "m");
+        assert_eq!(folder.backend_kind(), None);
+        let s3 = Backend::S3 { bucket: "b".into(), key: "k".into(), region: "us-east-1".into(), profile: None };
+        folder.write(&Modules::given([]), &BTreeMap::new(), &s3).expect("written");
+        assert_eq!(folder.backend_kind().as_deref(), Some("s3"));
+        fs::create_dir(folder.root_module().join(".terraform")).expect("create");
+        fs::write(folder.root_module().join(INITIALISED), r#"{"backend":{"type":"local"}}"#).expect("write");
+        assert_eq!(folder.backend_kind().as_deref(), Some("local"));
+    }
+
+    #[test]
     fn one_terraform_at_a_time() {
         let place = tempfile::tempdir().expect("folder");
         let folder = Folder::new(place.path(), "m");
-        let held = folder.claim().expect("nobody is there");
+        let held = folder.claim(&mut |_| panic!("nobody is there")).expect("nobody is there");
         let second = File::create(place.path().join(CLAIM_FILE)).expect("open");
         let (second, _) = Flock::lock(second, FlockArg::LockExclusiveNonblock).expect_err("it is held");
         drop(held);
-        Flock::lock(second, FlockArg::LockExclusiveNonblock).expect("it is free");
+        let held = Flock::lock(second, FlockArg::LockExclusiveNonblock).expect("it is free");
+
+        // Who waits says so at once, and goes on when the other one has ended.
+        let (mut held, mut said) = (Some(held), 0);
+        folder
+            .claim(&mut |passed| {
+                assert!(passed < CLAIM_WORD, "{passed:?}");
+                said += 1;
+                held = None;
+            })
+            .expect("the other one has ended");
+        assert_eq!(said, 1);
     }
 }

@@ -17,6 +17,7 @@ mod program;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -78,11 +79,14 @@ impl Terraform {
     }
 
     /// Fetches providers and readies the backend. A state that was kept elsewhere before is copied to where `backend.tf.json` says, unless
-    /// there is another one.
+    /// there is another one. A Terraform that is at work here, which a killed sipedge has left, is waited for; `on_wait` is told in a
+    /// sentence, at once and each minute.
     ///
     /// # Errors
     /// No provider, no network, no access to the state's bucket, another Terraform at work, states at both places.
-    pub fn init(&self) -> Result<(), TerraformError> {
+    pub fn init(&self, on_wait: &mut dyn FnMut(&str)) -> Result<(), TerraformError> {
+        // First of all: it may be writing the state that is looked at below.
+        drop(self.folder.claim(&mut |passed| on_wait(&self.waiting(passed)))?);
         let mut arguments = words(&["init", "-input=false", "-no-color"]);
         if let Some(plugins) = &self.plugins {
             let mut argument = OsString::from("-plugin-dir=");
@@ -178,6 +182,15 @@ impl Terraform {
         let mut found = Vec::new();
         managed(&value["values"]["root_module"], &mut found);
         Ok(found)
+    }
+
+    fn waiting(&self, passed: Duration) -> String {
+        let (name, folder) = (self.program.name(), self.folder.root_module());
+        let since = match passed.as_secs() / 60 {
+            0 => String::new(),
+            minutes => format!(", {minutes} min so far"),
+        };
+        format!("another {name} is at work in {}: waiting for it to end{since}", folder.display())
     }
 
     fn stream(

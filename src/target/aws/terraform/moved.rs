@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::folder::{BACKEND_FILE, Folder};
+use super::folder::{BACKEND_FILE, Folder, INITIALISED};
 use super::process::Child;
 use super::{Program, TerraformError, Verb, words};
 use crate::files;
@@ -20,7 +20,7 @@ pub(super) struct Place {
 impl Place {
     /// Where Terraform was told to keep the state when it was last initialised in `folder`. None: never, or that cannot be read.
     fn last(folder: &Folder) -> Option<Self> {
-        let kept = read(&folder.root_module().join(".terraform/terraform.tfstate"))?;
+        let kept = read(&folder.root_module().join(INITIALISED))?;
         Self::of(kept["backend"]["type"].as_str()?, &kept["backend"]["config"])
     }
 

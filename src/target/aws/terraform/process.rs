@@ -103,7 +103,7 @@ impl Child {
         let path = self.command.get_program().to_owned();
         let io = |doing, error| TerraformError::io(doing, path.as_ref(), error);
         // Terraform shares this lock through its standard input for as long as it lives, also when sipedge is killed.
-        let lock = self.folder.claim()?;
+        let lock = self.folder.claim(&mut |_| {})?;
         let shared = lock.try_clone().map_err(|error| io("give a lock to", error))?;
         self.command.stdin(Stdio::from(shared));
         let (stdout, stdout_end, stdout_kept) = lasting_pipe().map_err(|error| io("make a pipe for", error))?;
