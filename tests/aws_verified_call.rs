@@ -62,9 +62,12 @@ fn calls_prove_what_is_deployed_and_turn_back_what_is_not_good() {
     // So does a refresh to that version.
     let back = turned_back(&cloud, &REFRESH, &mut known, back);
 
-    // This time it lives.
-    let mut refreshing = cloud.start_command(&REFRESH);
+    // This time it lives. Who leads the refresh is killed when the smoke call is next; who comes after it places the call.
+    let mut killed = cloud.start_command(&REFRESH);
     let second = Booted::launched(&cloud, &mut known, Some(back));
+    killed.wait_for("smoke-call", |line| line["event"] == "step-started" && line["step"] == "smoke-call");
+    killed.kill();
+    let mut refreshing = cloud.start_command(&REFRESH);
     let through = format!("passed through {}", second.id);
     refreshing.wait_for(&through, |line| {
         line["event"] == "step-done" && line["step"] == "smoke-call" && line["detail"] == through.as_str()

@@ -307,7 +307,8 @@ impl Failed {
             ),
             Kind::Interrupted => {
                 "it was asked to end, and has. What was made or changed until then is in the state, which is whole; the same command goes \
-                 on from there"
+                 on from there. A request that was under way at that moment may have been carried out and not be in the state: if the \
+                 command meets a name that is taken, that is such a part"
                     .to_owned()
             }
             Kind::Killed => format!(
