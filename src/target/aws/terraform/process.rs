@@ -18,7 +18,7 @@ use super::{Program, TerraformError};
 const PIPE_BYTES: i32 = 1024 * 1024;
 /// Longest line that is kept whole, in bytes. A plan's line has one resource's name and action, a diagnostic a few KiB.
 const LINE_BYTES: usize = 256 * 1024;
-/// Lines that are kept for an error.
+/// Lines of each output that are kept for an error.
 const TAIL_LINES: usize = 60;
 /// Largest answer that is read whole, in bytes: `show -json` of a plan of some sixty resources is about 300 KiB.
 const ANSWER_BYTES: u64 = 64 * 1024 * 1024;
@@ -52,7 +52,7 @@ pub(super) struct Ended {
     pub(super) killed: bool,
     /// In words: `exit code 1`, `signal 9`.
     pub(super) how: String,
-    /// The last lines of both outputs.
+    /// The last lines of both outputs, standard error's after the others.
     pub(super) tail: Vec<String>,
     /// Whether somebody has asked this process to end meanwhile.
     pub(super) interrupted: bool,
@@ -151,19 +151,25 @@ enum Source {
     Error,
 }
 
+/// The last lines of standard output, then those of standard error: which came first is chance.
 fn follow(lines: &Receiver<(Source, String)>, on_line: &mut dyn FnMut(&str)) -> Vec<String> {
-    let mut tail: VecDeque<String> = VecDeque::new();
+    let (mut output, mut errors) = (VecDeque::new(), VecDeque::new());
     // Ends when both readers have closed their ends, which they do when Terraform has closed its own.
     for (source, line) in lines {
-        if source == Source::Output {
-            on_line(&line);
-        }
+        let tail = match source {
+            Source::Output => {
+                on_line(&line);
+                &mut output
+            }
+            Source::Error => &mut errors,
+        };
         if tail.len() >= TAIL_LINES {
             tail.pop_front();
         }
         tail.push_back(line);
     }
-    tail.into()
+    output.append(&mut errors);
+    output.into()
 }
 
 fn lines(from: impl Read, to: &Sender<(Source, String)>, source: Source) {
@@ -187,5 +193,22 @@ fn how(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_an_error_stands_together_and_last() {
+        let (sender, lines) = channel();
+        for (source, text) in [(Source::Error, "Error: a"), (Source::Output, "Initializing..."), (Source::Error, "b")] {
+            sender.send((source, text.to_owned())).expect("it is read");
+        }
+        drop(sender);
+        let mut told = Vec::new();
+        assert_eq!(follow(&lines, &mut |line| told.push(line.to_owned())), ["Initializing...", "Error: a", "b"]);
+        assert_eq!(told, ["Initializing..."]);
     }
 }
