@@ -95,8 +95,9 @@ impl<'a> Runner<'a> {
         let _ = self.save();
     }
 
-    /// The run has ended well.
+    /// The run has ended well. No refresh is left to lead: one whose leader was cut off may have ended by itself.
     pub(super) fn end(mut self) -> Result<(), StateError> {
+        self.journal.refresh = None;
         self.journal.end(Outcome::Done);
         self.save()
     }
