@@ -23,7 +23,7 @@ use super::watched::{Passed, WatchEvent, WatchRequest};
 use crate::net::{Direction, Filter, Seen, Watch};
 use crate::observe::mask;
 
-/// Longest watch: a day. Whoever needs more has HEP or a capture host.
+/// Longest watch: a day. What runs for longer is no look at a fault any more, and belongs on a host of its own.
 const MAX_SECONDS: u32 = 86_400;
 
 /// Time for the client to take the rest once the watch is over.
