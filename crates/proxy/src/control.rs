@@ -1,7 +1,7 @@
 //! The commands that ask and order a running proxy: clients of its control endpoint.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,6 +12,7 @@ use sipedge_proxy::admin::DEFAULT_SOCKET;
 use sipedge_proxy::admin::client::{ClientError, ask};
 use sipedge_proxy::admin::report::MarkRequest;
 use sipedge_proxy::admin::show;
+use tokio::runtime::Runtime;
 
 #[derive(Subcommand)]
 pub(crate) enum ControlCommand {
@@ -68,7 +69,7 @@ pub(crate) struct Endpoint {
     control: PathBuf,
     /// Print the answer as JSON; a refusal too.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -124,19 +125,15 @@ Example:
 impl ControlCommand {
     /// Asks, prints, and says how it went.
     pub(crate) fn run(self) -> ExitCode {
-        let json = self.endpoint().json;
         let printed = self.printed().map(|text| {
             let mut out = std::io::stdout().lock();
             // Whoever has closed the pipe has read enough.
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         });
-        let Err(error) = printed else { return ExitCode::SUCCESS };
-        if json {
-            // A refusal can always be written.
-            println!("{}", serde_json::to_string(&error.refusal()).unwrap_or_default());
+        match printed {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => self.endpoint().failed(&error),
         }
-        eprintln!("sipedge-proxy: {error}");
-        ExitCode::from(error.exit_code())
     }
 
     fn printed(&self) -> Result<String, ClientError> {
@@ -178,6 +175,29 @@ impl ControlCommand {
 }
 
 impl Endpoint {
+    pub(crate) fn socket(&self) -> &Path {
+        &self.control
+    }
+
+    pub(crate) fn runtime(&self) -> Result<Runtime, ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| self.broken(format!("cannot ask: {error}")))
+    }
+
+    /// Says why there is no answer, and how the process ends.
+    pub(crate) fn failed(&self, error: &ClientError) -> ExitCode {
+        if self.json {
+            // A refusal can always be written.
+            println!("{}", serde_json::to_string(&error.refusal()).unwrap_or_default());
+        }
+        eprintln!("sipedge-proxy: {error}");
+        ExitCode::from(error.exit_code())
+    }
+
+    fn broken(&self, what: String) -> ClientError {
+        ClientError::Broken { socket: self.control.display().to_string(), what }
+    }
+
     fn show<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -185,15 +205,12 @@ impl Endpoint {
         body: String,
         for_people: impl FnOnce(T) -> String,
     ) -> Result<String, ClientError> {
-        let broken = |what: String| ClientError::Broken { socket: self.control.display().to_string(), what };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| broken(format!("cannot ask: {error}")))?;
-        let answer = runtime.block_on(ask(&self.control, method, path, body))?;
+        let answer = self.runtime()?.block_on(ask(&self.control, method, path, body))?;
         if self.json {
             return Ok(format!("{}\n", String::from_utf8_lossy(&answer)));
         }
         let document = serde_json::from_slice(&answer).map_err(|error| {
-            broken(format!("its answer is of another version ({error}); --json prints it as it came"))
+            self.broken(format!("its answer is of another version ({error}); --json prints it as it came"))
         })?;
         Ok(for_people(document))
     }

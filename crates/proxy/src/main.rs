@@ -1,6 +1,7 @@
 //! The `sipedge-proxy` command: arguments in, exit code out; everything else is in the library.
 
 mod control;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use sipedge_proxy::cloud::Endpoints;
 use sipedge_proxy::observe::{LogFormat, start_logs};
 
 use control::ControlCommand;
+use watch::WatchCommand;
 
 /// The SIP proxy of a sipedge instance.
 #[derive(Parser)]
@@ -59,6 +61,8 @@ enum Command {
     },
     #[command(flatten)]
     Control(ControlCommand),
+    #[command(flatten)]
+    Watch(WatchCommand),
 }
 
 #[derive(Args)]
@@ -87,6 +91,7 @@ Examples:
   sipedge-proxy boot                      what an instance does when it starts
   sipedge-proxy status                    how the proxy of this machine is
   sipedge-proxy reload                    makes it take up a changed configuration
+  sipedge-proxy watch                     the messages that pass, as they pass
 
 Exit codes:
   0  ended as told, or done
@@ -99,7 +104,8 @@ Exit codes:
   7  self-call failed
   8  control endpoint not reachable
   9  refused by the proxy
-  10 AWS did not do what makes the instance ready";
+  10 AWS did not do what makes the instance ready
+  11 the capture's file cannot be written";
 
 const BOOT_HELP: &str = "\
 Example:
@@ -127,6 +133,7 @@ fn main() -> ExitCode {
         Command::Run { config, service } => serve(&service, boot::run(config, service.surroundings())),
         Command::Check { file, json } => check(&file, json),
         Command::Control(command) => return command.run(),
+        Command::Watch(command) => return command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -176,9 +176,17 @@ fn a_drain_says_what_it_waits_for() {
 fn without_a_proxy_the_error_says_where_was_looked() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join(SOCKET);
-    for command in
-        [&["status"][..], &["destinations"], &["mark", "192.0.2.1", "down"], &["reload"], &["drain"], &["config"]]
-    {
+    let file = folder.path().join("capture.pcapng");
+    for command in [
+        &["status"][..],
+        &["destinations"],
+        &["mark", "192.0.2.1", "down"],
+        &["reload"],
+        &["drain"],
+        &["config"],
+        &["watch"],
+        &["capture", file.to_str().unwrap()],
+    ] {
         let error = run(folder.path(), command).failed(8);
         assert!(
             error.starts_with(&format!("sipedge-proxy: {}: No such file", socket.display())),
@@ -194,7 +202,7 @@ fn without_a_proxy_the_error_says_where_was_looked() {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for command in ["status", "destinations", "mark", "reload", "drain", "config"] {
+    for command in ["status", "destinations", "mark", "reload", "drain", "config", "watch", "capture"] {
         let output = Command::new(env!("CARGO_BIN_EXE_sipedge-proxy")).args([command, "--help"]).output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
         let example = help.split("Example").nth(1).unwrap_or_else(|| panic!("{command}: no example in:\n{help}"));

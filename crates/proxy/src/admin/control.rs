@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::report::{Calls, Destination, Drain, Effective, MarkRequest, Refusal, Reload, Status, address_of, mark_of};
 use super::serving::{self, Bounds};
+use super::watch::watch;
 use super::{Admin, ControlSocket, Readiness};
 use crate::engine::{Control, Transport};
 
@@ -32,11 +33,11 @@ type Answer<T> = Result<Json<T>, Refused>;
 
 /// A document as a response.
 #[derive(Debug)]
-struct Json<T>(T);
+pub(super) struct Json<T>(T);
 
 /// A status code with a [`Refusal`].
 #[derive(Debug)]
-struct Refused(StatusCode, Refusal);
+pub(super) struct Refused(StatusCode, Refusal);
 
 /// Answers root and the user of this process until it is dropped.
 pub async fn serve_control(socket: ControlSocket, admin: Arc<Admin>) {
@@ -49,6 +50,7 @@ pub async fn serve_control(socket: ControlSocket, admin: Arc<Admin>) {
         .route("/reload", post(reload))
         .route("/drain", post(drain))
         .route("/config", get(config))
+        .route("/watch", post(watch))
         .fallback(not_there)
         .method_not_allowed_fallback(not_so)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -100,6 +102,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<Status> {
             failed: numbers.counters.calls_failed,
             counted: numbers.gauges.counted_calls,
         },
+        watchers: proxy.watchers(),
         drain: drain_of(&admin),
         configuration: history.in_force,
         reloads: history.reloads,
@@ -172,7 +175,7 @@ async fn config(State(admin): State<Arc<Admin>>) -> Answer<Effective> {
 }
 
 async fn not_there(uri: Uri) -> Refused {
-    let pages = "GET /status, /destinations, /config; POST /destinations/mark, /reload, /drain";
+    let pages = "GET /status, /destinations, /config; POST /destinations/mark, /reload, /drain, /watch";
     refused(StatusCode::NOT_FOUND, format!("{}: there is no such page; there are {pages}", uri.path()))
 }
 
@@ -201,7 +204,7 @@ fn no_answer() -> Refused {
     refused(StatusCode::SERVICE_UNAVAILABLE, error.to_owned())
 }
 
-fn refused(status: StatusCode, error: String) -> Refused {
+pub(super) fn refused(status: StatusCode, error: String) -> Refused {
     Refused(status, Refusal { error, ..Refusal::default() })
 }
 

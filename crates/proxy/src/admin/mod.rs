@@ -7,6 +7,8 @@ pub mod report;
 mod serving;
 pub mod show;
 mod socket;
+mod watch;
+pub mod watched;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

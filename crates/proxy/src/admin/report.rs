@@ -40,6 +40,9 @@ pub struct Status {
     pub pending_transactions: u64,
     /// Calls since the start, and those that limits count now.
     pub calls: Calls,
+    /// How many watch the messages that pass.
+    #[serde(default)]
+    pub watchers: usize,
     /// The drain, once it has begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,

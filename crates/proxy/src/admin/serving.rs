@@ -1,14 +1,17 @@
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 /// Time for the request's head to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,8 +32,41 @@ pub(super) struct Bounds {
     pub(super) name: &'static str,
     /// Connections at a time; more wait in the listen queue.
     pub(super) connections: usize,
-    /// Time for a connection, which carries one request.
+    /// Time for a connection, which carries one request; see [`Allowance`].
     pub(super) time: Duration,
+}
+
+/// The time that a connection has. An answer that goes on for long may lengthen it.
+#[derive(Debug, Clone)]
+pub(super) struct Allowance(Arc<AtomicU64>);
+
+impl Allowance {
+    fn new(time: Duration) -> Self {
+        let allowance = Self(Arc::default());
+        allowance.set(time);
+        allowance
+    }
+
+    /// The connection may take this long, counted from its beginning.
+    pub(super) fn set(&self, time: Duration) {
+        self.0.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Waits for the end of a connection, or of its time.
+    async fn limit(&self, connection: impl Future) {
+        let began = Instant::now();
+        let mut connection = pin!(connection);
+        loop {
+            let deadline = began + self.time();
+            if timeout_at(deadline, &mut connection).await.is_ok() || deadline >= began + self.time() {
+                return;
+            }
+        }
+    }
 }
 
 /// Where connections come from.
@@ -70,7 +106,8 @@ pub(super) async fn answer<L: Accept>(listener: &L, bounds: Bounds, pages: impl 
                 continue;
             }
         };
-        let service = TowerToHyperService::new(pages(&stream));
+        let allowance = Allowance::new(bounds.time);
+        let service = TowerToHyperService::new(pages(&stream).layer(Extension(allowance.clone())));
         tokio::spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -80,7 +117,7 @@ pub(super) async fn answer<L: Accept>(listener: &L, bounds: Bounds, pages: impl 
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
             // Whatever went wrong concerns that client alone.
-            let _ = tokio::time::timeout(bounds.time, connection).await;
+            allowance.limit(connection).await;
             drop(place);
         });
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{Destination, Drain, Effective, Reload, Status};
+use super::watched::{Passed, WatchEvent};
 use crate::config::Config;
 
 /// The state of a proxy, one line for each concern. `now`: seconds since the Unix epoch.
@@ -47,6 +48,9 @@ pub fn status(status: &Status, now: u64) -> String {
             count(status.shards as u64, "shard")
         ),
     );
+    if status.watchers > 0 {
+        lines.add("watched", format!("messages are shown to {}", count(status.watchers as u64, "watcher")));
+    }
     let configuration = &status.configuration;
     lines.add(
         "configuration",
@@ -172,6 +176,78 @@ pub fn config(effective: &Effective) -> String {
     let yaml = settings.ok().and_then(|config| serde_yaml::to_string(&config).ok());
     text.push_str(&yaml.unwrap_or_else(|| format!("{:#}\n", effective.config)));
     text
+}
+
+/// A message that has passed: a line, and the message below it when it is there. The time is UTC.
+pub fn passed(passed: &Passed) -> String {
+    let (seconds, us) = (passed.time_us / 1_000_000, passed.time_us % 1_000_000);
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    let Passed { direction, transport, source, destination, .. } = passed;
+    let first_line = printable(&passed.first_line);
+    let mut text = format!(
+        "{hour:02}:{minute:02}:{second:02}.{us:06} {direction:<3} {transport} {source} -> {destination}  {first_line}"
+    );
+    if let Some(call_id) = &passed.call_id {
+        let _ = write!(text, "  Call-ID: {}", printable(call_id));
+    }
+    if let Some(reason) = &passed.malformed {
+        let _ = write!(text, "  malformed: {reason}");
+    }
+    text.push('\n');
+    if let Some(bytes) = passed.bytes() {
+        for line in String::from_utf8_lossy(&bytes).lines() {
+            let _ = writeln!(text, "  {}", printable(line));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What happens to a watch, apart from messages.
+pub fn watch_event(event: &WatchEvent) -> String {
+    match event {
+        WatchEvent::Begin { edge } => format!("watching {edge}; Ctrl-C ends it\n"),
+        WatchEvent::Message(message) => passed(message),
+        WatchEvent::Lost { messages } => format!("{}: they came too fast\n", not_shown(*messages)),
+        WatchEvent::End { reason, shown, lost } => {
+            let lost = if *lost > 0 { format!("; {}", not_shown(*lost)) } else { String::new() };
+            format!("{}{lost}; {}\n", count(*shown, "message"), why(reason))
+        }
+    }
+}
+
+/// What a capture came to.
+pub fn captured(messages: u64, lost: u64, bytes: u64, ended: &str) -> String {
+    let lost =
+        if lost > 0 { format!("; {} are missing: they came too fast", count(lost, "message")) } else { String::new() };
+    format!("{}, {bytes} bytes{lost}; {}", count(messages, "message"), why(ended))
+}
+
+/// Why a watch or a capture is over.
+fn why(ended: &str) -> &str {
+    match ended {
+        "time" => "the time is over (--for)",
+        "count" => "that is as many as were asked for (--count)",
+        "size" => "the file has the size that it may have (--max-mb)",
+        other => other,
+    }
+}
+
+/// Text of strangers for a terminal: nothing in it moves the cursor or changes the screen.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            printable.extend(letter.escape_default());
+        } else {
+            printable.push(letter);
+        }
+    }
+    printable
+}
+
+fn not_shown(messages: u64) -> String {
+    format!("{} {} not shown", count(messages, "message"), if messages == 1 { "was" } else { "were" })
 }
 
 struct Lines(String);

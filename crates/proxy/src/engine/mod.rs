@@ -57,6 +57,7 @@ pub use limits::Shared;
 pub use numbers::{Counters, Gauges};
 pub use outbox::{Bulletin, Event, Health, Outbox, Transmit};
 pub use setup::{Place, Setup, SetupError};
+pub(crate) use token::{TOKEN_LETTERS, TOKEN_SIGNATURE_LETTERS};
 
 use calls::Calls;
 use destinations::{Candidate, Destinations};

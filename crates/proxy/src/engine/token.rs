@@ -5,6 +5,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::keys::Key;
 
+/// Letters of a token.
+pub(crate) const TOKEN_LETTERS: usize = TEXT;
+
+/// Letters at the end of a token without which nobody can use it.
+pub(crate) const TOKEN_SIGNATURE_LETTERS: usize = MAC / 3 * 4;
+
 /// What makes a route ours (no open relay): the user part of the Record-Route URI.
 ///
 /// ```text

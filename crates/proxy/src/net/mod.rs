@@ -14,6 +14,7 @@ mod shard;
 mod streams;
 #[expect(unsafe_code, reason = "system calls in batches; each use says why it is sound")]
 mod sys;
+mod tap;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -34,10 +35,12 @@ use resolver::{Desk, Report};
 use shard::{Published, Shard, Surroundings};
 use streams::{Listeners, Rules, Streams, Tls};
 use sys::Udp;
+use tap::Tap;
 
 pub use numbers::{NetCounters, Numbers, StreamCounters, StreamGauges};
 pub use reload::{ReloadError, Reloaded};
 pub use streams::{TlsError, TlsMaterial, tls_references};
+pub use tap::{Direction, Filter, MAX_WATCHERS, Seen, TooMany, Watch};
 
 /// A shard that has not turned its loop for this long is stuck. It turns at least once a second.
 const STUCK: Duration = Duration::from_secs(5);
@@ -54,6 +57,7 @@ pub struct Proxy {
     unanswered: Arc<AtomicUsize>,
     shards: Vec<JoinHandle<nix::Result<()>>>,
     streams: Streams,
+    tap: Arc<Tap>,
     desk: Option<JoinHandle<()>>,
     /// To the control thread. It ends with the last shard, so this must not keep it.
     reports: mpsc::WeakUnboundedSender<Report>,
@@ -112,13 +116,15 @@ impl Proxy {
         let listeners = listeners(&setup.config.listen, place.ingress)?;
 
         let clock = Clock::start();
+        let tap = Arc::new(Tap::new(clock));
         let inboxes = (0..count).map(|_| Inbox::new()).collect::<nix::Result<Arc<[_]>>>().map_err(io::Error::from)?;
         let published: Arc<[Published]> = (0..count).map(|_| Published::default()).collect();
         let unanswered = Arc::new(AtomicUsize::new(0));
         let (reports, reported) = mpsc::unbounded_channel();
 
         let rules = Rules { setup: Arc::clone(&setup), tls };
-        let (streams, outlet) = Streams::start(rules, place.ingress, listeners, Arc::clone(&inboxes))?;
+        let (streams, outlet) =
+            Streams::start(rules, place.ingress, listeners, Arc::clone(&inboxes), Arc::clone(&tap))?;
 
         let mut proxy = Self {
             place,
@@ -130,6 +136,7 @@ impl Proxy {
             unanswered: Arc::clone(&unanswered),
             shards: Vec::with_capacity(count),
             streams,
+            tap: Arc::clone(&tap),
             desk: None,
             reports: reports.downgrade(),
         };
@@ -146,6 +153,7 @@ impl Proxy {
                 reports: reports.clone(),
                 outlet: outlet.clone(),
                 unanswered: Arc::clone(&unanswered),
+                tap: Arc::clone(&tap),
             };
             let shard = Shard::new(index, engine, ingress, egress.next(), surroundings).map_err(io::Error::from)?;
             let thread = thread::Builder::new().name(format!("sip-{index}"));
@@ -174,6 +182,16 @@ impl Proxy {
         sum.streams = self.streams.counters();
         sum.stream_gauges = self.streams.gauges();
         sum
+    }
+
+    /// Shows the messages that pass and that `filter` admits, until the watch is dropped.
+    pub fn watch(&self, filter: Filter) -> Result<Watch, TooMany> {
+        self.tap.watch(filter)
+    }
+
+    /// How many watch.
+    pub fn watchers(&self) -> usize {
+        self.tap.watchers()
     }
 
     /// Addresses, as given to [`Proxy::start`].

@@ -17,6 +17,7 @@ use super::outgoing::Outgoing;
 use super::resolver::Report;
 use super::streams::Outlet;
 use super::sys::{BATCH, Received, Udp};
+use super::tap::{Direction, Tap};
 use crate::engine::{Arrival, Engine, Port, Transport, shard_of};
 
 /// Longest sleep: a shard that has nothing to do shows this often that it is alive, and reads the kernel's drop counts.
@@ -36,6 +37,7 @@ pub(super) struct Shard {
     reports: UnboundedSender<Report>,
     outlet: Outlet,
     unanswered: Arc<AtomicUsize>,
+    tap: Arc<Tap>,
     numbers: Numbers,
     drops_read: Time,
     backlog: Backlog,
@@ -60,6 +62,8 @@ pub(super) struct Surroundings {
     pub(super) outlet: Outlet,
     /// Names asked for and not answered yet.
     pub(super) unanswered: Arc<AtomicUsize>,
+    /// For those who watch.
+    pub(super) tap: Arc<Tap>,
 }
 
 /// One socket with its way out.
@@ -103,7 +107,7 @@ impl Shard {
         egress: Option<Udp>,
         surroundings: Surroundings,
     ) -> nix::Result<Self> {
-        let Surroundings { clock, inboxes, published, reports, outlet, unanswered } = surroundings;
+        let Surroundings { clock, inboxes, published, reports, outlet, unanswered, tap } = surroundings;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let lines: Vec<Line> = std::iter::once((Port::Ingress, ingress))
             .chain(egress.map(|socket| (Port::Egress, socket)))
@@ -138,6 +142,7 @@ impl Shard {
             reports,
             outlet,
             unanswered,
+            tap,
             numbers,
             drops_read: Time::default(),
             backlog: Backlog::default(),
@@ -196,12 +201,16 @@ impl Shard {
         }
         let shards = foreign.len();
         let mut any_foreign = false;
+        let (is_watched, local) = (self.tap.is_watched(), line.socket.local());
         for (datagram, place) in received.datagrams().zip(owners.iter_mut()) {
             *place = self.index;
             let Some((source, bytes)) = datagram else {
                 self.numbers.net.datagrams_truncated += 1;
                 continue;
             };
+            if is_watched {
+                self.tap.show(Direction::In, Transport::Udp, source, local, bytes);
+            }
             let owner = shard_of(bytes, shards).unwrap_or(self.index);
             match foreign.get_mut(owner) {
                 Some(count) if owner != self.index => {
@@ -270,6 +279,9 @@ impl Shard {
     fn flush(&mut self) {
         let outbox = self.engine.outbox();
         if outbox.transmits().len() > 0 {
+            if self.tap.is_watched() {
+                self.show_sent();
+            }
             let one_port = self.lines.len() == 1;
             for (number, line) in self.lines.iter_mut().enumerate() {
                 let datagrams = outbox.transmits().filter(|transmit| transmit.hop.transport == Transport::Udp);
@@ -297,6 +309,17 @@ impl Shard {
             let _ = self.reports.send(Report::Event(event.clone()));
         }
         self.engine.clear_outbox();
+    }
+
+    /// Shows the datagrams that are about to be sent. What goes by a connection is shown there.
+    #[cold]
+    fn show_sent(&self) {
+        let datagrams = self.engine.outbox().transmits().filter(|transmit| transmit.hop.transport == Transport::Udp);
+        for transmit in datagrams {
+            let own = self.lines.iter().find(|line| self.lines.len() == 1 || transmit.hop.port == line.port);
+            let Some(line) = own else { continue };
+            self.tap.show(Direction::Out, Transport::Udp, line.socket.local(), transmit.hop.to, transmit.bytes);
+        }
     }
 
     fn resume(&mut self, number: usize) {

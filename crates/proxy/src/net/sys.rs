@@ -24,6 +24,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Udp {
     fd: OwnedFd,
+    local: SocketAddr,
 }
 
 impl Udp {
@@ -43,7 +44,12 @@ impl Udp {
             setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         }
         bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-        Ok(Self { fd })
+        Ok(Self { fd, local: address })
+    }
+
+    /// The address that it was bound to.
+    pub(super) fn local(&self) -> SocketAddr {
+        self.local
     }
 
     /// Receive buffer that the kernel granted, in bytes, its own bookkeeping included (socket(7): twice what was asked).

@@ -1,7 +1,10 @@
-//! What an operator sees: metrics and logs. Never a log line per message.
+//! What an operator sees: metrics, logs, and captures of messages. Never a log line per message.
 
 mod logs;
+mod mask;
 mod metrics;
+pub mod pcapng;
 
 pub use logs::{LogFormat, start_logs};
+pub use mask::mask;
 pub use metrics::{Process, metrics};

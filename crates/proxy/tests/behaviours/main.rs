@@ -8,11 +8,13 @@ mod peer;
 #[path = "../process/mod.rs"]
 mod process;
 mod stage;
+mod watching;
 
 mod ack_lost;
 mod ack_with_wrong_branch;
 mod best_response;
 mod bye_before_ack;
+mod capture_file;
 mod challenges_merged;
 mod compact_forms;
 mod double_record_route;
@@ -44,3 +46,8 @@ mod transport_failure;
 mod truncated;
 mod udp_to_tcp_by_size;
 mod via_and_folding;
+mod watch_filters;
+mod watch_hides_secrets;
+mod watch_limits;
+mod watch_overflow;
+mod watched_call;

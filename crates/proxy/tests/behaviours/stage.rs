@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "each behaviour uses its part of this module")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -49,6 +50,11 @@ impl Stage {
         let t1_ms = T1.as_millis() as u32;
         config.timers = Timers { t1_ms, t2_ms: 8 * t1_ms, t4_ms: 10 * t1_ms, ..config.timers };
         config
+    }
+
+    /// The folder of its configuration, its secrets and its control endpoint.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The callees, all of them by name.

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::super::numbers::Tally;
+use super::super::tap::Direction;
 use super::alias;
 use super::hub::{Hub, Standing};
 use super::link::Link;
@@ -177,7 +178,7 @@ impl Session {
     async fn write(&self, writer: &mut (impl AsyncWrite + Unpin)) -> End {
         let mut batch = Vec::new();
         loop {
-            let count = self.link().next(&mut batch).await;
+            let count = self.link().next(&mut batch, |bytes| self.show(Direction::Out, bytes)).await;
             let written = timeout(millis(self.limits.message_ms), async {
                 writer.write_all(&batch).await?;
                 writer.flush().await
@@ -195,6 +196,7 @@ impl Session {
     async fn deliver(&self, message: &[u8]) {
         self.link().uncongested().await;
         Tally::count(&self.hub.tally.messages_received);
+        self.show(Direction::In, message);
         alias::note(&self.hub, self.link(), message);
         let shards = self.hub.inboxes.len();
         let owner = shard_of(message, shards).unwrap_or_default();
@@ -202,6 +204,18 @@ impl Session {
         while !inbox.offer(self.arrival, message) {
             Tally::count(&self.hub.tally.held_back);
             sleep(BACK_PRESSURE).await;
+        }
+    }
+
+    /// Shows a message to those who watch.
+    fn show(&self, direction: Direction, message: &[u8]) {
+        let Arrival { transport, source: peer, .. } = self.arrival;
+        let tap = &self.hub.tap;
+        // A connection without an address of its own is one that has just broken.
+        let Some(local) = self.link().local.get().filter(|_| tap.is_watched()) else { return };
+        match direction {
+            Direction::In => tap.show(direction, transport, peer, local, message),
+            Direction::Out => tap.show(direction, transport, local, peer, message),
         }
     }
 

@@ -22,6 +22,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::super::inbox::Inbox;
 use super::super::numbers::Tally;
+use super::super::tap::Tap;
 use super::connection::{Session, millis, tune};
 use super::limits::{Full, Place, Places};
 use super::link::Link;
@@ -47,6 +48,7 @@ pub(super) struct Hub {
     rules: Arc<ArcSwap<Rules>>,
     pub(super) inboxes: Arc<[Inbox]>,
     pub(super) tally: Arc<Tally>,
+    pub(super) tap: Arc<Tap>,
     failures: Failures,
     last: Cell<u64>,
     places: RefCell<Places>,
@@ -73,13 +75,20 @@ struct Route {
 }
 
 impl Hub {
-    pub(super) fn new(local: IpAddr, rules: Arc<ArcSwap<Rules>>, inboxes: Arc<[Inbox]>, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(
+        local: IpAddr,
+        rules: Arc<ArcSwap<Rules>>,
+        inboxes: Arc<[Inbox]>,
+        tally: Arc<Tally>,
+        tap: Arc<Tap>,
+    ) -> Self {
         let failures = Failures::new(Arc::clone(&inboxes), Arc::clone(&tally));
         Self {
             local,
             rules,
             inboxes,
             tally,
+            tap,
             failures,
             last: Cell::default(),
             places: RefCell::default(),
@@ -164,6 +173,7 @@ impl Hub {
         if tune(&stream).is_err() {
             return;
         }
+        standing.link().local.set(stream.local_addr().ok());
         if transport != Transport::Tls {
             Session::accepted(self, standing, transport).run(stream).await;
             return;
@@ -240,7 +250,7 @@ impl Hub {
     async fn reach(self: Rc<Self>, route: Route, standing: Standing) {
         let rules = self.rules();
         let time = millis(rules.setup.config.streams.connect_ms);
-        let established = timeout(time, self.connect(&rules, &route)).await;
+        let established = timeout(time, self.connect(&rules, &route, standing.link())).await;
         let established =
             established.unwrap_or_else(|_| Err(format!("not established within {} ms", time.as_millis())));
         match established {
@@ -259,7 +269,7 @@ impl Hub {
         }
     }
 
-    async fn connect(&self, rules: &Rules, route: &Route) -> Result<Box<dyn Stream>, String> {
+    async fn connect(&self, rules: &Rules, route: &Route, link: &Link) -> Result<Box<dyn Stream>, String> {
         let tcp = async {
             let socket = if route.to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             socket.bind(SocketAddr::new(self.local, 0))?;
@@ -268,6 +278,7 @@ impl Hub {
             io::Result::Ok(stream)
         };
         let stream = tcp.await.map_err(|error| error.to_string())?;
+        link.local.set(stream.local_addr().ok());
         let Some(peer) = &route.peer else { return Ok(Box::new(stream)) };
         let host = peer.name.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name =

@@ -33,6 +33,8 @@ const MAX_SENT: usize = 256;
 pub(super) struct Link {
     pub(super) id: Connection,
     pub(super) peer: SocketAddr,
+    /// The edge's end, once there is a connection.
+    pub(super) local: Cell<Option<SocketAddr>>,
     /// SIP domains that the peer's certificate bears, when it opened the connection and has shown one.
     pub(super) identities: RefCell<Vec<String>>,
     /// The address by which the peer lets this connection be used for requests to it (RFC 5923).
@@ -50,6 +52,7 @@ impl Link {
         Self {
             id,
             peer,
+            local: Cell::default(),
             identities: RefCell::default(),
             alias: Cell::default(),
             last_active: Cell::new(Instant::now()),
@@ -75,14 +78,15 @@ impl Link {
     }
 
     /// Fills `batch` with what is to be written next, as soon as there is something; the number of parcels. A request counts as sent
-    /// from now on, even if it is written in part only.
-    pub(super) async fn next(&self, batch: &mut Vec<u8>) -> u64 {
+    /// from now on, even if it is written in part only. `each` sees one parcel after the other.
+    pub(super) async fn next(&self, batch: &mut Vec<u8>, each: impl Fn(&[u8])) -> u64 {
         batch.clear();
         loop {
             let mut count = 0;
             while batch.len() < BATCH
                 && let Some(parcel) = self.take()
             {
+                each(&parcel.bytes);
                 batch.extend_from_slice(&parcel.bytes);
                 count += 1;
             }

@@ -30,6 +30,7 @@ use tokio::task::LocalSet;
 
 use super::inbox::Inbox;
 use super::numbers::{StreamCounters, StreamGauges, Tally};
+use super::tap::Tap;
 use crate::engine::{Setup, Transport};
 use hub::Hub;
 use outlet::Budget;
@@ -66,6 +67,7 @@ impl Streams {
         local: SocketAddr,
         listeners: Listeners,
         inboxes: Arc<[Inbox]>,
+        tap: Arc<Tap>,
     ) -> io::Result<(Self, Outlet)> {
         let budget = Arc::new(Budget::new(rules.setup.config.streams.bytes_in_flight));
         let rules = Arc::new(ArcSwap::from_pointee(rules));
@@ -84,7 +86,7 @@ impl Streams {
         };
         let (shared_rules, shared_tally) = (Arc::clone(&rules), Arc::clone(&tally));
         let thread = thread::Builder::new().name("streams".into()).spawn(move || {
-            let hub = Rc::new(Hub::new(local.ip(), shared_rules, inboxes, shared_tally));
+            let hub = Rc::new(Hub::new(local.ip(), shared_rules, inboxes, shared_tally, tap));
             LocalSet::new().block_on(&runtime, hub.run(listeners, sendings, stopped));
         })?;
         Ok((Self { rules, tally, budget, stop: Some(stop), thread: Some(thread) }, outlet))
