@@ -211,9 +211,8 @@ impl Pe {
     ) -> Result<(), UkiError> {
         let length = u32::try_from(content.len()).map_err(|_| UkiError::TooLarge)?;
         let memory = memory.max(length);
-        let end_in_memory = self.sections.iter().map(|section| section.address.checked_add(section.memory)).max();
-        // `None`, which sorts first, is a section whose end does not fit; with no section at all the headers are first in memory.
-        let end_in_memory = end_in_memory.unwrap_or(Some(self.header_size)).ok_or(UkiError::TooLarge)?;
+        let furthest = |end: u32, section: &Section| Some(end.max(section.address.checked_add(section.memory)?));
+        let end_in_memory = self.sections.iter().try_fold(self.header_size, furthest).ok_or(UkiError::TooLarge)?;
         let address = end_in_memory.checked_next_multiple_of(self.section_alignment).ok_or(UkiError::TooLarge)?;
         let file_offset = image.len().next_multiple_of(self.file_alignment as usize);
         let file_bytes = length.checked_next_multiple_of(self.file_alignment).ok_or(UkiError::TooLarge)?;
