@@ -207,7 +207,7 @@ fn address(content: &[u8]) -> Option<Ipv4Addr> {
 fn prefix_of(content: &[u8]) -> Option<u8> {
     let mask = address(content)?.to_bits();
     let bits = mask.leading_ones();
-    (bits + mask.trailing_zeros().min(32) == 32 || bits == 32).then(|| u8::try_from(bits).ok()).flatten()
+    (bits + mask.trailing_zeros() == 32).then(|| u8::try_from(bits).ok()).flatten()
 }
 
 /// A domain that may stand in resolv.conf: it must not be able to add a line of its own.
