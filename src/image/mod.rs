@@ -42,8 +42,11 @@ pub const BLOCK: usize = 512 << 10;
 /// Suite of the packages.
 pub const SUITE: &str = "bookworm";
 
-/// Archive that keeps Debian's packages as they were at a date.
-pub const SNAPSHOT_MIRROR: &str = "https://snapshot.debian.org/archive/debian";
+/// Archive that keeps Debian's packages as they were at a date. By HTTP: what it gives is signed, and a proxy may keep it.
+pub const SNAPSHOT_MIRROR: &str = "http://snapshot.debian.org/archive/debian/{snapshot}";
+
+/// Date of the packages unless another is named: the same for everybody who builds this version of sipedge.
+pub const DEFAULT_SNAPSHOT: &str = "20260101T000000Z";
 
 /// The kernel's command line on every flavour (AWS: serial console, and NVMe requests that are never given up by time).
 const CMDLINE: &str = "console=tty0 console=ttyS0,115200n8 nvme_core.io_timeout=4294967295 panic=10";
