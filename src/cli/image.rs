@@ -43,7 +43,8 @@ fn build(global: &Global, args: BuildImage, cache: PathBuf) -> Result<Exit, Fail
     };
     let began = Instant::now();
     let bar = if std::io::stderr().is_terminal() && !global.json {
-        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template("{spinner} {msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new_spinner().with_style(style);
         bar.enable_steady_tick(TICK);
         Some(bar)

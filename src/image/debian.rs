@@ -42,7 +42,9 @@ pub(super) struct Bootstrap<'a> {
     pub(super) include: &'a [&'a str],
     /// Shell commands that run when all is installed, with the tree's folder as `$1`.
     pub(super) hooks: &'a [String],
-    /// Where downloaded packages are kept.
+    /// Where downloaded packages are kept; those that are there are not downloaded again.
+    pub(super) downloads: &'a Path,
+    /// The cache folder, which errors name.
     pub(super) cache: &'a Path,
     /// The archive, with or without `{snapshot}`.
     pub(super) mirror: &'a str,
@@ -82,6 +84,7 @@ pub(super) fn content(
         variant: "minbase",
         include: &PACKAGES,
         hooks: &hooks,
+        downloads: &request.cache.join("packages"),
         cache: &request.cache,
         mirror: &request.mirror,
         snapshot: &request.snapshot,
@@ -120,25 +123,26 @@ pub(super) fn content(
 
 /// Runs mmdebstrap; `archive` is the tree as a tar file.
 pub(super) fn bootstrap(bootstrap: &Bootstrap, archive: &Path) -> Result<(), ImageError> {
-    let downloads = bootstrap.cache.join("packages");
-    fs::create_dir_all(&downloads).map_err(ImageError::file("create", &downloads))?;
+    let downloads = bootstrap.downloads;
+    fs::create_dir_all(downloads).map_err(ImageError::file("create", downloads))?;
     let mirror = bootstrap.mirror.replace("{snapshot}", bootstrap.snapshot);
     let mut command = Command::new("mmdebstrap");
-    command.args(arguments(bootstrap, &downloads, archive, &mirror)).env("LC_ALL", "C.UTF-8");
+    command.args(arguments(bootstrap, archive, &mirror)).env("LC_ALL", "C.UTF-8");
     if let Some(epoch) = epoch(bootstrap.snapshot) {
         // Times of files are at most this (reproducible-builds.org, SOURCE_DATE_EPOCH).
         command.env("SOURCE_DATE_EPOCH", epoch.to_string());
     }
     match run(&mut command, "mmdebstrap") {
         Ok(_) => Ok(()),
-        Err(ImageError::Program { program, status, tail }) => Err(cause(&tail, &mirror, bootstrap.cache)
-            .unwrap_or(ImageError::Program { program, status, tail })),
+        Err(ImageError::Program { program, status, tail }) => {
+            Err(cause(&tail, &mirror, bootstrap.cache).unwrap_or(ImageError::Program { program, status, tail }))
+        }
         Err(other) => Err(other),
     }
 }
 
-fn arguments(bootstrap: &Bootstrap, downloads: &Path, archive: &Path, mirror: &str) -> Vec<String> {
-    let downloads = quoted(&downloads.display().to_string());
+fn arguments(bootstrap: &Bootstrap, archive: &Path, mirror: &str) -> Vec<String> {
+    let downloads = quoted(&bootstrap.downloads.display().to_string());
     let mut arguments = vec![
         "--mode=unshare".to_owned(),
         "--format=tar".to_owned(),
@@ -195,7 +199,8 @@ fn cause(output: &str, mirror: &str, cache: &Path) -> Option<ImageError> {
     if let Some(package) = lines().find_map(|line| line.split_once("Unable to locate package ")) {
         return Some(missing(package.1, mirror));
     }
-    let no_candidate = lines().find_map(|line| line.split_once("Package '")?.1.split_once("' has no installation candidate"));
+    let no_candidate =
+        lines().find_map(|line| line.split_once("Package '")?.1.split_once("' has no installation candidate"));
     if let Some((package, _)) = no_candidate {
         return Some(missing(package, mirror));
     }
@@ -242,7 +247,8 @@ fn epoch(snapshot: &str) -> Option<u64> {
     let number = |from: usize, to: usize| snapshot.get(from..to)?.parse::<u64>().ok();
     let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
     let (hour, minute, second) = (number(9, 11)?, number(11, 13)?, number(13, 15)?);
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60
+    {
         return None;
     }
     // Years from March, so that a leap day ends one.
@@ -263,7 +269,8 @@ mod tests {
         assert_eq!(epoch("19700101T000000Z"), Some(0));
         assert_eq!(epoch("20000301T000000Z"), Some(951_868_800));
         assert_eq!(epoch("20240229T120000Z"), Some(1_709_208_000));
-        for wrong in ["", "2024-02-29", "20241301T000000Z", "20240101T250000Z", "20240101 000000Z", "abcdefghTijklmnZ"] {
+        for wrong in ["", "2024-02-29", "20241301T000000Z", "20240101T250000Z", "20240101 000000Z", "abcdefghTijklmnZ"]
+        {
             assert_eq!(epoch(wrong), None, "{wrong}");
         }
     }
@@ -271,7 +278,8 @@ mod tests {
     #[test]
     fn the_usual_failures_are_told_apart() {
         let cause = |output| cause(output, MIRROR, Path::new("cache")).map(|error| error.to_string());
-        let away = cause("E: something\nErr:1 http://mirror.invalid x\n  Temporary failure resolving 'mirror.invalid'\n");
+        let away =
+            cause("E: something\nErr:1 http://mirror.invalid x\n  Temporary failure resolving 'mirror.invalid'\n");
         assert!(away.expect("known").contains("does not answer: Temporary failure resolving 'mirror.invalid'"));
         let missing = cause("E: Unable to locate package linux-image-cloud-amd64\n").expect("known");
         assert!(missing.contains("has no package linux-image-cloud-amd64 in bookworm"), "{missing}");
@@ -287,11 +295,12 @@ mod tests {
             variant: "minbase",
             include: &["a", "b"],
             hooks: &hooks,
+            downloads: Path::new("it's here"),
             cache: Path::new("c"),
             mirror: MIRROR,
             snapshot: "",
         };
-        let arguments = arguments(&bootstrap, Path::new("it's here"), Path::new("root.tar"), MIRROR);
+        let arguments = arguments(&bootstrap, Path::new("root.tar"), MIRROR);
         assert!(arguments.contains(&"--include=a,b".to_owned()));
         assert!(arguments.contains(&r"--setup-hook=sync-in 'it'\''s here' /var/cache/apt/archives/".to_owned()));
         let place = |text: &str| arguments.iter().position(|argument| argument.contains(text));

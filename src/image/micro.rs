@@ -49,7 +49,8 @@ pub(super) fn content(
     let linux = fs::read(&kernel).map_err(ImageError::file("read", &kernel))?;
     let stub_path = tree.join(STUB);
     let stub = fs::read(&stub_path).map_err(ImageError::file("read", &stub_path))?;
-    let drivers = Drivers::find(&tree.join("lib/modules"))?;
+    let (modules, merged) = (tree.join("lib/modules"), tree.join("usr/lib/modules"));
+    let drivers = Drivers::find(if modules.is_dir() { &modules } else { &merged })?;
     let initrd = initramfs(program, &drivers.in_order(&DRIVERS)?)?;
     let parts = Parts { stub: &stub, linux: &linux, initrd: &initrd, cmdline: CMDLINE, os_release: OS_RELEASE };
     let listing = tree.join(LISTING);
@@ -73,10 +74,13 @@ fn unpacked(request: &BuildRequest) -> Result<PathBuf, ImageError> {
     let work = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(&request.cache);
     let work = work.map_err(ImageError::file("write in", &request.cache))?;
     let archive = work.path().join("packages.tar");
+    // A folder of its own, so that what is in it afterwards is what was unpacked.
+    let downloads = work.path().join("packages");
     let bootstrap = Bootstrap {
         variant: "extract",
         include: &[KERNEL_PACKAGE, STUB_PACKAGE],
         hooks: &[],
+        downloads: &downloads,
         cache: &request.cache,
         mirror: &request.mirror,
         snapshot: &request.snapshot,
@@ -86,26 +90,26 @@ fn unpacked(request: &BuildRequest) -> Result<PathBuf, ImageError> {
     fs::create_dir(&tree).map_err(ImageError::file("create", &tree))?;
     let mut tar = Command::new("tar");
     tar.arg("--extract").arg("--no-same-owner").arg("--file").arg(&archive).arg("--directory").arg(&tree);
-    // Debian 12 has /lib merged into /usr, but its kernel package still names /lib.
-    tar.args(["--wildcards", "./boot/vmlinuz-*", "./lib/modules/*", &format!("./{STUB}"), "./var/lib/dpkg/status"]);
+    // The modules are below /lib or /usr/lib, as the kernel's package and the merging of the two would have it.
+    tar.args(["--wildcards", "./boot/vmlinuz-*", "*lib/modules/*", &format!("./{STUB}")]);
     run(&mut tar, "tar")?;
-    let status = tree.join("var/lib/dpkg/status");
-    let status = fs::read_to_string(&status).map_err(ImageError::file("read", &status))?;
+    let files = fs::read_dir(&downloads).map_err(ImageError::file("read", &downloads))?;
+    let names = files.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let listing = tree.join(LISTING);
-    fs::write(&listing, listing_of(&status)).map_err(ImageError::file("write", &listing))?;
+    fs::write(&listing, listing_of(names)).map_err(ImageError::file("write", &listing))?;
     fs::rename(&tree, &place).map_err(ImageError::file("rename to", &place))?;
     Ok(place)
 }
 
-/// dpkg's status as the lines that [`packages`] reads.
-fn listing_of(status: &str) -> String {
-    let field = |stanza: &str, name: &str| {
-        stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_default().to_owned()
+/// The names of packages' files, `NAME_VERSION_ARCHITECTURE.deb`, as the lines that [`packages`] reads; other files are left out.
+fn listing_of(names: impl Iterator<Item = String>) -> String {
+    let line = |name: String| {
+        let mut fields = name.strip_suffix(".deb")?.split('_');
+        let (package, version, architecture) = (fields.next()?, fields.next()?, fields.next()?);
+        // apt writes the colon of an epoch as in an address.
+        Some(format!("{package}\t{}\t{architecture}\n", version.replace("%3a", ":")))
     };
-    let line = |stanza: &str| {
-        format!("{}\t{}\t{}\n", field(stanza, "Package"), field(stanza, "Version"), field(stanza, "Architecture"))
-    };
-    status.split("\n\n").filter(|stanza| !stanza.trim().is_empty()).map(line).collect()
+    names.filter_map(line).collect()
 }
 
 /// The only file of a folder whose name begins so.
@@ -197,7 +201,8 @@ impl Drivers {
             return Ok(());
         }
         let missing = || {
-            let what = format!("the kernel has no driver {name}, or has it compressed, which the first process cannot load");
+            let what =
+                format!("the kernel has no driver {name}, or has it compressed, which the first process cannot load");
             ImageError::Package { path: self.folder.clone(), what }
         };
         let path = self.files.get(name).ok_or_else(missing)?;
@@ -248,7 +253,8 @@ mod tests {
 
     #[test]
     fn drivers_come_behind_what_they_need() {
-        let files = [("virtio_net", "virtio,net-failover"), ("net_failover", "failover"), ("failover", ""), ("virtio", "")];
+        let files =
+            [("virtio_net", "virtio,net-failover"), ("net_failover", "failover"), ("failover", ""), ("virtio", "")];
         let folder = modules(&files, "kernel/drivers/net/ena.ko\n");
         let names = names(folder.path(), &["ena", "virtio_net"]).expect("all there");
         assert_eq!(names, ["virtio", "failover", "net_failover", "virtio_net"]);
@@ -273,8 +279,8 @@ mod tests {
     }
 
     #[test]
-    fn the_status_becomes_a_listing() {
-        let status = "Package: a\nStatus: install ok unpacked\nArchitecture: all\nVersion: 1\n\nPackage: b\nVersion: 2\nArchitecture: amd64\n";
-        assert_eq!(listing_of(status), "a\t1\tall\nb\t2\tamd64\n");
+    fn files_of_packages_become_a_listing() {
+        let names = ["a_1%3a2-3_all.deb", "lock", "b_2_amd64.deb", "broken.deb"].map(str::to_owned);
+        assert_eq!(listing_of(names.into_iter()), "a\t1:2-3\tall\nb\t2\tamd64\n");
     }
 }

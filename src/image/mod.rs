@@ -315,8 +315,12 @@ fn write_disk(path: &Path, label: &str, content: &Content) -> Result<(), ImageEr
         wanted.push(Wanted { purpose: Purpose::Root, bytes: file.metadata().map_err(failed)?.len() });
     }
     let layout = Layout::new(label, &wanted)?;
-    let mut disk =
-        OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(ImageError::file("create", path))?;
+    let mut disk = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(ImageError::file("create", path))?;
     disk.set_len(layout.bytes).map_err(failed)?;
     layout.write(&mut disk, &[])?;
     for placed in &layout.partitions {
@@ -388,7 +392,8 @@ fn check_static(path: &Path, program: &[u8]) -> Result<(), ImageError> {
     };
     let table = usize::try_from(table).unwrap_or(usize::MAX);
     for index in 0..usize::from(count) {
-        let kind = table.checked_add(index * usize::from(size)).and_then(|at| program.get(at..)?.first_chunk().copied());
+        let kind =
+            table.checked_add(index * usize::from(size)).and_then(|at| program.get(at..)?.first_chunk().copied());
         match kind.map(u32::from_le_bytes) {
             None => return refused("it is cut off"),
             Some(3) => return refused("it needs a dynamic loader"),

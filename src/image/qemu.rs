@@ -74,7 +74,8 @@ impl Machine {
 
     fn arguments(&self, disk: &Path, code: &str, variables: &Path, console: &Path, accelerated: bool) -> Vec<String> {
         let [a, b, c, d, e, f] = self.hardware;
-        let network = format!("virtio-net-pci,netdev=net0,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},romfile=");
+        let network =
+            format!("virtio-net-pci,netdev=net0,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},romfile=");
         // `max` has what today's instances have; under software emulation, all that it can emulate.
         let (accelerator, processor) = if accelerated { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
         let pairs = [
@@ -202,7 +203,9 @@ mod tests {
         let arguments =
             machine().arguments(Path::new("a,b.raw"), "code.fd", Path::new("vars.fd"), Path::new("log"), false);
         let text = arguments.join(" ");
-        for part in ["-accel tcg", "nvme,drive=disk", "file=a,,b.raw", "mac=02:00:00:00:01:ab", "ifname=tap0", "snapshot=on"] {
+        for part in
+            ["-accel tcg", "nvme,drive=disk", "file=a,,b.raw", "mac=02:00:00:00:01:ab", "ifname=tap0", "snapshot=on"]
+        {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert!(!text.contains("kvm"), "{text}");

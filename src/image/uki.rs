@@ -192,7 +192,8 @@ impl Pe {
 
     /// How many entries fit behind the section table: up to the end of the headers, and only where nothing else is.
     fn room(&self, bytes: &[u8]) -> Result<usize, UkiError> {
-        let first = self.sections.iter().filter(|section| section.file_bytes > 0).map(|section| section.file_offset).min();
+        let first =
+            self.sections.iter().filter(|section| section.file_bytes > 0).map(|section| section.file_offset).min();
         let end = first.unwrap_or(self.header_size).min(self.header_size) as usize;
         let used = self.table + self.sections.len() * SECTION;
         let free = bytes.get(used..end.max(used));
@@ -216,7 +217,8 @@ impl Pe {
         let address = end_in_memory.checked_next_multiple_of(self.section_alignment).ok_or(UkiError::TooLarge)?;
         let file_offset = image.len().next_multiple_of(self.file_alignment as usize);
         let file_bytes = length.checked_next_multiple_of(self.file_alignment).ok_or(UkiError::TooLarge)?;
-        let image_end = address.checked_add(memory).and_then(|end| end.checked_next_multiple_of(self.section_alignment));
+        let image_end =
+            address.checked_add(memory).and_then(|end| end.checked_next_multiple_of(self.section_alignment));
         let image_end = image_end.ok_or(UkiError::TooLarge)?;
         let section = Section {
             name: name.as_bytes().to_vec(),
@@ -284,7 +286,8 @@ mod tests {
         put(&mut bytes, PE_AT + 20, &(OPTIONAL_BYTES as u16).to_le_bytes());
         let optional = PE_AT + COFF;
         put(&mut bytes, optional, &PE32_PLUS.to_le_bytes());
-        for (at, value) in [(32, 0x1000), (36, 0x200), (56, image_size), (60, HEADERS), (64, 77), (DIRECTORIES, 16_u32)] {
+        for (at, value) in [(32, 0x1000), (36, 0x200), (56, image_size), (60, HEADERS), (64, 77), (DIRECTORIES, 16_u32)]
+        {
             put(&mut bytes, optional + at, &value.to_le_bytes());
         }
         let table = optional + OPTIONAL_BYTES;
@@ -330,7 +333,11 @@ mod tests {
         assert_eq!(pe.image_size, (last.address + last.memory).next_multiple_of(0x1000));
         assert_eq!(image.len(), (last.file_offset + last.file_bytes) as usize);
         assert_eq!(u32_at(&image, PE_AT + COFF + 64), Some(0), "no checksum");
-        assert_eq!(image[HEADERS as usize..][..0x400], program(0)[HEADERS as usize..], "the stub's own code is as it was");
+        assert_eq!(
+            image[HEADERS as usize..][..0x400],
+            program(0)[HEADERS as usize..],
+            "the stub's own code is as it was"
+        );
     }
 
     #[test]
@@ -361,8 +368,7 @@ mod tests {
     fn what_is_no_program_is_refused_and_cut_off_ones_do_not_panic() {
         let whole = program(0x2000);
         for length in 0..HEADERS as usize {
-            let parts =
-                Parts { stub: &whole[..length], linux: &whole, initrd: b"", cmdline: "", os_release: "" };
+            let parts = Parts { stub: &whole[..length], linux: &whole, initrd: b"", cmdline: "", os_release: "" };
             assert!(build(&parts).is_err(), "{length} bytes of a stub");
             let _ = section(&whole[..length], ".text");
         }

@@ -48,7 +48,9 @@ enum Trouble {
 
 fn main() -> ExitCode {
     if getpid().as_raw() != 1 {
-        eprintln!("sipedge-init: this is the first process of the micro image; on a machine that runs, use sipedge-proxy");
+        eprintln!(
+            "sipedge-init: this is the first process of the micro image; on a machine that runs, use sipedge-proxy"
+        );
         return ExitCode::from(2);
     }
     let ended = live();

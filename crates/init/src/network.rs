@@ -127,7 +127,8 @@ struct Conversation {
 
 impl Conversation {
     fn new(interface: &str, hardware: [u8; 6]) -> Result<Self, NetworkError> {
-        let outgoing = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).map_err(system("open a UDP socket"))?;
+        let outgoing =
+            Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).map_err(system("open a UDP socket"))?;
         outgoing.set_reuse_address(true).map_err(system("share the DHCP port"))?;
         outgoing.set_broadcast(true).map_err(system("allow broadcasts"))?;
         outgoing.bind_device(Some(interface.as_bytes())).map_err(system("bind to the interface"))?;
