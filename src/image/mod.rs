@@ -8,7 +8,7 @@
 //! ```
 
 pub mod cpio;
-pub mod debian;
+mod debian;
 mod error;
 pub mod esp;
 pub mod gpt;
