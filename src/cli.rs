@@ -5,6 +5,7 @@ mod aws;
 mod doctor;
 mod edge;
 mod exit;
+mod image;
 mod lab;
 #[cfg(not(feature = "aws"))]
 mod no_aws;
@@ -46,6 +47,7 @@ fn dispatch(command_line: CommandLine) -> Result<Exit, Failure> {
     let CommandLine { global, command } = command_line;
     match command {
         Command::Lab(args) => lab::run(&global, args),
+        Command::Image(args) => image::run(&global, args),
         Command::Init(args) => spec::init(&global, &args),
         Command::Check => spec::check(&global),
         Command::Plan(args) => spec::plan(&global, &args),
@@ -232,6 +234,12 @@ Examples:
   sipedge secrets rotate                  a new one signs, and no call is lost")]
     /// Shows and rotates the token keys, by which requests within calls are known again.
     Secrets(Secrets),
+    #[command(after_help = "\
+Examples:
+  sipedge image build --flavour micro --program target/x86_64-unknown-linux-musl/release/sipedge-init
+  sipedge image check --flavour micro     whether the bytes are still those that were built")]
+    /// Builds the appliance image on this machine.
+    Image(ImageArgs),
     #[command(after_help = "\
 Examples:
   sipedge schema > sipedge.schema.json    for editors that complete and check YAML by schema")]
@@ -517,6 +525,68 @@ The exit code is that of the program.")]
         /// The lab's folder.
         folder: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+struct ImageArgs {
+    /// Where images and downloaded packages are kept; `$XDG_CACHE_HOME/sipedge/images` when it is left out.
+    #[arg(long, global = true, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    #[command(subcommand)]
+    action: ImageAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageAction {
+    #[command(after_help = "\
+Examples:
+  sipedge image build --flavour micro --program target/x86_64-unknown-linux-musl/release/sipedge-init
+  sipedge image build --program target/x86_64-unknown-linux-musl/release/sipedge-proxy --playbook ansible/image.yml
+  sipedge image build --snapshot 20260101T000000Z --program sipedge-proxy --playbook ansible/image.yml --json
+
+Neither root nor loop devices are needed. The same program, packages' date and sipedge give the same bytes as far as the packages do.")]
+    /// Builds a bootable disk with manifest and bill of materials.
+    Build(BuildImage),
+    #[command(after_help = "Examples:\n  sipedge image check --flavour micro --json")]
+    /// Checks that the image that was built last is still what was built, and shows it.
+    Check {
+        /// What the image is made of.
+        #[arg(long, value_enum, default_value_t = FlavourName::Debian)]
+        flavour: FlavourName,
+    },
+}
+
+#[derive(Debug, Args)]
+struct BuildImage {
+    /// What the image is made of.
+    #[arg(long, value_enum, default_value_t = FlavourName::Debian)]
+    flavour: FlavourName,
+    /// The static program in it: sipedge-proxy for debian, sipedge-init for micro.
+    #[arg(long, value_name = "FILE")]
+    program: PathBuf,
+    /// The playbook that makes Debian an appliance.
+    #[arg(long, value_name = "FILE", required_if_eq("flavour", "debian"))]
+    playbook: Option<PathBuf>,
+    /// Archive of the packages; {snapshot} in it stands for the date.
+    #[arg(long, value_name = "URL", default_value = sipedge::image::SNAPSHOT_MIRROR)]
+    mirror: String,
+    /// Date of the packages, as the snapshot archive writes it.
+    #[arg(long, value_name = "YYYYMMDDTHHMMSSZ", default_value = sipedge::image::DEFAULT_SNAPSHOT)]
+    snapshot: String,
+    /// Commit that the program was built from, for the manifest.
+    #[arg(long, value_name = "COMMIT")]
+    commit: Option<String>,
+    /// Cargo.lock that the program was built by, for the bill of materials.
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FlavourName {
+    /// Debian 12 with systemd, tools and the SSM agent.
+    Debian,
+    /// A kernel and one static program: no shell, no SSM.
+    Micro,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,0 +1,158 @@
+//! Why an image could not be built, booted or read.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why an image could not be built, booted or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// A file or folder cannot be read or written.
+    #[error("cannot {what} {}: {source}", path.display())]
+    File {
+        /// What was to be done, such as `read`.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The disk of this machine is full.
+    #[error(
+        "no space left in {}: an image needs about {need_mb} MB there while it is built; free some, or name another \
+         folder by --cache", folder.display()
+    )]
+    NoSpace {
+        /// The cache folder.
+        folder: PathBuf,
+        /// What a build needs, in megabytes.
+        need_mb: u64,
+    },
+    /// A program that the build or the boot uses is not installed.
+    #[error("`{program}` is not installed; on Debian: apt-get install {package}")]
+    ProgramMissing {
+        /// The program.
+        program: String,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
+    /// A program ended with an error.
+    #[error("{program} failed ({status}):\n{tail}")]
+    Program {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: String,
+        /// The last lines that it wrote.
+        tail: String,
+    },
+    /// The packages' mirror cannot be reached.
+    #[error(
+        "the mirror {mirror} does not answer: {detail}; check the network and the proxy variables, or name another mirror \
+         by --mirror"
+    )]
+    MirrorAway {
+        /// The mirror.
+        mirror: String,
+        /// What the package manager said.
+        detail: String,
+    },
+    /// The mirror has no package of this name.
+    #[error(
+        "{mirror} has no package {package} in {suite}: a snapshot before the suite's release has none; name a later date by \
+         --snapshot"
+    )]
+    PackageMissing {
+        /// The package.
+        package: String,
+        /// The mirror.
+        mirror: String,
+        /// The suite.
+        suite: String,
+    },
+    /// A package does not contain what it should.
+    #[error("{}: {what}", path.display())]
+    Package {
+        /// The package or the tree it was unpacked into.
+        path: PathBuf,
+        /// What is missing or wrong.
+        what: String,
+    },
+    /// Boot loader, kernel or initramfs do not fit together.
+    #[error("the unified kernel image cannot be made: {0}")]
+    Uki(#[from] super::uki::UkiError),
+    /// An initramfs cannot be written.
+    #[error("the initramfs cannot be made: {0}")]
+    Cpio(#[from] super::cpio::CpioError),
+    /// The disk cannot be laid out.
+    #[error("the disk cannot be laid out: {0}")]
+    Disk(#[from] super::gpt::DiskError),
+    /// A proxy that was not linked statically would need libraries that the image does not have.
+    #[error(
+        "{}: not a static program for x86-64 Linux: {why}; build it by `cargo build --release --target \
+         x86_64-unknown-linux-musl -p sipedge-proxy`", path.display()
+    )]
+    NotStatic {
+        /// The program.
+        path: PathBuf,
+        /// What gives it away.
+        why: &'static str,
+    },
+    /// Nothing of this flavour has been built.
+    #[error("no {flavour} image in {}; build one by `sipedge image build --flavour {flavour}`", folder.display())]
+    NotBuilt {
+        /// The flavour.
+        flavour: super::Flavour,
+        /// The cache folder.
+        folder: PathBuf,
+    },
+    /// The bytes are not those that were built.
+    #[error(
+        "{}: the image is damaged: its SHA-256 is {found}, the manifest says {expected}; build it again by `sipedge image \
+         build`", path.display()
+    )]
+    Damaged {
+        /// The image.
+        path: PathBuf,
+        /// SHA-256 of the manifest.
+        expected: String,
+        /// SHA-256 of the file.
+        found: String,
+    },
+    /// The manifest cannot be read.
+    #[error("{}: no manifest of this version of sipedge: {source}; build the image again", path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The machine started, but nothing got ready in time.
+    #[error("the image was not ready within {} s of power-on; the end of its console:\n{console}", after.as_secs())]
+    NeverReady {
+        /// How long was waited.
+        after: Duration,
+        /// The last lines of the serial console.
+        console: String,
+    },
+    /// Firmware for the virtual machine is not installed.
+    #[error("no UEFI firmware for QEMU among {searched}; on Debian: apt-get install ovmf")]
+    FirmwareMissing {
+        /// The files that were looked for.
+        searched: String,
+    },
+}
+
+impl ImageError {
+    /// For `map_err`: a file could not be handled, or the disk is full.
+    pub(super) fn file<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| {
+            if source.kind() == io::ErrorKind::StorageFull {
+                Self::NoSpace { folder: crate::files::folder_of(path).to_owned(), need_mb: super::NEEDED_MB }
+            } else {
+                Self::File { what, path: path.to_owned(), source }
+            }
+        }
+    }
+}

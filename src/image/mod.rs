@@ -1,0 +1,512 @@
+//! The appliance image: built on this machine, booted before it is published.
+//!
+//! An image is a disk with a manifest and a bill of materials beside it. The three are one folder of the cache, which is made elsewhere and
+//! renamed: they are there whole or not at all.
+//!
+//! ```text
+//! mirror → packages → kernel, stub, root → unified kernel image → ESP → disk → manifest → boot
+//! ```
+
+pub mod cpio;
+mod debian;
+mod error;
+pub mod esp;
+pub mod gpt;
+pub mod micro;
+pub mod qemu;
+pub mod sbom;
+pub mod uki;
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::files::write_whole;
+use gpt::{Layout, Purpose, Slice, Wanted};
+use sbom::Package;
+
+pub use error::ImageError;
+
+/// Megabytes that a build needs in the cache folder: packages, their tree, the disk and a copy (measured: 1.3 GB for debian).
+pub const NEEDED_MB: u64 = 2000;
+
+/// Block of an EBS snapshot, in bytes (EBS direct APIs, "block size"); what is all zeros is neither written nor uploaded.
+pub const BLOCK: usize = 512 << 10;
+
+/// Suite of the packages.
+pub const SUITE: &str = "bookworm";
+
+/// Archive that keeps Debian's packages as they were at a date. By HTTP: what it gives is signed, and a proxy may keep it.
+pub const SNAPSHOT_MIRROR: &str = "http://snapshot.debian.org/archive/debian/{snapshot}";
+
+/// Date of the packages unless another is named: the same for everybody who builds this version of sipedge.
+pub const DEFAULT_SNAPSHOT: &str = "20260101T000000Z";
+
+/// The kernel's command line on every flavour (AWS: serial console, and NVMe requests that are never given up by time).
+const CMDLINE: &str = "console=tty0 console=ttyS0,115200n8 nvme_core.io_timeout=4294967295 panic=10";
+
+/// Form of the manifest; another number is another form.
+const SCHEMA: u32 = 1;
+
+/// Lines of a failed program's output that an error shows.
+const TAIL_LINES: usize = 15;
+
+/// What an image is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flavour {
+    /// Debian 12 with systemd, nftables, tools and the SSM agent.
+    Debian,
+    /// A kernel and one static program: no shell, no package, no SSM.
+    Micro,
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Debian => "debian",
+            Self::Micro => "micro",
+        })
+    }
+}
+
+/// What says which image this is, and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    schema: u32,
+    /// What it is made of.
+    pub flavour: Flavour,
+    /// Version of sipedge that built it.
+    pub version: String,
+    /// SHA-256 of the disk, in hexadecimal.
+    pub sha256: String,
+    /// Length of the disk.
+    pub bytes: u64,
+    /// Bytes of those blocks of a snapshot that are not all zeros.
+    pub used_bytes: u64,
+    /// Date of the packages, as in the snapshot archive's addresses.
+    pub snapshot: String,
+    /// Commit that the proxy was built from, where that is known.
+    pub git_commit: Option<String>,
+    /// SHA-256 of the spec that the image was built for; `None` when it is for any.
+    pub spec_sha256: Option<String>,
+    /// SHA-256 of the proxy's program.
+    pub proxy_sha256: String,
+    /// SHA-256 of the bill of materials.
+    pub sbom_sha256: String,
+    /// The packages, sorted.
+    pub packages: Vec<Package>,
+}
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// What it is made of.
+    pub flavour: Flavour,
+    /// Where images and packages are kept.
+    pub cache: PathBuf,
+    /// The static program: `sipedge-proxy` for debian, `sipedge-init` for micro.
+    pub program: PathBuf,
+    /// The playbook that makes a Debian host an appliance; only debian has it.
+    pub playbook: Option<PathBuf>,
+    /// Archive of the packages. With `{snapshot}` in it, that is replaced by [`BuildRequest::snapshot`].
+    pub mirror: String,
+    /// Date of the packages, `YYYYMMDDTHHMMSSZ`.
+    pub snapshot: String,
+    /// Commit that the program was built from.
+    pub git_commit: Option<String>,
+    /// SHA-256 of the spec.
+    pub spec_sha256: Option<String>,
+    /// `Cargo.lock` of the program, for the bill of materials.
+    pub lock: Option<PathBuf>,
+}
+
+/// What a build is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Packages are fetched and unpacked.
+    Packages,
+    /// Kernel and initramfs are put together.
+    Kernel,
+    /// The disk is written.
+    Disk,
+    /// Hashes, bill of materials, manifest.
+    Manifest,
+}
+
+/// An image in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it is.
+    pub manifest: Manifest,
+}
+
+impl Image {
+    /// The disk, raw.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.folder.join(DISK)
+    }
+
+    /// The image of this flavour that was built last.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::NotBuilt`], or what is wrong with its manifest.
+    pub fn newest(cache: &Path, flavour: Flavour) -> Result<Self, ImageError> {
+        let pointer = pointer(cache, flavour);
+        let name = match fs::read_to_string(&pointer) {
+            Ok(name) => name,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ImageError::NotBuilt { flavour, folder: cache.to_owned() });
+            }
+            Err(error) => return Err(ImageError::file("read", &pointer)(error)),
+        };
+        // A name of our own making: one part, so that it leads nowhere else.
+        let name = Path::new(name.trim()).file_name().unwrap_or_default();
+        Self::open(&cache.join(name))
+    }
+
+    /// The image in this folder.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with its manifest.
+    pub fn open(folder: &Path) -> Result<Self, ImageError> {
+        let path = folder.join(MANIFEST);
+        let text = fs::read(&path).map_err(ImageError::file("read", &path))?;
+        let manifest = serde_json::from_slice(&text).map_err(|source| ImageError::Manifest { path, source })?;
+        Ok(Self { folder: folder.to_owned(), manifest })
+    }
+
+    /// Checks that the bytes are those that were built.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Damaged`], or that the disk cannot be read.
+    pub fn check(&self) -> Result<(), ImageError> {
+        let (found, _) = digest(&self.disk())?;
+        if found == self.manifest.sha256 {
+            return Ok(());
+        }
+        Err(ImageError::Damaged { path: self.disk(), expected: self.manifest.sha256.clone(), found })
+    }
+}
+
+/// Files of an image's folder.
+const DISK: &str = "disk.raw";
+const MANIFEST: &str = "manifest.json";
+const SBOM: &str = "sbom.cdx.json";
+
+/// What a flavour puts on its disk.
+#[derive(Debug)]
+pub(crate) struct Content {
+    /// The unified kernel image, once the root partition's identifier is known.
+    pub(crate) kernel: Vec<u8>,
+    /// A file with the root file system, for a flavour that has one.
+    pub(crate) root: Option<PathBuf>,
+    /// The packages in it.
+    pub(crate) packages: Vec<Package>,
+}
+
+/// Builds an image. What is in the cache and still fits is not built again.
+///
+/// # Errors
+///
+/// [`ImageError`]; nothing of the image is left then, and the one that was built before stays.
+pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<Image, ImageError> {
+    let began = Instant::now();
+    fs::create_dir_all(&request.cache).map_err(ImageError::file("create", &request.cache))?;
+    let program = fs::read(&request.program).map_err(ImageError::file("read", &request.program))?;
+    check_static(&request.program, &program)?;
+    let work = tempfile::Builder::new().prefix(".building-").tempdir_in(&request.cache);
+    let work = work.map_err(ImageError::file("write in", &request.cache))?;
+    // Debian's root partition comes behind the ESP; its identifier depends on neither's size.
+    let label = format!("{}/{}", request.flavour, request.snapshot);
+    let content = match request.flavour {
+        Flavour::Micro => micro::content(request, &program, progress)?,
+        Flavour::Debian => debian::content(request, work.path(), &root_guid(&label)?, progress)?,
+    };
+    progress(Stage::Disk);
+    let disk = work.path().join(DISK);
+    write_disk(&disk, &label, &content)?;
+    if let Some(root) = &content.root {
+        fs::remove_file(root).map_err(ImageError::file("remove", root))?;
+    }
+    progress(Stage::Manifest);
+    let (sha256, used_bytes) = digest(&disk)?;
+    let lock = request.lock.as_deref().map(|path| fs::read_to_string(path).map_err(ImageError::file("read", path)));
+    let crates = sbom::crates(&lock.transpose()?.unwrap_or_default());
+    let name = format!("sipedge-{}", request.flavour);
+    let version = env!("CARGO_PKG_VERSION");
+    let bill = sbom::cyclonedx(&name, version, &request.snapshot, &content.packages, &crates);
+    let manifest = Manifest {
+        schema: SCHEMA,
+        flavour: request.flavour,
+        version: version.to_owned(),
+        bytes: fs::metadata(&disk).map_err(ImageError::file("read", &disk))?.len(),
+        used_bytes,
+        snapshot: request.snapshot.clone(),
+        git_commit: request.git_commit.clone(),
+        spec_sha256: request.spec_sha256.clone(),
+        proxy_sha256: hexadecimal(&Sha256::digest(&program)),
+        sbom_sha256: hexadecimal(&Sha256::digest(&bill)),
+        packages: content.packages,
+        sha256,
+    };
+    let image = keep(request, work, &manifest, &bill)?;
+    tracing::info!(flavour = %request.flavour, seconds = began.elapsed().as_secs_f64(), "image built");
+    Ok(image)
+}
+
+/// Renames the finished folder to its place and points to it.
+fn keep(request: &BuildRequest, work: tempfile::TempDir, manifest: &Manifest, bill: &str) -> Result<Image, ImageError> {
+    let sbom = work.path().join(SBOM);
+    fs::write(&sbom, bill).map_err(ImageError::file("write", &sbom))?;
+    let text = serde_json::to_vec_pretty(manifest)
+        .map_err(|source| ImageError::Manifest { path: work.path().join(MANIFEST), source })?;
+    let path = work.path().join(MANIFEST);
+    write_whole(&path, &text, 0o644).map_err(ImageError::file("write", &path))?;
+
+    let name = format!("{}-{}", manifest.flavour, manifest.sha256.get(..16).unwrap_or(&manifest.sha256));
+    let folder = request.cache.join(&name);
+    // The same disk may have been built before, with other words about it.
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(ImageError::file("replace", &folder)(error));
+        }
+        _ => {}
+    }
+    let made = work.keep();
+    fs::rename(&made, &folder).map_err(ImageError::file("rename to", &folder))?;
+    let pointer = pointer(&request.cache, manifest.flavour);
+    write_whole(&pointer, name.as_bytes(), 0o644).map_err(ImageError::file("write", &pointer))?;
+    Ok(Image { folder, manifest: manifest.clone() })
+}
+
+fn pointer(cache: &Path, flavour: Flavour) -> PathBuf {
+    cache.join(format!("{flavour}.newest"))
+}
+
+/// The identifier that the root partition will have.
+fn root_guid(label: &str) -> Result<String, ImageError> {
+    let wanted = [Wanted { purpose: Purpose::Esp, bytes: 1 }, Wanted { purpose: Purpose::Root, bytes: 1 }];
+    let layout = Layout::new(label, &wanted)?;
+    Ok(layout.find(Purpose::Root).map(|placed| placed.guid.to_string()).unwrap_or_default())
+}
+
+/// Table, ESP with the kernel, and the root file system.
+fn write_disk(path: &Path, label: &str, content: &Content) -> Result<(), ImageError> {
+    let failed = |error| ImageError::file("write", path)(error);
+    let mut wanted = vec![Wanted { purpose: Purpose::Esp, bytes: esp::needed(content.kernel.len() as u64) }];
+    let root = content.root.as_deref();
+    let mut root = root.map(|root| File::open(root).map_err(ImageError::file("read", root))).transpose()?;
+    if let Some(file) = &root {
+        wanted.push(Wanted { purpose: Purpose::Root, bytes: file.metadata().map_err(failed)?.len() });
+    }
+    let layout = Layout::new(label, &wanted)?;
+    let mut disk = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(ImageError::file("create", path))?;
+    disk.set_len(layout.bytes).map_err(failed)?;
+    layout.write(&mut disk, &[])?;
+    for placed in &layout.partitions {
+        let mut partition = Slice::new(&mut disk, placed);
+        match (placed.purpose, &mut root) {
+            (Purpose::Esp, _) => {
+                // In memory, since FAT is written in many small pieces; at most a few dozen megabytes.
+                let length = usize::try_from(placed.bytes).map_err(|_| gpt::DiskError::TooLarge(placed.bytes))?;
+                let mut volume = io::Cursor::new(vec![0; length]);
+                let number = placed.guid.as_fields().0;
+                esp::write(&mut volume, number, &[(esp::BOOT_FILE, content.kernel.as_slice())]).map_err(failed)?;
+                copy_sparse(&mut io::Cursor::new(volume.into_inner()), &mut partition).map_err(failed)?;
+            }
+            (Purpose::Root, Some(root)) => copy_sparse(root, &mut partition).map_err(failed)?,
+            (Purpose::Root | Purpose::BiosBoot, _) => {}
+        }
+    }
+    disk.sync_all().map_err(failed)
+}
+
+/// Copies to a place that reads as zeros, and leaves out what is zero.
+fn copy_sparse(from: &mut impl Read, to: &mut (impl Write + Seek)) -> io::Result<()> {
+    let mut block = Vec::with_capacity(BLOCK);
+    loop {
+        block.clear();
+        if from.by_ref().take(BLOCK as u64).read_to_end(&mut block)? == 0 {
+            return Ok(());
+        }
+        if block.iter().all(|byte| *byte == 0) {
+            to.seek(SeekFrom::Current(i64::try_from(block.len()).unwrap_or(0)))?;
+        } else {
+            to.write_all(&block)?;
+        }
+    }
+}
+
+/// SHA-256 of a file, and the bytes of those blocks that are not all zeros.
+fn digest(path: &Path) -> Result<(String, u64), ImageError> {
+    let mut file = File::open(path).map_err(ImageError::file("read", path))?;
+    let (mut hash, mut used, mut block) = (Sha256::new(), 0, Vec::with_capacity(BLOCK));
+    loop {
+        block.clear();
+        let read = file.by_ref().take(BLOCK as u64).read_to_end(&mut block).map_err(ImageError::file("read", path))?;
+        if read == 0 {
+            return Ok((hexadecimal(&hash.finalize()), used));
+        }
+        if block.iter().any(|byte| *byte != 0) {
+            used += read as u64;
+        }
+        hash.update(&block);
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Refuses a program that is not for this machine type, or that needs a loader (ELF: a segment of type PT_INTERP).
+fn check_static(path: &Path, program: &[u8]) -> Result<(), ImageError> {
+    let refused = |why| Err(ImageError::NotStatic { path: path.to_owned(), why });
+    let word = |at: usize| program.get(at..)?.first_chunk().copied().map(u16::from_le_bytes);
+    let long = |at: usize| program.get(at..)?.first_chunk().copied().map(u64::from_le_bytes);
+    // 64 bits, little-endian; x86-64 is machine 62.
+    if !program.starts_with(b"\x7fELF\x02\x01") || word(18) != Some(62) {
+        return refused("it is no program for x86-64");
+    }
+    let (Some(table), Some(size), Some(count)) = (long(32), word(54), word(56)) else {
+        return refused("it is cut off");
+    };
+    let table = usize::try_from(table).unwrap_or(usize::MAX);
+    for index in 0..usize::from(count) {
+        let kind =
+            table.checked_add(index * usize::from(size)).and_then(|at| program.get(at..)?.first_chunk().copied());
+        match kind.map(u32::from_le_bytes) {
+            None => return refused("it is cut off"),
+            Some(3) => return refused("it needs a dynamic loader"),
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Runs a program to its end; its standard error when it failed.
+pub(crate) fn run(command: &mut Command, package: &'static str) -> Result<String, ImageError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => ImageError::ProgramMissing { program: program.clone(), package },
+        _ => ImageError::File { what: "run", path: PathBuf::from(&program), source },
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(ImageError::Program { program, status: output.status.to_string(), tail: tail(&text) })
+}
+
+/// The last lines of a text.
+pub(crate) fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn elf(segment: u32) -> Vec<u8> {
+        let mut bytes = vec![0; 120];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[18] = 62;
+        bytes[32] = 64;
+        bytes[54] = 56;
+        bytes[56] = 1;
+        bytes[64..68].copy_from_slice(&segment.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_program_that_needs_a_loader_is_refused() {
+        let path = Path::new("proxy");
+        assert!(check_static(path, &elf(1)).is_ok());
+        for (bytes, why) in [
+            (elf(3), "it needs a dynamic loader"),
+            (elf(1)[..60].to_vec(), "it is cut off"),
+            (b"#!/bin/sh".to_vec(), "it is no program for x86-64"),
+        ] {
+            match check_static(path, &bytes) {
+                Err(ImageError::NotStatic { why: found, .. }) => assert_eq!(found, why),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_holds_the_kernel_and_is_made_again_byte_by_byte() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let content = Content { kernel: vec![7; 100_000], root: None, packages: Vec::new() };
+        let disks: Vec<(String, u64)> = ["a", "b"]
+            .map(|name| {
+                let path = folder.path().join(name);
+                write_disk(&path, "micro/today", &content).expect("written");
+                digest(&path).expect("read")
+            })
+            .into();
+        assert_eq!(disks[0], disks[1]);
+        let length = fs::metadata(folder.path().join("a")).expect("there").len();
+        assert!(disks[0].1 < length / 4, "{} of {length} bytes are used", disks[0].1);
+    }
+
+    #[test]
+    fn an_image_is_found_and_damage_is_told() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let newest = || Image::newest(cache.path(), Flavour::Micro);
+        assert!(matches!(newest(), Err(ImageError::NotBuilt { .. })));
+        let request = BuildRequest {
+            flavour: Flavour::Micro,
+            cache: cache.path().to_owned(),
+            program: PathBuf::new(),
+            playbook: None,
+            mirror: String::new(),
+            snapshot: "20260101T000000Z".to_owned(),
+            git_commit: None,
+            spec_sha256: None,
+            lock: None,
+        };
+        let work = tempfile::tempdir_in(cache.path()).expect("a folder");
+        let disk = work.path().join(DISK);
+        fs::write(&disk, b"disk").expect("written");
+        let manifest = Manifest {
+            schema: SCHEMA,
+            flavour: Flavour::Micro,
+            version: "1".to_owned(),
+            sha256: digest(&disk).expect("read").0,
+            bytes: 4,
+            used_bytes: 4,
+            snapshot: request.snapshot.clone(),
+            git_commit: None,
+            spec_sha256: None,
+            proxy_sha256: String::new(),
+            sbom_sha256: String::new(),
+            packages: Vec::new(),
+        };
+        let kept = keep(&request, work, &manifest, "{}").expect("kept");
+        assert_eq!(newest().expect("found"), kept);
+        kept.check().expect("whole");
+        fs::write(kept.disk(), b"disc").expect("written");
+        assert!(matches!(kept.check(), Err(ImageError::Damaged { .. })));
+    }
+}
