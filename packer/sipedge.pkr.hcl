@@ -97,7 +97,7 @@ build {
       sipedge_ssh = "disabled"
       # Debian's AMI has a writable root: updates can be wanted here.
       sipedge_automatic_updates = var.automatic_updates
-    }, var.settings))]
+    }, jsondecode(var.settings)))]
   }
 
   post-processor "manifest" {

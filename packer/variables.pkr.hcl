@@ -125,9 +125,14 @@ variable "automatic_updates" {
 }
 
 variable "settings" {
-  description = "Further settings of ../ansible/group_vars/all.yml, which win over those above."
-  type        = map(string)
-  default     = {}
+  description = "Further settings of ../ansible/group_vars/all.yml as a JSON object, which win over those above, such as {\"sipedge_log\": \"json\"}."
+  type        = string
+  default     = "{}"
+
+  validation {
+    condition     = can(jsondecode(var.settings))
+    error_message = "The settings have to be a JSON object."
+  }
 }
 
 variable "tags" {
