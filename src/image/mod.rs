@@ -363,7 +363,7 @@ fn digest(path: &Path) -> Result<(String, u64), ImageError> {
     let (mut hash, mut used, mut block) = (Sha256::new(), 0, Vec::with_capacity(BLOCK));
     loop {
         block.clear();
-        let read = file.by_ref().take(BLOCK as u64).read_to_end(&mut block).map_err(ImageError::file("read", path))?;
+        let read = Read::by_ref(&mut file).take(BLOCK as u64).read_to_end(&mut block).map_err(ImageError::file("read", path))?;
         if read == 0 {
             return Ok((hexadecimal(&hash.finalize()), used));
         }
