@@ -6,9 +6,12 @@ mod doctor;
 mod edge;
 mod exit;
 mod image;
+mod image_list;
 mod lab;
 #[cfg(not(feature = "aws"))]
 mod no_aws;
+#[cfg(feature = "aws")]
+mod published;
 mod rollout;
 mod secrets;
 mod spec;
@@ -237,8 +240,11 @@ Examples:
     #[command(after_help = "\
 Examples:
   sipedge image build --flavour micro --program target/x86_64-unknown-linux-musl/release/sipedge-init
-  sipedge image check --flavour micro     whether the bytes are still those that were built")]
-    /// Builds the appliance image on this machine.
+  sipedge image check --flavour micro     whether the bytes are still those that were built
+  sipedge image publish --flavour micro   brings what was built and booted to the account of the spec
+  sipedge image list                      the images on this machine and in the account
+  sipedge image prune --keep 3            removes old ones from the account, never one in use")]
+    /// Builds the appliance image on this machine, and brings it to the account.
     Image(ImageArgs),
     #[command(after_help = "\
 Examples:
@@ -554,6 +560,51 @@ Neither root nor loop devices are needed. The same program, packages' date and s
         #[arg(long, value_enum, default_value_t = FlavourName::Debian)]
         flavour: FlavourName,
     },
+    #[command(after_help = "\
+Examples:
+  sipedge image publish                   the debian image that was built last, to the account of the spec
+  sipedge image publish --flavour micro --json
+
+Only an image that `sipedge image boot` has booted and called, byte for byte, is published. A publish that was cut off is continued by the
+same command; one that is done says so.")]
+    /// Brings the image that was built last to the account and region that the spec names.
+    Publish {
+        /// What the image is made of.
+        #[arg(long, value_enum, default_value_t = FlavourName::Debian)]
+        flavour: FlavourName,
+    },
+    #[command(after_help = "\
+Examples:
+  sipedge image list                      the images on this machine and those in the account of the spec
+  sipedge image list --local --json       those on this machine")]
+    /// Shows the images on this machine and in the account.
+    List {
+        /// Asks no account.
+        #[arg(long)]
+        local: bool,
+    },
+    #[command(after_help = "\
+Examples:
+  sipedge image prune --keep 3 --dry-run  shows what would go
+  sipedge image prune --keep 3            shows what goes, asks, and removes it
+  sipedge image prune --keep 3 --yes      the same for a pipeline, which cannot be asked
+
+An image that an instance or a version of a launch template names stays in any case.")]
+    /// Removes published images from the account, but for the newest of each flavour, and their snapshots.
+    Prune(PruneImages),
+}
+
+#[derive(Debug, Args)]
+struct PruneImages {
+    /// How many of each flavour stay.
+    #[arg(long, value_name = "N")]
+    keep: usize,
+    /// Shows what would go, and removes nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Does not ask.
+    #[arg(long, short)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]

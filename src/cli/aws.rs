@@ -238,7 +238,7 @@ fn indented(text: &str) -> String {
 }
 
 /// Somebody has to agree to what changes in an account.
-fn can_ask(global: &Global, yes: bool, instead: &str) -> Result<(), Failure> {
+pub(super) fn can_ask(global: &Global, yes: bool, instead: &str) -> Result<(), Failure> {
     if yes || (!global.json && std::io::stdin().is_terminal()) {
         return Ok(());
     }
@@ -248,7 +248,7 @@ fn can_ask(global: &Global, yes: bool, instead: &str) -> Result<(), Failure> {
 }
 
 /// Shows what is about to happen and waits for the word.
-fn agreed(text: &str, question: &str, word: &str) -> bool {
+pub(super) fn agreed(text: &str, question: &str, word: &str) -> bool {
     let mut err = std::io::stderr().lock();
     // Without a reader there is no answer either.
     let _ = write!(err, "{text}\n{question}").and_then(|()| err.flush());

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use sipedge::deploy::{Cause, DeployError, StateError, Trouble, lab_unavailable};
+use sipedge::image::way_to_published;
 use sipedge::plan::PlanError;
 use sipedge::spec::SpecErrors;
 #[cfg(feature = "aws")]
@@ -225,7 +226,7 @@ fn terraform_exit(error: &TerraformError) -> Exit {
 }
 
 #[cfg(feature = "aws")]
-fn aws_exit(error: &AwsError) -> Exit {
+pub(super) fn aws_exit(error: &AwsError) -> Exit {
     match error {
         AwsError::NoCredentials { .. }
         | AwsError::SsoExpired { .. }
@@ -249,8 +250,10 @@ impl From<AwsError> for Failure {
 impl From<Cause> for Failure {
     fn from(cause: Cause) -> Self {
         let mut failure = Self::new(exit_of(&cause), cause.to_string());
-        if let Cause::Terraform(error) = &cause {
-            failure.next = error.next();
+        match &cause {
+            Cause::Terraform(error) => failure.next = error.next(),
+            Cause::NotPublished { flavour, .. } => failure.next = way_to_published(*flavour).into(),
+            _ => {}
         }
         failure
     }
@@ -294,7 +297,7 @@ fn exit_of(cause: &Cause) -> Exit {
         Cause::Terraform(error) => terraform_exit(error),
         #[cfg(feature = "aws")]
         Cause::Aws(error) => aws_exit(error),
-        Cause::NoImage(_) => Exit::TargetNotAvailable,
+        Cause::NoImage(_) | Cause::NotPublished { .. } => Exit::TargetNotAvailable,
         _ => Exit::StepFailed,
     }
 }

@@ -9,6 +9,11 @@ use serde_json::json;
 use sipedge::image::{self, BuildRequest, Flavour, Image, ImageError, Stage};
 
 use super::exit::{self, Exit, Failure};
+use super::image_list;
+#[cfg(not(feature = "aws"))]
+pub(super) use super::no_aws as account;
+#[cfg(feature = "aws")]
+pub(super) use super::published as account;
 use super::{BuildImage, FlavourName, Global, ImageAction, ImageArgs};
 
 pub(super) fn run(global: &Global, args: ImageArgs) -> Result<Exit, Failure> {
@@ -23,6 +28,9 @@ pub(super) fn run(global: &Global, args: ImageArgs) -> Result<Exit, Failure> {
             image.check()?;
             show(global, &image, None)
         }
+        ImageAction::Publish { flavour } => account::publish_image(global, &cache, flavour.into()),
+        ImageAction::List { local } => image_list::run(global, &cache, local),
+        ImageAction::Prune(args) => account::prune_images(global, &args),
     }
 }
 

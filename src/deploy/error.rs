@@ -80,6 +80,19 @@ pub enum Cause {
     /// There is no image to start instances from.
     #[error("{0}")]
     NoImage(String),
+    /// Nobody has published the image that instances are to start from.
+    #[error(
+        "there is no published {flavour} image of sipedge {version} in this account and region ({region}): publish one, or name an image in \
+         aws.image"
+    )]
+    NotPublished {
+        /// The wanted version of sipedge.
+        version: &'static str,
+        /// What the image is to be made of.
+        flavour: crate::image::Flavour,
+        /// The region that was asked.
+        region: String,
+    },
     /// The person who was asked said no.
     #[error("nothing was changed: the answer was not `yes`")]
     Declined,
@@ -281,6 +294,7 @@ impl StepFailure {
                     "only if they were removed by hand: the state forgets what is not there".to_owned(),
                 )]
             }
+            Cause::NotPublished { flavour, .. } => crate::image::way_to_published(*flavour).into(),
             _ => Vec::new(),
         };
         if removing {

@@ -128,6 +128,14 @@ pub enum ImageError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// What is known of a boot cannot be read or written.
+    #[error("{}: no boot of this version of sipedge: {source}; boot the image again", path.display())]
+    Booted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// The machine started, but nothing got ready in time.
     #[error("the image was not ready within {} s of power-on; the end of its console:\n{console}", after.as_secs())]
     NeverReady {

@@ -7,12 +7,19 @@
 //! mirror → packages → kernel, stub, root → unified kernel image → ESP → disk → manifest → boot
 //! ```
 
+pub mod booted;
 pub mod cpio;
 mod debian;
 mod error;
 pub mod esp;
 pub mod gpt;
 pub mod micro;
+#[cfg(feature = "aws")]
+pub mod prune;
+#[cfg(feature = "aws")]
+pub mod publish;
+#[cfg(feature = "aws")]
+pub mod published;
 pub mod qemu;
 pub mod sbom;
 pub mod uki;
@@ -76,6 +83,42 @@ impl fmt::Display for Flavour {
     }
 }
 
+/// The commands that lead to a published image of a flavour, each with what it does.
+#[must_use]
+pub fn way_to_published(flavour: Flavour) -> [(String, String); 3] {
+    let built = "target/x86_64-unknown-linux-musl/release";
+    let of = match flavour {
+        Flavour::Debian => format!("--program {built}/sipedge-proxy --playbook ansible/image.yml"),
+        Flavour::Micro => format!("--flavour micro --program {built}/sipedge-init"),
+    };
+    [
+        (format!("sipedge image build {of}"), "builds one on this machine".to_owned()),
+        (format!("sipedge image boot --flavour {flavour}"), "boots it and places a call through it".to_owned()),
+        (format!("sipedge image publish --flavour {flavour}"), "brings it to the account".to_owned()),
+    ]
+}
+
+/// By which firmware an instance starts from the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootMode {
+    /// UEFI alone: there is no loader for BIOS on the disk.
+    #[default]
+    Uefi,
+    /// UEFI where the instance type has it, else BIOS.
+    UefiPreferred,
+}
+
+#[cfg(feature = "aws")]
+impl From<BootMode> for sipedge_aws::BootMode {
+    fn from(mode: BootMode) -> Self {
+        match mode {
+            BootMode::Uefi => Self::Uefi,
+            BootMode::UefiPreferred => Self::UefiPreferred,
+        }
+    }
+}
+
 /// What says which image this is, and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,6 +130,9 @@ pub struct Manifest {
     pub version: String,
     /// SHA-256 of the disk, in hexadecimal.
     pub sha256: String,
+    /// By which firmware it starts.
+    #[serde(default)]
+    pub boot_mode: BootMode,
     /// Length of the disk.
     pub bytes: u64,
     /// Bytes of those blocks of a snapshot that are not all zeros.
@@ -177,6 +223,24 @@ impl Image {
         Self::open(&cache.join(name))
     }
 
+    /// The images in the cache, by their folders' names. What is none of this version of sipedge is left out.
+    ///
+    /// # Errors
+    ///
+    /// The cache cannot be read. One that is not there has no images.
+    pub fn all(cache: &Path) -> Result<Vec<Self>, ImageError> {
+        let entries = match fs::read_dir(cache) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(ImageError::file("read", cache)(error)),
+        };
+        // What begins with a dot is still being made.
+        let folders = entries.flatten().filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+        let mut images: Vec<Self> = folders.filter_map(|entry| Self::open(&entry.path()).ok()).collect();
+        images.sort_by(|a, b| a.folder.cmp(&b.folder));
+        Ok(images)
+    }
+
     /// The image in this folder.
     ///
     /// # Errors
@@ -254,6 +318,7 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<
         schema: SCHEMA,
         flavour: request.flavour,
         version: version.to_owned(),
+        boot_mode: BootMode::Uefi,
         bytes: fs::metadata(&disk).map_err(ImageError::file("read", &disk))?.len(),
         used_bytes,
         snapshot: request.snapshot.clone(),
@@ -363,7 +428,10 @@ fn digest(path: &Path) -> Result<(String, u64), ImageError> {
     let (mut hash, mut used, mut block) = (Sha256::new(), 0, Vec::with_capacity(BLOCK));
     loop {
         block.clear();
-        let read = Read::by_ref(&mut file).take(BLOCK as u64).read_to_end(&mut block).map_err(ImageError::file("read", path))?;
+        let read = Read::by_ref(&mut file)
+            .take(BLOCK as u64)
+            .read_to_end(&mut block)
+            .map_err(ImageError::file("read", path))?;
         if read == 0 {
             return Ok((hexadecimal(&hash.finalize()), used));
         }
@@ -470,14 +538,11 @@ mod tests {
         assert!(disks[0].1 < length / 4, "{} of {length} bytes are used", disks[0].1);
     }
 
-    #[test]
-    fn an_image_is_found_and_damage_is_told() {
-        let cache = tempfile::tempdir().expect("a folder");
-        let newest = || Image::newest(cache.path(), Flavour::Micro);
-        assert!(matches!(newest(), Err(ImageError::NotBuilt { .. })));
+    /// A micro image in the cache whose disk has these bytes.
+    pub(super) fn an_image(cache: &Path, bytes: &[u8]) -> Image {
         let request = BuildRequest {
             flavour: Flavour::Micro,
-            cache: cache.path().to_owned(),
+            cache: cache.to_owned(),
             program: PathBuf::new(),
             playbook: None,
             mirror: String::new(),
@@ -486,16 +551,17 @@ mod tests {
             spec_sha256: None,
             lock: None,
         };
-        let work = tempfile::tempdir_in(cache.path()).expect("a folder");
+        let work = tempfile::tempdir_in(cache).expect("a folder");
         let disk = work.path().join(DISK);
-        fs::write(&disk, b"disk").expect("written");
+        fs::write(&disk, bytes).expect("written");
         let manifest = Manifest {
             schema: SCHEMA,
             flavour: Flavour::Micro,
             version: "1".to_owned(),
             sha256: digest(&disk).expect("read").0,
-            bytes: 4,
-            used_bytes: 4,
+            boot_mode: BootMode::Uefi,
+            bytes: bytes.len() as u64,
+            used_bytes: bytes.len() as u64,
             snapshot: request.snapshot.clone(),
             git_commit: None,
             spec_sha256: None,
@@ -503,8 +569,17 @@ mod tests {
             sbom_sha256: String::new(),
             packages: Vec::new(),
         };
-        let kept = keep(&request, work, &manifest, "{}").expect("kept");
+        keep(&request, work, &manifest, "{}").expect("kept")
+    }
+
+    #[test]
+    fn an_image_is_found_and_damage_is_told() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let newest = || Image::newest(cache.path(), Flavour::Micro);
+        assert!(matches!(newest(), Err(ImageError::NotBuilt { .. })));
+        let kept = an_image(cache.path(), b"disk");
         assert_eq!(newest().expect("found"), kept);
+        assert_eq!(Image::all(cache.path()).expect("read"), [kept.clone()]);
         kept.check().expect("whole");
         fs::write(kept.disk(), b"disc").expect("written");
         assert!(matches!(kept.check(), Err(ImageError::Damaged { .. })));
