@@ -2,6 +2,8 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "aws")]
+mod build_image;
 mod doctor;
 mod edge;
 mod exit;
@@ -171,6 +173,7 @@ Examples:
   sipedge deploy load-balanced --target lab --json               one JSON line per step
   sipedge deploy single-ec2                                      to AWS: shows what changes, asks, and does it
   sipedge deploy single-ec2 --yes --json                         the same for a pipeline, which cannot be asked
+  sipedge deploy single-ec2 --build-image                        makes the image first when none is published
 
 A deploy that was cut off or failed is continued by the same command. What runs as planned is kept and verified again.
 
@@ -295,6 +298,9 @@ struct Deploy {
     /// On AWS: places no verified call. The status then says that nothing is proved.
     #[arg(long)]
     no_verify: bool,
+    /// On AWS: builds, boots and publishes the image first when none of this version is published.
+    #[arg(long)]
+    build_image: bool,
     /// Instances to start with, from 1 to `scaling.max`, instead of `scaling.min`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     instances: Option<u32>,

@@ -51,8 +51,8 @@ impl Stage {
     fn start(test: &str) -> Option<Self> {
         let moto = Moto::start(test)?;
         let project = Project::with_spec(SPEC);
-        let cache = project.folder().join("images");
-        fs::create_dir(&cache).expect("a folder");
+        let cache = project.folder().join("sipedge/images");
+        fs::create_dir_all(&cache).expect("a folder");
         Some(Self { project, cache, moto })
     }
 
@@ -60,10 +60,7 @@ impl Stage {
         let mut command = self.project.command(arguments);
         self.moto.prepare(&mut command);
         // A deploy goes as far as the image, and no further.
-        command.env("SIPEDGE_TERRAFORM", "/nowhere/terraform");
-        if arguments[0] == "image" {
-            command.arg("--cache").arg(&self.cache);
-        }
+        command.env("SIPEDGE_TERRAFORM", "/nowhere/terraform").env("XDG_CACHE_HOME", self.project.folder());
         command
     }
 
@@ -117,8 +114,9 @@ impl Stage {
     }
 
     /// Which image `deploy` finds; none when it refuses for want of one.
-    fn deploy_takes(&self) -> Option<String> {
-        let ran = self.run(&["deploy", "single-ec2", "--yes", "--no-verify", "--json"]).expect(4);
+    fn deploy_takes(&self, more: &[&str]) -> Option<String> {
+        let deploy = ["deploy", "single-ec2", "--yes", "--no-verify", "--json"];
+        let ran = self.run(&[&deploy, more].concat()).expect(4);
         let done = ran.json_lines().into_iter().find(|line| line["event"] == "step-done" && line["step"] == "image");
         done.map(|line| line["detail"].as_str().unwrap_or_default().split(',').next().unwrap_or_default().to_owned())
     }
@@ -377,8 +375,20 @@ fn a_deploy_takes_the_newest_and_a_prune_none_that_is_in_use() {
     assert!(next[0].starts_with("sipedge image build "), "{next:?}");
     assert_eq!(next[1..], ["sipedge image boot --flavour debian", "sipedge image publish --flavour debian"]);
 
+    // What is built and booted here needs only to be published; without a compiler or packages there is nothing to build.
+    let ran = stage.run(&["deploy", "single-ec2", "--yes", "--no-verify", "--json", "--build-image"]);
+    assert!(
+        ran.code != 0 && ran.json_error()["message"].as_str().is_some_and(|text| !text.contains("published")),
+        "{ran:?}"
+    );
+    assert_eq!(stage.moto.calls("ebs:StartSnapshot"), 1, "the micro image alone was published");
+    stage.build_and_boot(Flavour::Debian, SMALL, 6);
+    let first = stage.deploy_takes(&["--build-image"]).expect("an image");
+    assert_eq!(stage.described(&json!(first))["Tags"].as_array().map(Vec::len), Some(6), "it was published");
+    stage.moto.ask("ec2", "deregister_image", json!({ "ImageId": first }));
+
     let packer = registered("sipedge-packer", Some(VERSION));
-    assert_eq!(stage.deploy_takes().as_deref(), packer.as_str());
+    assert_eq!(stage.deploy_takes(&[]).as_deref(), packer.as_str());
     let older = |id: &Value, days: u64| {
         stage.moto.wish("snapshots", &json!({ "older": [id, days * 86_400] }));
     };
@@ -391,7 +401,7 @@ fn a_deploy_takes_the_newest_and_a_prune_none_that_is_in_use() {
             image
         })
         .collect();
-    assert_eq!(stage.deploy_takes().as_deref(), debian[3]["id"].as_str(), "the newest of this version and flavour");
+    assert_eq!(stage.deploy_takes(&[]).as_deref(), debian[3]["id"].as_str(), "the newest of this version and flavour");
 
     // The oldest has an instance, the next an old version of a launch template.
     stage.moto.ask("ec2", "run_instances", json!({ "ImageId": debian[0]["id"], "MinCount": 1, "MaxCount": 1 }));
@@ -435,5 +445,5 @@ fn a_deploy_takes_the_newest_and_a_prune_none_that_is_in_use() {
     }
     assert!(left.contains(&micro) && left.contains(&packer), "{left:?}");
     assert!(last(prune(&["--yes"]))["remove"].as_array().is_some_and(Vec::is_empty), "a second prune finds nothing");
-    assert_eq!(stage.deploy_takes().as_deref(), debian[3]["id"].as_str());
+    assert_eq!(stage.deploy_takes(&[]).as_deref(), debian[3]["id"].as_str());
 }

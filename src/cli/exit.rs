@@ -45,6 +45,13 @@ impl Exit {
         Self::StateDamaged,
     ];
 
+    /// How another command of this program ended; something unexpected when it was killed.
+    #[cfg(feature = "aws")]
+    pub(super) fn of(code: Option<i32>) -> Self {
+        let place = code.and_then(|code| usize::try_from(code).ok());
+        place.and_then(|place| Self::ALL.get(place).copied()).unwrap_or(Self::Unexpected)
+    }
+
     /// Its name in JSON, and what it means.
     fn describe(self) -> (&'static str, &'static str) {
         match self {

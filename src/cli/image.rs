@@ -114,7 +114,7 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 /// The user's folder for what can be made again (XDG Base Directory specification).
-fn default_cache() -> Result<PathBuf, Failure> {
+pub(super) fn default_cache() -> Result<PathBuf, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
     let unknown = || Failure::new(Exit::Usage, "neither XDG_CACHE_HOME nor HOME is set; name a folder by --cache");

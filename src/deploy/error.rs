@@ -294,7 +294,12 @@ impl StepFailure {
                     "only if they were removed by hand: the state forgets what is not there".to_owned(),
                 )]
             }
-            Cause::NotPublished { flavour, .. } => crate::image::way_to_published(*flavour).into(),
+            Cause::NotPublished { flavour, .. } => {
+                let mut next: Vec<(String, String)> = crate::image::way_to_published(*flavour).into();
+                let command = format!("sipedge deploy {topology} --build-image");
+                next.push((command, "does all three of them, and then deploys".to_owned()));
+                next
+            }
             _ => Vec::new(),
         };
         if removing {

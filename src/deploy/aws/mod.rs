@@ -184,7 +184,7 @@ fn question(plan: &Plan, changes: &Changes, state: &State, aws: &Aws) -> Result<
 }
 
 /// What instances start from unless the spec names an image: what people can look into by a session. A micro image has to be named.
-const FLAVOUR: Flavour = Flavour::Debian;
+pub const IMAGE_FLAVOUR: Flavour = Flavour::Debian;
 
 /// The plan's part on the account, which a plan for AWS has.
 pub(super) fn account(plan: &Plan) -> Result<&AwsPlan, Cause> {
@@ -210,10 +210,10 @@ pub fn find_image(account: &AwsPlan, aws: &Aws) -> Result<String, Cause> {
         },
         None => {
             let version = env!("CARGO_PKG_VERSION");
-            let found = published::newest(aws, version, FLAVOUR)?;
+            let found = published::newest(aws, version, IMAGE_FLAVOUR)?;
             found.map(|image| image.id).ok_or_else(|| Cause::NotPublished {
                 version,
-                flavour: FLAVOUR,
+                flavour: IMAGE_FLAVOUR,
                 region: account.region.clone(),
             })
         }
