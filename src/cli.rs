@@ -567,6 +567,9 @@ struct BuildImage {
     /// The playbook that makes Debian an appliance.
     #[arg(long, value_name = "FILE", required_if_eq("flavour", "debian"))]
     playbook: Option<PathBuf>,
+    /// Settings of the playbook, YAML or JSON, such as the ports of SIP; ansible/group_vars/all.yml lists them.
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
     /// Archive of the packages; {snapshot} in it stands for the date.
     #[arg(long, value_name = "URL", default_value = sipedge::image::SNAPSHOT_MIRROR)]
     mirror: String,

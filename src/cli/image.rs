@@ -35,6 +35,7 @@ fn build(global: &Global, args: BuildImage, cache: PathBuf) -> Result<Exit, Fail
         cache,
         program: args.program,
         playbook: args.playbook,
+        settings: args.settings,
         mirror: args.mirror,
         snapshot: args.snapshot,
         git_commit: args.commit,
@@ -69,6 +70,7 @@ fn words(stage: Stage) -> &'static str {
     match stage {
         Stage::Packages => "fetching and unpacking packages",
         Stage::Kernel => "putting kernel and initramfs together",
+        Stage::Root => "writing the root file system",
         Stage::Disk => "writing the disk",
         Stage::Manifest => "hashing; writing manifest and bill of materials",
     }

@@ -82,6 +82,9 @@ pub enum ImageError {
     /// Boot loader, kernel or initramfs do not fit together.
     #[error("the unified kernel image cannot be made: {0}")]
     Uki(#[from] super::uki::UkiError),
+    /// GRUB's images are of another form.
+    #[error("the disk cannot be made bootable by BIOS: {0}")]
+    Bios(#[from] super::bios::BiosError),
     /// An initramfs cannot be written.
     #[error("the initramfs cannot be made: {0}")]
     Cpio(#[from] super::cpio::CpioError),

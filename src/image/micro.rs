@@ -58,7 +58,7 @@ pub(super) fn content(
     // Only these two are in the image, though the mirror gave what they depend on as well.
     let inside = |package: &Package| package.name.starts_with("linux-image-") || package.name == STUB_PACKAGE;
     let packages = packages(&listing).into_iter().filter(inside).collect();
-    Ok(Content { kernel: uki::build(&parts)?, root: None, packages })
+    Ok(Content { kernel: uki::build(&parts)?, root: None, packages, bios: None })
 }
 
 /// The packages' list, beside what was unpacked.

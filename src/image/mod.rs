@@ -7,6 +7,7 @@
 //! mirror → packages → kernel, stub, root → unified kernel image → ESP → disk → manifest → boot
 //! ```
 
+pub mod bios;
 pub mod cpio;
 mod debian;
 mod error;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::files::write_whole;
+use bios::Bios;
 use gpt::{Layout, Purpose, Slice, Wanted};
 use sbom::Package;
 
@@ -116,6 +118,8 @@ pub struct BuildRequest {
     pub program: PathBuf,
     /// The playbook that makes a Debian host an appliance; only debian has it.
     pub playbook: Option<PathBuf>,
+    /// Settings of the playbook, YAML or JSON, such as the ports of a spec; only debian has them.
+    pub settings: Option<PathBuf>,
     /// Archive of the packages. With `{snapshot}` in it, that is replaced by [`BuildRequest::snapshot`].
     pub mirror: String,
     /// Date of the packages, `YYYYMMDDTHHMMSSZ`.
@@ -136,6 +140,8 @@ pub enum Stage {
     Packages,
     /// Kernel and initramfs are put together.
     Kernel,
+    /// The root file system is written.
+    Root,
     /// The disk is written.
     Disk,
     /// Hashes, bill of materials, manifest.
@@ -217,6 +223,8 @@ pub(crate) struct Content {
     pub(crate) root: Option<PathBuf>,
     /// The packages in it.
     pub(crate) packages: Vec<Package>,
+    /// What BIOS starts; `None` for a disk that only UEFI boots.
+    pub(crate) bios: Option<Bios>,
 }
 
 /// Builds an image. What is in the cache and still fits is not built again.
@@ -235,7 +243,7 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<
     let label = format!("{}/{}", request.flavour, request.snapshot);
     let content = match request.flavour {
         Flavour::Micro => micro::content(request, &program, progress)?,
-        Flavour::Debian => debian::content(request, work.path(), &root_guid(&label)?, progress)?,
+        Flavour::Debian => debian::content(request, &program, work.path(), &root_guid(&label)?, progress)?,
     };
     progress(Stage::Disk);
     let disk = work.path().join(DISK);
@@ -305,14 +313,21 @@ fn root_guid(label: &str) -> Result<String, ImageError> {
     Ok(layout.find(Purpose::Root).map(|placed| placed.guid.to_string()).unwrap_or_default())
 }
 
-/// Table, ESP with the kernel, and the root file system.
+/// Table, ESP with the kernel, the root file system, and what BIOS needs.
 fn write_disk(path: &Path, label: &str, content: &Content) -> Result<(), ImageError> {
     let failed = |error| ImageError::file("write", path)(error);
-    let mut wanted = vec![Wanted { purpose: Purpose::Esp, bytes: esp::needed(content.kernel.len() as u64) }];
+    let for_bios = content.bios.as_ref().map(Bios::files);
+    let mut files: Vec<(&str, &[u8])> = vec![(esp::BOOT_FILE, &content.kernel)];
+    files.extend(for_bios.iter().flatten().map(|(name, bytes)| (*name, bytes.as_slice())));
+    let length = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let mut wanted = vec![Wanted { purpose: Purpose::Esp, bytes: esp::needed(length) }];
     let root = content.root.as_deref();
     let mut root = root.map(|root| File::open(root).map_err(ImageError::file("read", root))).transpose()?;
     if let Some(file) = &root {
         wanted.push(Wanted { purpose: Purpose::Root, bytes: file.metadata().map_err(failed)?.len() });
+    }
+    if let Some(bios) = &content.bios {
+        wanted.push(Wanted { purpose: Purpose::BiosBoot, bytes: bios.core.len() as u64 });
     }
     let layout = Layout::new(label, &wanted)?;
     let mut disk = OpenOptions::new()
@@ -322,7 +337,11 @@ fn write_disk(path: &Path, label: &str, content: &Content) -> Result<(), ImageEr
         .open(path)
         .map_err(ImageError::file("create", path))?;
     disk.set_len(layout.bytes).map_err(failed)?;
-    layout.write(&mut disk, &[])?;
+    let code = match (&content.bios, layout.find(Purpose::BiosBoot)) {
+        (Some(bios), Some(placed)) => bios.boot_code(placed.start)?,
+        _ => Vec::new(),
+    };
+    layout.write(&mut disk, &code)?;
     for placed in &layout.partitions {
         let mut partition = Slice::new(&mut disk, placed);
         match (placed.purpose, &mut root) {
@@ -331,11 +350,16 @@ fn write_disk(path: &Path, label: &str, content: &Content) -> Result<(), ImageEr
                 let length = usize::try_from(placed.bytes).map_err(|_| gpt::DiskError::TooLarge(placed.bytes))?;
                 let mut volume = io::Cursor::new(vec![0; length]);
                 let number = placed.guid.as_fields().0;
-                esp::write(&mut volume, number, &[(esp::BOOT_FILE, content.kernel.as_slice())]).map_err(failed)?;
+                esp::write(&mut volume, number, &files).map_err(failed)?;
                 copy_sparse(&mut io::Cursor::new(volume.into_inner()), &mut partition).map_err(failed)?;
             }
             (Purpose::Root, Some(root)) => copy_sparse(root, &mut partition).map_err(failed)?,
-            (Purpose::Root | Purpose::BiosBoot, _) => {}
+            (Purpose::Root, None) => {}
+            (Purpose::BiosBoot, _) => {
+                if let Some(bios) = &content.bios {
+                    partition.write_all(&bios.core(placed.start)?).map_err(failed)?;
+                }
+            }
         }
     }
     disk.sync_all().map_err(failed)
@@ -457,7 +481,7 @@ mod tests {
     #[test]
     fn a_disk_holds_the_kernel_and_is_made_again_byte_by_byte() {
         let folder = tempfile::tempdir().expect("a folder");
-        let content = Content { kernel: vec![7; 100_000], root: None, packages: Vec::new() };
+        let content = Content { kernel: vec![7; 100_000], root: None, packages: Vec::new(), bios: None };
         let disks: Vec<(String, u64)> = ["a", "b"]
             .map(|name| {
                 let path = folder.path().join(name);
@@ -480,6 +504,7 @@ mod tests {
             cache: cache.path().to_owned(),
             program: PathBuf::new(),
             playbook: None,
+            settings: None,
             mirror: String::new(),
             snapshot: "20260101T000000Z".to_owned(),
             git_commit: None,
