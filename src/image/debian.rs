@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::mirror::Source;
 use super::sbom::packages;
 use super::uki::{self, Parts};
 use super::{BuildRequest, CMDLINE, Content, ImageError, SUITE, Stage, run};
@@ -55,6 +56,7 @@ pub(super) struct Bootstrap<'a> {
 /// What the disk holds. `root_guid`: what the root partition's identifier will be.
 pub(super) fn content(
     request: &BuildRequest,
+    source: &Source,
     work: &Path,
     root_guid: &str,
     progress: &mut dyn FnMut(Stage),
@@ -86,8 +88,8 @@ pub(super) fn content(
         hooks: &hooks,
         downloads: &request.cache.join("packages"),
         cache: &request.cache,
-        mirror: &request.mirror,
-        snapshot: &request.snapshot,
+        mirror: &source.mirror,
+        snapshot: &source.snapshot,
     };
     self::bootstrap(&bootstrap, &archive)?;
 
@@ -113,7 +115,7 @@ pub(super) fn content(
 
     progress(Stage::Disk);
     let root = work.join("root.ext4");
-    root_file_system(&archive, &root, root_guid, request)?;
+    root_file_system(&archive, &root, root_guid, request, source)?;
     for path in [&archive, &parts] {
         let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         removed.map_err(ImageError::file("remove", path))?;
@@ -166,7 +168,13 @@ fn arguments(bootstrap: &Bootstrap, archive: &Path, mirror: &str) -> Vec<String>
 }
 
 /// The tree as ext4, without loop device and without root: unpacked in a user namespace, where its owners are, and written by mke2fs.
-fn root_file_system(archive: &Path, root: &Path, guid: &str, request: &BuildRequest) -> Result<(), ImageError> {
+fn root_file_system(
+    archive: &Path,
+    root: &Path,
+    guid: &str,
+    request: &BuildRequest,
+    source: &Source,
+) -> Result<(), ImageError> {
     let length = fs::metadata(archive).map_err(ImageError::file("read", archive))?.len();
     let kilobytes = (length + length / SPARE_PART).max(LEAST_ROOT).next_multiple_of(1 << 20) / 1024;
     // The tree is below the work folder, which another user of the namespace has to be able to enter.
@@ -176,7 +184,7 @@ fn root_file_system(archive: &Path, root: &Path, guid: &str, request: &BuildRequ
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--map-auto", "--mount", "sh", "-c", script, "sh"]);
     command.arg(archive).arg(root).arg(guid).arg(kilobytes.to_string());
-    if let Some(epoch) = epoch(&request.snapshot) {
+    if let Some(epoch) = epoch(&source.snapshot) {
         // The second is for e2fsprogs before 1.47.1.
         command.env("SOURCE_DATE_EPOCH", epoch.to_string()).env("E2FSPROGS_FAKE_TIME", epoch.to_string());
     }
@@ -235,7 +243,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Seconds since 1970 of a snapshot's date, `YYYYMMDDTHHMMSSZ`; `None` for another form.
-fn epoch(snapshot: &str) -> Option<u64> {
+pub(super) fn epoch(snapshot: &str) -> Option<u64> {
     let form = |(index, byte): (usize, u8)| match index {
         8 => byte == b'T',
         15 => byte == b'Z',
