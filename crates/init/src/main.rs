@@ -101,10 +101,10 @@ async fn serve(health: SocketAddr) {
         match boot::boot(METADATA_URL.to_owned(), surroundings).await {
             Ok(()) => return,
             Err(error) => {
-                let again_in_s = pause.as_secs();
-                tracing::error!(exit_code = error.exit_code(), again_in_s, "not ready: {error}");
+                let (reason, again_in_s) = (error.to_string(), pause.as_secs());
+                tracing::error!(exit_code = error.exit_code(), again_in_s, "not ready: {reason}");
                 tokio::select! {
-                    () = serve_trouble(health, &error.to_string()) => {}
+                    () = serve_trouble(health, &reason) => {}
                     () = tokio::time::sleep(pause) => {}
                 }
                 pause = (pause * 2).min(PAUSE.1);

@@ -16,8 +16,9 @@ use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::group::{DrainTimes, Seen};
+use super::machine::Program;
 use super::network::{Namespace, Place};
-use super::supervisor::{Program, Supervisor};
+use super::supervisor::Supervisor;
 use super::{InstanceId, InstanceStatus, LabError, Machine, dhcp, http, state, sys};
 use crate::deploy::Lifecycle;
 use crate::plan::Topology;

@@ -29,11 +29,31 @@ pub(super) const PARAMETERS: &str = "/sipedge/lab/";
 /// How long a machine may take from power-on until it is healthy: many times what it takes under software emulation, for a host that is busy.
 const READY_WITHIN: Duration = Duration::from_secs(180);
 
+/// What an instance is.
+#[derive(Debug, Clone)]
+pub(super) enum Program {
+    /// The appliance's program, as a process of this host.
+    Appliance(PathBuf),
+    /// A machine that boots an image.
+    Machine(Machine),
+}
+
+impl Program {
+    pub(super) fn machine(&self) -> Option<&Machine> {
+        match self {
+            Self::Appliance(_) => None,
+            Self::Machine(machine) => Some(machine),
+        }
+    }
+}
+
 /// What the instances of a lab are when they are machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// The image: a raw disk. It is never written: changes are the machine's own, and end with it.
+    /// The image: a raw disk.
     pub disk: PathBuf,
+    /// Whether the machine writes to the disk. Otherwise changes are its own, and end with it.
+    pub writes: bool,
     /// Megabytes of memory. A t3.micro has 1024.
     pub memory_mb: u32,
     /// Processors.
@@ -46,7 +66,13 @@ impl Machine {
     /// With this disk, as small as the smallest instance type that is of use. `emulate`: by software even where KVM can be used.
     #[must_use]
     pub fn new(disk: &Path, emulate: bool) -> Self {
-        Self { disk: disk.to_owned(), memory_mb: 1024, processors: 2, accelerated: !emulate && kvm_can_be_used() }
+        Self {
+            disk: disk.to_owned(),
+            writes: false,
+            memory_mb: 1024,
+            processors: 2,
+            accelerated: !emulate && kvm_can_be_used(),
+        }
     }
 
     /// How long it may take from power-on until it is healthy.
@@ -97,6 +123,7 @@ impl Machine {
         let card = format!("virtio-net-pci,netdev=net0,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},romfile=");
         // `max` has what today's instances have; under software emulation, all that it can emulate.
         let (accelerator, processor) = if self.accelerated { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
+        let snapshot = if self.writes { "off" } else { "on" };
         let pairs = [
             ("-machine", "q35,smm=off".to_owned()),
             ("-accel", accelerator.to_owned()),
@@ -105,7 +132,7 @@ impl Machine {
             ("-smp", self.processors.to_string()),
             ("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", option(code))),
             ("-drive", format!("if=pflash,unit=1,format=raw,file={}", option(variables))),
-            ("-drive", format!("if=none,id=disk,format=raw,snapshot=on,file={}", option(&self.disk))),
+            ("-drive", format!("if=none,id=disk,format=raw,snapshot={snapshot},file={}", option(&self.disk))),
             ("-device", "nvme,drive=disk,serial=sipedge,bootindex=1".to_owned()),
             ("-netdev", "tap,id=net0,fd=0".to_owned()),
             ("-device", card),
@@ -186,7 +213,8 @@ mod tests {
 
     #[test]
     fn the_machine_looks_like_an_instance() {
-        let machine = Machine { disk: "a,b.raw".into(), memory_mb: 512, processors: 1, accelerated: false };
+        let machine =
+            Machine { disk: "a,b.raw".into(), writes: false, memory_mb: 512, processors: 1, accelerated: false };
         let arguments =
             machine.arguments(Path::new("code.fd"), Path::new("vars.fd"), Path::new("log"), [2, 0, 0, 0, 1, 0xab]);
         let text = arguments.join(" ");

@@ -25,11 +25,12 @@ use super::client::user_data;
 use super::group::{DrainTimes, Group, Move, Seen, Version};
 use super::imds::{Metadata, Service};
 use super::instance::Instance;
+use super::machine::{PARAMETERS, Program};
 use super::network::{Layout, Network};
 use super::protocol::{Request, Response, Started};
 use super::resolver::Zone;
 use super::state::{self, Process};
-use super::{InstanceId, LabError, LabStatus, Machine, VPC_NAMESPACE, machine, sys, userns};
+use super::{InstanceId, LabError, LabStatus, Machine, VPC_NAMESPACE, sys, userns};
 use crate::deploy::{RefreshStatus, now_unix_ms};
 use crate::plan::{Plan, Scaling, Topology};
 
@@ -70,24 +71,6 @@ pub fn supervise(folder: &Path) -> Result<(), LabError> {
         announce(&Started::Failed(error.clone()));
     }
     result
-}
-
-/// What an instance is.
-#[derive(Debug, Clone)]
-pub(super) enum Program {
-    /// The appliance's program, as a process of this host.
-    Appliance(PathBuf),
-    /// A machine that boots an image.
-    Machine(Machine),
-}
-
-impl Program {
-    pub(super) fn machine(&self) -> Option<&Machine> {
-        match self {
-            Self::Appliance(_) => None,
-            Self::Machine(machine) => Some(machine),
-        }
-    }
 }
 
 /// What the tasks of the supervisor share. They all run on its one thread.
@@ -526,7 +509,7 @@ impl Supervisor {
 
     /// What the lab's SSM Parameter Store has: the secrets of its folder.
     fn parameter(&self, name: &str) -> Option<String> {
-        let name = name.strip_prefix(machine::PARAMETERS)?;
+        let name = name.strip_prefix(PARAMETERS)?;
         // One part, so that it leads nowhere else.
         let file = Path::new(name).file_name().filter(|file| *file == name)?;
         fs::read_to_string(self.folder.join(state::SECRETS).join(file)).ok()
