@@ -10,6 +10,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::bios::Bios;
+use super::mirror::Source;
 use super::sbom::packages;
 use super::uki::{self, Parts};
 use super::{BuildRequest, CMDLINE, Content, ImageError, SUITE, Stage, run, tail};
@@ -63,8 +64,7 @@ const PROGRAM: &str = "./usr/local/bin/sipedge-proxy";
 
 /// What the command line has besides that of every flavour: the root, which is never dirty and needs no login; what the tree is made
 /// with, it need not find again at every boot.
-const ROOT_CMDLINE: &str =
-    "ro rootfstype=squashfs fsck.mode=skip systemd.condition-needs-update=no systemd.getty_auto=no systemd.firstboot=no";
+const ROOT_CMDLINE: &str = "ro rootfstype=squashfs fsck.mode=skip systemd.condition-needs-update=no systemd.getty_auto=no systemd.firstboot=no";
 
 /// Names in the folder of what was made.
 const TREE: &str = "root.tar";
@@ -92,13 +92,14 @@ pub(super) struct Bootstrap<'a> {
 /// What the disk holds. `root_guid`: what the root partition's identifier will be.
 pub(super) fn content(
     request: &BuildRequest,
+    source: &Source,
     program: &[u8],
     work: &Path,
     root_guid: &str,
     progress: &mut dyn FnMut(Stage),
 ) -> Result<Content, ImageError> {
     progress(Stage::Packages);
-    let made = tree(request)?;
+    let made = tree(request, source)?;
 
     progress(Stage::Kernel);
     let boot = made.join(BOOT);
@@ -116,24 +117,23 @@ pub(super) fn content(
 
     progress(Stage::Root);
     let root = work.join("root.squashfs");
-    root_file_system(&made.join(TREE), program, &root, request)?;
+    root_file_system(&made.join(TREE), program, &root, &request.cache, &source.snapshot)?;
     Ok(Content { kernel, root: Some(root), packages: listing, bios: Some(bios) })
 }
 
 /// The tree without the program, and what boots it: from the cache when the packages, the playbook and its settings are those of then.
 ///
 /// The program is put in afterwards, so that another one makes another image in seconds.
-fn tree(request: &BuildRequest) -> Result<PathBuf, ImageError> {
+fn tree(request: &BuildRequest, source: &Source) -> Result<PathBuf, ImageError> {
     let playbook = request.playbook.as_deref().ok_or_else(|| ImageError::Package {
         path: request.cache.clone(),
         what: "the debian flavour is made by a playbook, and none was named; name it by --playbook".to_owned(),
     })?;
     let playbook = playbook.canonicalize().map_err(ImageError::file("read", playbook))?;
     let settings = request.settings.as_deref();
-    let settings =
-        settings.map(|path| path.canonicalize().map_err(ImageError::file("read", path))).transpose()?;
+    let settings = settings.map(|path| path.canonicalize().map_err(ImageError::file("read", path))).transpose()?;
     let program = request.program.canonicalize().map_err(ImageError::file("read", &request.program))?;
-    let name = format!("{TREES}{}", key(request, &playbook, settings.as_deref())?);
+    let name = format!("{TREES}{}", key(source, &playbook, settings.as_deref())?);
     let place = request.cache.join(&name);
     if place.is_dir() {
         return Ok(place);
@@ -148,8 +148,8 @@ fn tree(request: &BuildRequest) -> Result<PathBuf, ImageError> {
         hooks: &hooks,
         downloads: &request.cache.join("packages"),
         cache: &request.cache,
-        mirror: &request.mirror,
-        snapshot: &request.snapshot,
+        mirror: &source.mirror,
+        snapshot: &source.snapshot,
     };
     self::bootstrap(&bootstrap, &work.path().join(TREE))?;
     // One is enough: it is large, and another is made when it is wanted.
@@ -166,13 +166,13 @@ fn tree(request: &BuildRequest) -> Result<PathBuf, ImageError> {
 const TREES: &str = "debian-tree-";
 
 /// What a tree depends on, as a name: the packages, how they are put together, the playbook's folder and its settings.
-fn key(request: &BuildRequest, playbook: &Path, settings: Option<&Path>) -> Result<String, ImageError> {
+fn key(source: &Source, playbook: &Path, settings: Option<&Path>) -> Result<String, ImageError> {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     };
-    for part in [request.mirror.as_str(), &request.snapshot, env!("CARGO_PKG_VERSION"), BUILD_ONLY, GRUB_MODULES] {
+    for part in [source.mirror.as_str(), &source.snapshot, env!("CARGO_PKG_VERSION"), BUILD_ONLY, GRUB_MODULES] {
         add(part.as_bytes());
     }
     // The hooks as they are for a playbook and a program without names.
@@ -301,8 +301,8 @@ fn arguments(bootstrap: &Bootstrap, archive: &Path, mirror: &str) -> Vec<String>
 
 /// The tree with the program in it as squashfs: read-only by its nature, and made from a tar archive, so that no file of it has to have its
 /// owner on this machine.
-fn root_file_system(tree: &Path, program: &[u8], root: &Path, request: &BuildRequest) -> Result<(), ImageError> {
-    let epoch = epoch(&request.snapshot).unwrap_or(0);
+fn root_file_system(tree: &Path, program: &[u8], root: &Path, cache: &Path, snapshot: &str) -> Result<(), ImageError> {
+    let epoch = epoch(snapshot).unwrap_or(0);
     let log = root.with_extension("log");
     let errors = File::create(&log).map_err(ImageError::file("write", &log))?;
     let mut command = Command::new("sqfstar");
@@ -323,7 +323,7 @@ fn root_file_system(tree: &Path, program: &[u8], root: &Path, request: &BuildReq
     // First, since the archive cannot be written either when the other end has gone.
     if !status.success() {
         if said.contains("No space left") {
-            return Err(ImageError::NoSpace { folder: request.cache.clone(), need_mb: super::NEEDED_MB });
+            return Err(ImageError::NoSpace { folder: cache.to_owned(), need_mb: super::NEEDED_MB });
         }
         let program = "sqfstar".to_owned();
         return Err(ImageError::Program { program, status: status.to_string(), tail: tail(&said) });
@@ -431,7 +431,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Seconds since 1970 of a snapshot's date, `YYYYMMDDTHHMMSSZ`; `None` for another form.
-fn epoch(snapshot: &str) -> Option<u64> {
+pub(super) fn epoch(snapshot: &str) -> Option<u64> {
     let form = |(index, byte): (usize, u8)| match index {
         8 => byte == b'T',
         15 => byte == b'Z',

@@ -8,13 +8,15 @@
 //! ```
 
 pub mod bios;
+mod boot;
 pub mod cpio;
 mod debian;
 mod error;
 pub mod esp;
 pub mod gpt;
 pub mod micro;
-pub mod qemu;
+mod mirror;
+mod program;
 pub mod sbom;
 pub mod uki;
 
@@ -23,7 +25,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -33,7 +35,10 @@ use bios::Bios;
 use gpt::{Layout, Purpose, Slice, Wanted};
 use sbom::Package;
 
+pub use boot::{BootError, BootRequest, Booted, boot};
 pub use error::ImageError;
+pub use mirror::{PRESENT_MIRROR, SNAPSHOT_MIRROR};
+pub use program::Checkout;
 
 /// Megabytes that a build needs in the cache folder: packages, their tree, the disk and a copy (measured: 1.3 GB for debian).
 pub const NEEDED_MB: u64 = 2000;
@@ -43,9 +48,6 @@ pub const BLOCK: usize = 512 << 10;
 
 /// Suite of the packages.
 pub const SUITE: &str = "bookworm";
-
-/// Archive that keeps Debian's packages as they were at a date. By HTTP: what it gives is signed, and a proxy may keep it.
-pub const SNAPSHOT_MIRROR: &str = "http://snapshot.debian.org/archive/debian/{snapshot}";
 
 /// Date of the packages unless another is named: the same for everybody who builds this version of sipedge.
 pub const DEFAULT_SNAPSHOT: &str = "20260101T000000Z";
@@ -93,8 +95,12 @@ pub struct Manifest {
     pub bytes: u64,
     /// Bytes of those blocks of a snapshot that are not all zeros.
     pub used_bytes: u64,
+    /// Archive of the packages.
+    pub mirror: String,
     /// Date of the packages, as in the snapshot archive's addresses.
     pub snapshot: String,
+    /// Whether the archive has the packages of this date on another day too, so that the same bytes can be built again.
+    pub dated: bool,
     /// Commit that the proxy was built from, where that is known.
     pub git_commit: Option<String>,
     /// SHA-256 of the spec that the image was built for; `None` when it is for any.
@@ -120,8 +126,9 @@ pub struct BuildRequest {
     pub playbook: Option<PathBuf>,
     /// Settings of the playbook, YAML or JSON, such as the ports of a spec; only debian has them.
     pub settings: Option<PathBuf>,
-    /// Archive of the packages. With `{snapshot}` in it, that is replaced by [`BuildRequest::snapshot`].
-    pub mirror: String,
+    /// Archive of the packages. With `{snapshot}` in it, that is replaced by [`BuildRequest::snapshot`]; without, the packages are those that
+    /// it has now. `None`: [`SNAPSHOT_MIRROR`], or [`PRESENT_MIRROR`] where that does not answer.
+    pub mirror: Option<String>,
     /// Date of the packages, `YYYYMMDDTHHMMSSZ`.
     pub snapshot: String,
     /// Commit that the program was built from.
@@ -133,9 +140,11 @@ pub struct BuildRequest {
 }
 
 /// What a build is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
+    /// Something that whoever builds should know, and that keeps nothing from going on.
+    Warning(String),
     /// Packages are fetched and unpacked.
     Packages,
     /// Kernel and initramfs are put together.
@@ -195,6 +204,14 @@ impl Image {
         Ok(Self { folder: folder.to_owned(), manifest })
     }
 
+    /// How long its build took, where that is known.
+    #[must_use]
+    pub fn built_in(&self) -> Option<Duration> {
+        let text = fs::read(self.folder.join(BUILT)).ok()?;
+        let built: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        Some(Duration::from_millis(built.get("ms")?.as_u64()?))
+    }
+
     /// Checks that the bytes are those that were built.
     ///
     /// # Errors
@@ -213,6 +230,7 @@ impl Image {
 const DISK: &str = "disk.raw";
 const MANIFEST: &str = "manifest.json";
 const SBOM: &str = "sbom.cdx.json";
+const BUILT: &str = "built.json";
 
 /// What a flavour puts on its disk.
 #[derive(Debug)]
@@ -240,10 +258,14 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<
     let work = tempfile::Builder::new().prefix(".building-").tempdir_in(&request.cache);
     let work = work.map_err(ImageError::file("write in", &request.cache))?;
     // Debian's root partition comes behind the ESP; its identifier depends on neither's size.
-    let label = format!("{}/{}", request.flavour, request.snapshot);
+    let source = mirror::find(request)?;
+    if let Some(warning) = &source.warning {
+        progress(Stage::Warning(warning.clone()));
+    }
+    let label = format!("{}/{}", request.flavour, source.snapshot);
     let content = match request.flavour {
-        Flavour::Micro => micro::content(request, &program, progress)?,
-        Flavour::Debian => debian::content(request, &program, work.path(), &root_guid(&label)?, progress)?,
+        Flavour::Micro => micro::content(request, &source, &program, progress)?,
+        Flavour::Debian => debian::content(request, &source, &program, work.path(), &root_guid(&label)?, progress)?,
     };
     progress(Stage::Disk);
     let disk = work.path().join(DISK);
@@ -257,14 +279,16 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<
     let crates = sbom::crates(&lock.transpose()?.unwrap_or_default());
     let name = format!("sipedge-{}", request.flavour);
     let version = env!("CARGO_PKG_VERSION");
-    let bill = sbom::cyclonedx(&name, version, &request.snapshot, &content.packages, &crates);
+    let bill = sbom::cyclonedx(&name, version, &source.snapshot, &content.packages, &crates);
     let manifest = Manifest {
         schema: SCHEMA,
         flavour: request.flavour,
         version: version.to_owned(),
         bytes: fs::metadata(&disk).map_err(ImageError::file("read", &disk))?.len(),
         used_bytes,
-        snapshot: request.snapshot.clone(),
+        mirror: source.mirror,
+        snapshot: source.snapshot,
+        dated: source.dated,
         git_commit: request.git_commit.clone(),
         spec_sha256: request.spec_sha256.clone(),
         proxy_sha256: hexadecimal(&Sha256::digest(&program)),
@@ -272,15 +296,25 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<
         packages: content.packages,
         sha256,
     };
-    let image = keep(request, work, &manifest, &bill)?;
+    let image = keep(request, work, &manifest, &bill, began.elapsed())?;
     tracing::info!(flavour = %request.flavour, seconds = began.elapsed().as_secs_f64(), "image built");
     Ok(image)
 }
 
 /// Renames the finished folder to its place and points to it.
-fn keep(request: &BuildRequest, work: tempfile::TempDir, manifest: &Manifest, bill: &str) -> Result<Image, ImageError> {
+fn keep(
+    request: &BuildRequest,
+    work: tempfile::TempDir,
+    manifest: &Manifest,
+    bill: &str,
+    took: Duration,
+) -> Result<Image, ImageError> {
     let sbom = work.path().join(SBOM);
     fs::write(&sbom, bill).map_err(ImageError::file("write", &sbom))?;
+    let built = work.path().join(BUILT);
+    // Beside the manifest, which is the same for the same inputs.
+    let text = serde_json::json!({ "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }).to_string();
+    fs::write(&built, text).map_err(ImageError::file("write", &built))?;
     let text = serde_json::to_vec_pretty(manifest)
         .map_err(|source| ImageError::Manifest { path: work.path().join(MANIFEST), source })?;
     let path = work.path().join(MANIFEST);
@@ -387,7 +421,10 @@ fn digest(path: &Path) -> Result<(String, u64), ImageError> {
     let (mut hash, mut used, mut block) = (Sha256::new(), 0, Vec::with_capacity(BLOCK));
     loop {
         block.clear();
-        let read = Read::by_ref(&mut file).take(BLOCK as u64).read_to_end(&mut block).map_err(ImageError::file("read", path))?;
+        let read = Read::by_ref(&mut file)
+            .take(BLOCK as u64)
+            .read_to_end(&mut block)
+            .map_err(ImageError::file("read", path))?;
         if read == 0 {
             return Ok((hexadecimal(&hash.finalize()), used));
         }
@@ -494,26 +531,23 @@ mod tests {
         assert!(disks[0].1 < length / 4, "{} of {length} bytes are used", disks[0].1);
     }
 
-    #[test]
-    fn an_image_is_found_and_damage_is_told() {
-        let cache = tempfile::tempdir().expect("a folder");
-        let newest = || Image::newest(cache.path(), Flavour::Micro);
-        assert!(matches!(newest(), Err(ImageError::NotBuilt { .. })));
+    /// An image in the cache with these bytes as its disk.
+    pub(super) fn image_of(cache: &Path, bytes: &[u8]) -> Image {
         let request = BuildRequest {
             flavour: Flavour::Micro,
-            cache: cache.path().to_owned(),
+            cache: cache.to_owned(),
             program: PathBuf::new(),
             playbook: None,
             settings: None,
-            mirror: String::new(),
+            mirror: None,
             snapshot: "20260101T000000Z".to_owned(),
             git_commit: None,
             spec_sha256: None,
             lock: None,
         };
-        let work = tempfile::tempdir_in(cache.path()).expect("a folder");
+        let work = tempfile::tempdir_in(cache).expect("a folder");
         let disk = work.path().join(DISK);
-        fs::write(&disk, b"disk").expect("written");
+        fs::write(&disk, bytes).expect("written");
         let manifest = Manifest {
             schema: SCHEMA,
             flavour: Flavour::Micro,
@@ -521,15 +555,26 @@ mod tests {
             sha256: digest(&disk).expect("read").0,
             bytes: 4,
             used_bytes: 4,
+            mirror: SNAPSHOT_MIRROR.to_owned(),
             snapshot: request.snapshot.clone(),
+            dated: true,
             git_commit: None,
             spec_sha256: None,
             proxy_sha256: String::new(),
             sbom_sha256: String::new(),
             packages: Vec::new(),
         };
-        let kept = keep(&request, work, &manifest, "{}").expect("kept");
+        keep(&request, work, &manifest, "{}", Duration::from_secs(2)).expect("kept")
+    }
+
+    #[test]
+    fn an_image_is_found_and_damage_is_told() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let newest = || Image::newest(cache.path(), Flavour::Micro);
+        assert!(matches!(newest(), Err(ImageError::NotBuilt { .. })));
+        let kept = image_of(cache.path(), b"disk");
         assert_eq!(newest().expect("found"), kept);
+        assert_eq!(kept.built_in(), Some(Duration::from_secs(2)));
         kept.check().expect("whole");
         fs::write(kept.disk(), b"disc").expect("written");
         assert!(matches!(kept.check(), Err(ImageError::Damaged { .. })));
