@@ -16,10 +16,11 @@ use super::uki::{self, Parts};
 use super::{BuildRequest, CMDLINE, Content, ImageError, SUITE, Stage, run, tail};
 
 /// What the boot needs, what the playbook would install one by one, and what makes the rest and goes again.
-const PACKAGES: [&str; 22] = [
+const PACKAGES: [&str; 23] = [
     super::micro::KERNEL_PACKAGE,
     "systemd-boot-efi",
     "systemd-sysv",
+    "usr-is-merged",
     "udev",
     "systemd-resolved",
     "systemd-timesyncd",
@@ -291,42 +292,53 @@ fn arguments(bootstrap: &Bootstrap, archive: &Path, mirror: &str) -> Vec<String>
         format!("--setup-hook=sync-in {downloads} /var/cache/apt/archives/"),
     ];
     if bootstrap.variant != "extract" {
+        // Otherwise a package that merges the two comes, and Perl with it.
+        arguments.push("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr".to_owned());
         arguments.extend(LEFT_OUT.iter().map(|option| format!("--dpkgopt={option}")));
     }
     arguments.extend(bootstrap.hooks.iter().map(|hook| format!("--customize-hook={hook}")));
     arguments.push(format!("--customize-hook=sync-out /var/cache/apt/archives {downloads}"));
+    arguments.push("--customize-hook=rm -rf \"$1\"/var/cache/apt/* \"$1\"/var/lib/apt/lists/*".to_owned());
     arguments.extend([SUITE.to_owned(), archive.display().to_string(), mirror.to_owned()]);
     arguments
 }
 
-/// The tree with the program in it as squashfs: read-only by its nature, and made from a tar archive, so that no file of it has to have its
-/// owner on this machine.
+/// Makes the root of an archive at its input, and writes it to its output: whoever runs it in the namespace is nobody outside, and could
+/// neither read nor write a file there. `$1` is the time of the file system.
+///
+/// LZ4, since what is read at every boot is to be read fast; device nodes are the kernel's.
+const MAKE_ROOT: &str = "set -e; work=$(mktemp -d); trap 'rm -rf \"$work\"' EXIT; mkdir \"$work\"/tree; \
+    tar --extract --numeric-owner --same-permissions --xattrs --xattrs-include='*' --exclude='./dev/*' --directory \"$work\"/tree; \
+    chmod 755 \"$work\"/tree; touch --date=\"@$1\" \"$work\"/tree/usr/local/bin \"$work\"/tree/dev \"$work\"/tree; \
+    mksquashfs \"$work\"/tree \"$work\"/root -comp lz4 -mkfs-time \"$1\" -quiet -no-progress 1>&2; cat \"$work\"/root";
+
+/// The tree with the program in it as squashfs: read-only by its nature. In a user namespace, where its owners are, and without loop device.
 fn root_file_system(tree: &Path, program: &[u8], root: &Path, cache: &Path, snapshot: &str) -> Result<(), ImageError> {
+    run(Command::new("mksquashfs").arg("-version"), "squashfs-tools")?;
     let epoch = epoch(snapshot).unwrap_or(0);
     let log = root.with_extension("log");
     let errors = File::create(&log).map_err(ImageError::file("write", &log))?;
-    let mut command = Command::new("sqfstar");
-    // LZ4: three times as fast to read as the others, where the time from power-on to ready counts.
-    command.args(["-comp", "lz4", "-Xhc", "-mkfs-time", &epoch.to_string(), "-quiet", "-no-progress"]).arg(root);
-    // Otherwise it takes the variable and refuses the option.
-    command.env_remove("SOURCE_DATE_EPOCH");
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(errors);
+    let output = File::create(root).map_err(ImageError::file("write", root))?;
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--unshare-helper", "sh", "-c", MAKE_ROOT, "sh", &epoch.to_string()]).env("LC_ALL", "C.UTF-8");
+    // With it mksquashfs refuses the option.
+    command.env_remove("SOURCE_DATE_EPOCH").stdin(Stdio::piped()).stdout(output).stderr(errors);
+    let program_name = "mksquashfs".to_owned();
     let mut child = command.spawn().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => {
-            ImageError::ProgramMissing { program: "sqfstar".to_owned(), package: "squashfs-tools" }
+            ImageError::ProgramMissing { program: "mmdebstrap".to_owned(), package: "mmdebstrap" }
         }
-        _ => ImageError::File { what: "run", path: PathBuf::from("sqfstar"), source },
+        _ => ImageError::File { what: "run", path: PathBuf::from("mmdebstrap"), source },
     })?;
     let given = child.stdin.take().map(|mut input| archive_with(tree, program, epoch, &mut input));
-    let status = child.wait().map_err(ImageError::file("wait for", Path::new("sqfstar")))?;
+    let status = child.wait().map_err(ImageError::file("wait for", Path::new("mmdebstrap")))?;
     let said = fs::read_to_string(&log).unwrap_or_default();
     // First, since the archive cannot be written either when the other end has gone.
     if !status.success() {
         if said.contains("No space left") {
             return Err(ImageError::NoSpace { folder: cache.to_owned(), need_mb: super::NEEDED_MB });
         }
-        let program = "sqfstar".to_owned();
-        return Err(ImageError::Program { program, status: status.to_string(), tail: tail(&said) });
+        return Err(ImageError::Program { program: program_name, status: status.to_string(), tail: tail(&said) });
     }
     given.transpose().map_err(ImageError::file("read", tree))?;
     fs::remove_file(&log).map_err(ImageError::file("remove", &log))

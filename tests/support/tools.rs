@@ -122,10 +122,14 @@ fn search() -> Option<PathBuf> {
 
 /// A program of the Python tools.
 pub fn python_tool(name: &str) -> Option<PathBuf> {
-    let tools = std::env::var_os(TOOLS_VARIABLE).map(PathBuf::from).unwrap_or_else(|| {
+    let file = test_tools().join("venv/bin").join(name);
+    file.is_file().then_some(file)
+}
+
+/// Where `tests/setup` puts what it makes.
+pub fn test_tools() -> PathBuf {
+    std::env::var_os(TOOLS_VARIABLE).map(PathBuf::from).unwrap_or_else(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
         target.join("test-tools")
-    });
-    let file = tools.join("venv/bin").join(name);
-    file.is_file().then_some(file)
+    })
 }
