@@ -291,14 +291,16 @@ fn arguments(bootstrap: &Bootstrap, archive: &Path, mirror: &str) -> Vec<String>
         "--setup-hook=mkdir -p \"$1\"/var/cache/apt/archives/".to_owned(),
         format!("--setup-hook=sync-in {downloads} /var/cache/apt/archives/"),
     ];
+    // Where packages are only unpacked, nothing is customized, and the last hook is that of the unpacking (mmdebstrap(1), `extract`).
+    let last = if bootstrap.variant == "extract" { "extract" } else { "customize" };
+    arguments.extend(bootstrap.hooks.iter().map(|hook| format!("--{last}-hook={hook}")));
+    arguments.push(format!("--{last}-hook=sync-out /var/cache/apt/archives {downloads}"));
     if bootstrap.variant != "extract" {
         // Otherwise a package that merges the two comes, and Perl with it.
         arguments.push("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr".to_owned());
         arguments.extend(LEFT_OUT.iter().map(|option| format!("--dpkgopt={option}")));
+        arguments.push("--customize-hook=rm -rf \"$1\"/var/cache/apt/* \"$1\"/var/lib/apt/lists/*".to_owned());
     }
-    arguments.extend(bootstrap.hooks.iter().map(|hook| format!("--customize-hook={hook}")));
-    arguments.push(format!("--customize-hook=sync-out /var/cache/apt/archives {downloads}"));
-    arguments.push("--customize-hook=rm -rf \"$1\"/var/cache/apt/* \"$1\"/var/lib/apt/lists/*".to_owned());
     arguments.extend([SUITE.to_owned(), archive.display().to_string(), mirror.to_owned()]);
     arguments
 }

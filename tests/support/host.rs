@@ -117,7 +117,10 @@ impl Host {
         let folder = repository().join("ansible");
         let mut command = Command::new(ansible);
         command.args(["--inventory", "edge,", "--connection", "community.docker.nsenter", "--extra-vars"]);
-        command.arg(format!("ansible_nsenter_pid={}", self.leader)).arg("--extra-vars").arg(variables.to_string());
+        command
+            .arg(format!("ansible_nsenter_pid={} ansible_become=false", self.leader))
+            .arg("--extra-vars")
+            .arg(variables.to_string());
         command.arg(folder.join(name)).env("ANSIBLE_CONFIG", folder.join("ansible.cfg")).env("LC_ALL", "C.UTF-8");
         Some(tools::run(&mut command))
     }

@@ -122,8 +122,10 @@ fn search() -> Option<PathBuf> {
 
 /// A program of the Python tools.
 pub fn python_tool(name: &str) -> Option<PathBuf> {
-    let file = test_tools().join("venv/bin").join(name);
-    file.is_file().then_some(file)
+    ["venv", "venv-ansible"]
+        .map(|venv| test_tools().join(venv).join("bin").join(name))
+        .into_iter()
+        .find(|file| file.is_file())
 }
 
 /// Where `tests/setup` puts what it makes.
