@@ -242,12 +242,13 @@ Examples:
     Secrets(Secrets),
     #[command(after_help = "\
 Examples:
-  sipedge image build --flavour micro --program target/x86_64-unknown-linux-musl/release/sipedge-init
+  sipedge image build --flavour micro     a kernel and one static program, as a disk
+  sipedge image boot --flavour micro      boots it in the lab and places the verified call through it
   sipedge image check --flavour micro     whether the bytes are still those that were built
   sipedge image publish --flavour micro   brings what was built and booted to the account of the spec
   sipedge image list                      the images on this machine and in the account
   sipedge image prune --keep 3            removes old ones from the account, never one in use")]
-    /// Builds the appliance image on this machine, and brings it to the account.
+    /// Builds the appliance image on this machine, boots it, calls through it, and brings it to the account.
     Image(ImageArgs),
     #[command(after_help = "\
 Examples:
@@ -552,13 +553,24 @@ struct ImageArgs {
 enum ImageAction {
     #[command(after_help = "\
 Examples:
-  sipedge image build --flavour micro --program target/x86_64-unknown-linux-musl/release/sipedge-init
-  sipedge image build --program target/x86_64-unknown-linux-musl/release/sipedge-proxy --playbook ansible/image.yml
-  sipedge image build --snapshot 20260101T000000Z --program sipedge-proxy --playbook ansible/image.yml --json
+  sipedge image build --flavour micro                 the program is built by cargo, from the checkout around this folder
+  sipedge image build --flavour micro --json
+  sipedge image build --snapshot 20260101T000000Z --program sipedge-proxy --playbook ansible/image.yml
 
 Neither root nor loop devices are needed. The same program, packages' date and sipedge give the same bytes as far as the packages do.")]
     /// Builds a bootable disk with manifest and bill of materials.
     Build(BuildImage),
+    #[command(after_help = "\
+Examples:
+  sipedge image boot --flavour micro                  as the only instance of a lab of its own, behind the NLB
+  sipedge image boot single-ec2 --flavour micro       the same with an Elastic IP
+  sipedge image boot --flavour micro --emulate --json
+
+The edge is that of the spec; where there is none, that of `sipedge init`. That these bytes were booted and called is kept beside the
+image: without it, it cannot be published. Exit codes: 4 without QEMU, firmware or user namespaces, 5 when it does not get ready, 6 when
+the call does not pass, 7 when there is no image, 9 when it is not what was built.")]
+    /// Boots the image that was built last in QEMU as an instance of the lab, and places the verified call through it.
+    Boot(BootImage),
     #[command(after_help = "Examples:\n  sipedge image check --flavour micro --json")]
     /// Checks that the image that was built last is still what was built, and shows it.
     Check {
@@ -618,24 +630,44 @@ struct BuildImage {
     /// What the image is made of.
     #[arg(long, value_enum, default_value_t = FlavourName::Debian)]
     flavour: FlavourName,
-    /// The static program in it: sipedge-proxy for debian, sipedge-init for micro.
+    /// The static program in it: sipedge-proxy for debian, sipedge-init for micro. Left out: cargo builds it from the checkout around this
+    /// folder.
     #[arg(long, value_name = "FILE")]
-    program: PathBuf,
-    /// The playbook that makes Debian an appliance.
-    #[arg(long, value_name = "FILE", required_if_eq("flavour", "debian"))]
+    program: Option<PathBuf>,
+    /// The playbook that makes Debian an appliance. Left out: that of the checkout.
+    #[arg(long, value_name = "FILE")]
     playbook: Option<PathBuf>,
-    /// Archive of the packages; {snapshot} in it stands for the date.
-    #[arg(long, value_name = "URL", default_value = sipedge::image::SNAPSHOT_MIRROR)]
-    mirror: String,
+    /// Settings of the playbook, YAML or JSON, such as the ports of SIP; ansible/group_vars/all.yml lists them.
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// Archive of the packages; {snapshot} in it stands for the date. Left out: snapshot.debian.org, or, when that does not answer,
+    /// deb.debian.org with the packages of today.
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
     /// Date of the packages, as the snapshot archive writes it.
     #[arg(long, value_name = "YYYYMMDDTHHMMSSZ", default_value = sipedge::image::DEFAULT_SNAPSHOT)]
     snapshot: String,
-    /// Commit that the program was built from, for the manifest.
+    /// Commit that the program was built from, for the manifest. Left out: that of the checkout, when the program is built from it.
     #[arg(long, value_name = "COMMIT")]
     commit: Option<String>,
-    /// Cargo.lock that the program was built by, for the bill of materials.
+    /// Cargo.lock that the program was built by, for the bill of materials. Left out: that of the checkout, likewise.
     #[arg(long, value_name = "FILE")]
     lock: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct BootImage {
+    /// The topology that it is an instance of.
+    #[arg(default_value = "load-balanced")]
+    topology: TopologyName,
+    /// What the image is made of.
+    #[arg(long, value_enum, default_value_t = FlavourName::Debian)]
+    flavour: FlavourName,
+    /// By software, even where the processor can run it (KVM).
+    #[arg(long)]
+    emulate: bool,
+    #[command(flatten)]
+    reports: Reports,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

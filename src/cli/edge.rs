@@ -33,7 +33,7 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     }
     let loaded = global.load_spec()?;
     let state = project(global, &loaded.spec.name)?.state(topology);
-    let options = Options { instances: args.instances };
+    let options = Options { instances: args.instances, machine: None };
     let mut progress = deploy::for_output(global.json);
     let deployed = deploy::deploy(&loaded, &state, &options, progress.as_mut())
         .map_err(|error| reported(error, &args.reports, global.json))?;

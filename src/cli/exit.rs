@@ -288,7 +288,7 @@ impl From<DeployError> for Failure {
 }
 
 /// What a cause means to a script.
-fn exit_of(cause: &Cause) -> Exit {
+pub(super) fn exit_of(cause: &Cause) -> Exit {
     match cause {
         Cause::Plan(_) => Exit::SpecRefused,
         Cause::Instances { .. }

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sipedge::image::booted::{Booted, CallResult};
-use sipedge::image::{Image, ImageError};
+use sipedge::image::Image;
 
 use super::Global;
 use super::exit::{self, Exit, Failure};
@@ -15,13 +14,11 @@ const HASH_LETTERS: usize = 12;
 
 pub(super) fn run(global: &Global, cache: &Path, local: bool) -> Result<Exit, Failure> {
     let images = Image::all(cache)?;
-    let booted = images.iter().map(Booted::read).collect::<Result<Vec<_>, ImageError>>()?;
     let published = if local { None } else { Some(account::published_images(global)) };
     if global.json {
         let here: Vec<Value> = images
             .iter()
-            .zip(&booted)
-            .map(|(image, booted)| json!({ "disk": image.disk(), "manifest": image.manifest, "booted": booted }))
+            .map(|image| json!({ "disk": image.disk(), "manifest": image.manifest, "booted": image.booted() }))
             .collect();
         let mut data = json!({ "local": here });
         if let Some(Ok((region, images))) = &published {
@@ -31,14 +28,14 @@ pub(super) fn run(global: &Global, cache: &Path, local: bool) -> Result<Exit, Fa
         exit::print_json(&data)?;
     } else {
         let mut rows = vec![row(["FLAVOUR", "VERSION", "SHA-256", "MB", "CALLED", "FOLDER"])];
-        for (image, booted) in images.iter().zip(&booted) {
+        for image in &images {
             let manifest = &image.manifest;
             rows.push(vec![
                 manifest.flavour.to_string(),
                 manifest.version.clone(),
                 short(&manifest.sha256),
                 (manifest.used_bytes / 1_000_000).to_string(),
-                called(image, booted.as_ref()).to_owned(),
+                if image.booted().is_some() { "passed" } else { "no" }.to_owned(),
                 image.folder.display().to_string(),
             ]);
         }
@@ -62,15 +59,6 @@ pub(super) fn run(global: &Global, cache: &Path, local: bool) -> Result<Exit, Fa
     match published {
         Some(Err(failure)) => Err(failure),
         _ => Ok(Exit::Done),
-    }
-}
-
-fn called(image: &Image, booted: Option<&Booted>) -> &'static str {
-    match booted {
-        None => "no",
-        Some(booted) if booted.proves(image) => "passed",
-        Some(booted) if booted.call == CallResult::Failed => "failed",
-        Some(_) => "another disk",
     }
 }
 

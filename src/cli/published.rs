@@ -199,9 +199,7 @@ impl From<PublishError> for Failure {
         match error {
             PublishError::Image(error) => error.into(),
             PublishError::Aws(error) => Self::new(aws_exit(&error), message),
-            PublishError::NotBooted { flavour, .. }
-            | PublishError::OtherBooted { flavour, .. }
-            | PublishError::CallFailed { flavour, .. } => {
+            PublishError::NotBooted { flavour, .. } => {
                 let [_, (command, does), _] = way_to_published(flavour);
                 Self::new(Exit::Usage, message).next(command, does)
             }

@@ -187,7 +187,13 @@ pub enum Cause {
 
 /// Whether this is about the machine, which cannot have a lab as it is, and not about one lab.
 pub fn lab_unavailable(error: &LabError) -> bool {
-    matches!(error, LabError::UserNamespaces { .. } | LabError::NoProxy { .. })
+    matches!(
+        error,
+        LabError::UserNamespaces { .. }
+            | LabError::NoProxy { .. }
+            | LabError::ProgramMissing { .. }
+            | LabError::FirmwareMissing { .. }
+    )
 }
 
 #[cfg(feature = "aws")]

@@ -1,37 +1,75 @@
-//! The flavour `debian`: mmdebstrap in a user namespace, the playbook by a chroot connection, a read-only ext4 root.
+//! The flavour `debian`: mmdebstrap in a user namespace, the playbook by a chroot connection, a read-only root as squashfs.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::bios::Bios;
+use super::mirror::Source;
 use super::sbom::packages;
 use super::uki::{self, Parts};
-use super::{BuildRequest, CMDLINE, Content, ImageError, SUITE, Stage, run};
+use super::{BuildRequest, CMDLINE, Content, ImageError, SUITE, Stage, run, tail};
 
-/// What the playbook and the boot need before the playbook installs the rest.
-const PACKAGES: [&str; 9] = [
+/// What the boot needs, what the playbook would install one by one, and what makes the rest and goes again.
+const PACKAGES: [&str; 23] = [
     super::micro::KERNEL_PACKAGE,
     "systemd-boot-efi",
     "systemd-sysv",
+    "usr-is-merged",
+    "udev",
     "systemd-resolved",
+    "systemd-timesyncd",
     "initramfs-tools",
+    "busybox",
+    "zstd",
     "nftables",
     "ca-certificates",
-    "chrony",
-    "python3-minimal",
+    "tcpdump",
+    "sngrep",
+    "curl",
+    "iproute2",
+    "procps",
+    "less",
+    "kmod",
+    "netbase",
+    // For the build alone.
+    "grub-pc-bin",
+    "python3",
+    "python3-apt",
 ];
 
-/// EFI stub in the tree.
-const STUB: &str = "./usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+/// Packages that go when all is made: Ansible's interpreter, and GRUB's tools.
+const BUILD_ONLY: &str = "grub-pc-bin grub-common python3 python3-minimal python3.11 python3.11-minimal python3-apt";
 
-/// What lists the packages, run in the tree; its output is a file of the tree until the disk is made.
-const LISTING: &str = "./usr/share/sipedge/packages.tsv";
+/// What is not unpacked: an appliance has no readers. Licences stay.
+const LEFT_OUT: [&str; 7] = [
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/lintian/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/bug/*",
+];
 
-/// Room that the root has beyond its content, as a part of it: none is written to, but ext4's own tables need some.
-const SPARE_PART: u64 = 4;
+/// GRUB's modules: what reads the kernel from the EFI system partition and starts it, with a serial console.
+const GRUB_MODULES: &str = "biosdisk part_gpt fat normal linux serial terminal echo";
 
-/// Least bytes of a root file system.
-const LEAST_ROOT: u64 = 64 << 20;
+/// Where in the tree the program is, below the root.
+const PROGRAM: &str = "./usr/local/bin/sipedge-proxy";
+
+/// What the command line has besides that of every flavour: the root, which is never dirty and needs no login; what the tree is made
+/// with, it need not find again at every boot.
+const ROOT_CMDLINE: &str = "ro rootfstype=squashfs fsck.mode=skip systemd.condition-needs-update=no systemd.getty_auto=no systemd.firstboot=no";
+
+/// Names in the folder of what was made.
+const TREE: &str = "root.tar";
+const BOOT: &str = "sipedge";
 
 /// A bootstrap that is to be run.
 #[derive(Debug)]
@@ -55,71 +93,165 @@ pub(super) struct Bootstrap<'a> {
 /// What the disk holds. `root_guid`: what the root partition's identifier will be.
 pub(super) fn content(
     request: &BuildRequest,
+    source: &Source,
+    program: &[u8],
     work: &Path,
     root_guid: &str,
     progress: &mut dyn FnMut(Stage),
 ) -> Result<Content, ImageError> {
     progress(Stage::Packages);
-    let playbook = request.playbook.as_deref().ok_or_else(|| ImageError::Package {
-        path: request.cache.clone(),
-        what: "the debian flavour is made by a playbook, and none was named; name it by --playbook".to_owned(),
-    })?;
-    let hooks = [
-        format!(
-            "ansible-playbook --connection community.general.chroot --inventory \"$1,\" --extra-vars {} {}",
-            quoted(&format!("sipedge_program={}", request.program.display())),
-            quoted(&playbook.display().to_string())
-        ),
-        format!(
-            "mkdir -p \"$1\"/usr/share/sipedge && chroot \"$1\" dpkg-query --show \
-             --showformat='${{Package}}\\t${{Version}}\\t${{Architecture}}\\n' > \"$1\"/{LISTING}"
-        ),
-        // Each machine makes its own: an empty file, which systemd fills in memory on a read-only root (machine-id(5)).
-        ": > \"$1\"/etc/machine-id".to_owned(),
-        // What differs from build to build and is of no use to the appliance.
-        "rm -rf \"$1\"/var/log/* \"$1\"/var/cache/ldconfig/aux-cache \"$1\"/var/lib/systemd/random-seed".to_owned(),
-    ];
-    let archive = work.join("root.tar");
-    let bootstrap = Bootstrap {
-        variant: "minbase",
-        include: &PACKAGES,
-        hooks: &hooks,
-        downloads: &request.cache.join("packages"),
-        cache: &request.cache,
-        mirror: &request.mirror,
-        snapshot: &request.snapshot,
-    };
-    self::bootstrap(&bootstrap, &archive)?;
+    let made = tree(request, source)?;
 
     progress(Stage::Kernel);
-    let parts = work.join("parts");
-    fs::create_dir(&parts).map_err(ImageError::file("create", &parts))?;
-    let mut tar = Command::new("tar");
-    tar.arg("--extract").arg("--no-same-owner").arg("--file").arg(&archive).arg("--directory").arg(&parts);
-    tar.args(["--wildcards", "./boot/vmlinuz-*", "./boot/initrd.img-*", STUB, LISTING]);
-    run(&mut tar, "tar")?;
-    let read = |path: PathBuf| fs::read(&path).map_err(ImageError::file("read", &path));
-    let boot = parts.join("boot");
-    let (linux, initrd) = (read(newest(&boot, "vmlinuz-")?)?, read(newest(&boot, "initrd.img-")?)?);
-    let stub = read(parts.join(STUB))?;
-    let cmdline = format!("{CMDLINE} root=PARTUUID={root_guid} ro rootfstype=ext4");
+    let boot = made.join(BOOT);
+    let read = |name: &str| fs::read(boot.join(name)).map_err(ImageError::file("read", &boot.join(name)));
+    let (linux, initrd, stub) = (read("linux")?, read("initrd")?, read("stub")?);
+    let cmdline = format!("{CMDLINE} root=PARTUUID={root_guid} {ROOT_CMDLINE}");
     let os_release = format!(
         "ID=debian\nVARIANT_ID=sipedge\nVERSION_ID={version}\nPRETTY_NAME=\"sipedge debian {version}\"\n",
         version = env!("CARGO_PKG_VERSION")
     );
     let image = Parts { stub: &stub, linux: &linux, initrd: &initrd, cmdline: &cmdline, os_release: &os_release };
     let kernel = uki::build(&image)?;
-    let listing = packages(&String::from_utf8_lossy(&read(parts.join(LISTING))?));
+    let listing = packages(&String::from_utf8_lossy(&read("packages.tsv")?));
+    let bios = Bios { first: read("boot.img")?, core: read("core.img")?, linux, initrd, cmdline };
 
-    progress(Stage::Disk);
-    let root = work.join("root.ext4");
-    root_file_system(&archive, &root, root_guid, request)?;
-    for path in [&archive, &parts] {
-        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-        removed.map_err(ImageError::file("remove", path))?;
-    }
-    Ok(Content { kernel, root: Some(root), packages: listing })
+    progress(Stage::Root);
+    let root = work.join("root.squashfs");
+    root_file_system(&made.join(TREE), program, &root, &request.cache, &source.snapshot)?;
+    Ok(Content { kernel, root: Some(root), packages: listing, bios: Some(bios) })
 }
+
+/// The tree without the program, and what boots it: from the cache when the packages, the playbook and its settings are those of then.
+///
+/// The program is put in afterwards, so that another one makes another image in seconds.
+fn tree(request: &BuildRequest, source: &Source) -> Result<PathBuf, ImageError> {
+    let playbook = request.playbook.as_deref().ok_or_else(|| ImageError::Package {
+        path: request.cache.clone(),
+        what: "the debian flavour is made by a playbook, and none was named; name it by --playbook".to_owned(),
+    })?;
+    let playbook = playbook.canonicalize().map_err(ImageError::file("read", playbook))?;
+    let settings = request.settings.as_deref();
+    let settings = settings.map(|path| path.canonicalize().map_err(ImageError::file("read", path))).transpose()?;
+    let program = request.program.canonicalize().map_err(ImageError::file("read", &request.program))?;
+    let name = format!("{TREES}{}", key(source, &playbook, settings.as_deref())?);
+    let place = request.cache.join(&name);
+    if place.is_dir() {
+        return Ok(place);
+    }
+    let work = tempfile::Builder::new().prefix(".making-").tempdir_in(&request.cache);
+    let work = work.map_err(ImageError::file("write in", &request.cache))?;
+    // Written to from within the user namespace, by a user who is nobody here.
+    let hooks = hooks(&playbook, settings.as_deref(), &program, work.path());
+    let bootstrap = Bootstrap {
+        variant: "minbase",
+        include: &PACKAGES,
+        hooks: &hooks,
+        downloads: &request.cache.join("packages"),
+        cache: &request.cache,
+        mirror: &source.mirror,
+        snapshot: &source.snapshot,
+    };
+    self::bootstrap(&bootstrap, &work.path().join(TREE))?;
+    // One is enough: it is large, and another is made when it is wanted.
+    let entries = fs::read_dir(&request.cache).map_err(ImageError::file("read", &request.cache))?;
+    for old in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(TREES)) {
+        fs::remove_dir_all(old.path()).map_err(ImageError::file("remove", &old.path()))?;
+    }
+    let made = work.keep();
+    fs::rename(&made, &place).map_err(ImageError::file("rename to", &place))?;
+    Ok(place)
+}
+
+/// What the folders of trees in the cache begin with.
+const TREES: &str = "debian-tree-";
+
+/// What a tree depends on, as a name: the packages, how they are put together, the playbook's folder and its settings.
+fn key(source: &Source, playbook: &Path, settings: Option<&Path>) -> Result<String, ImageError> {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    };
+    for part in [source.mirror.as_str(), &source.snapshot, env!("CARGO_PKG_VERSION"), BUILD_ONLY, GRUB_MODULES] {
+        add(part.as_bytes());
+    }
+    // The hooks as they are for a playbook and a program without names.
+    for part in hooks(Path::new(""), None, Path::new(""), Path::new("")) {
+        add(part.as_bytes());
+    }
+    for part in PACKAGES.iter().chain(&LEFT_OUT) {
+        add(part.as_bytes());
+    }
+    let mut files = BTreeMap::new();
+    read_folder(playbook.parent().unwrap_or(playbook), &mut files)?;
+    for (path, content) in &files {
+        add(path.to_string_lossy().as_bytes());
+        add(content);
+    }
+    if let Some(path) = settings {
+        add(&fs::read(path).map_err(ImageError::file("read", path))?);
+    }
+    Ok(super::hexadecimal(&hash.finalize()).chars().take(16).collect())
+}
+
+/// All files below a folder with what is in them; hidden ones, such as a tool's own cache, are left out.
+fn read_folder(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> Result<(), ImageError> {
+    for entry in fs::read_dir(folder).map_err(ImageError::file("read", folder))?.flatten() {
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            read_folder(&path, files)?;
+        } else {
+            let content = fs::read(&path).map_err(ImageError::file("read", &path))?;
+            files.insert(path, content);
+        }
+    }
+    Ok(())
+}
+
+/// What is done in the tree when the packages are installed; `$1` is its folder, `out` the one on this machine.
+fn hooks(playbook: &Path, settings: Option<&Path>, program: &Path, out: &Path) -> Vec<String> {
+    let show = |path: &Path| path.display().to_string();
+    let variables = json!({ "sipedge_proxy_binary": show(program), "sipedge_read_only_root": true });
+    let settings = settings.map(|path| format!("--extra-vars {} ", quoted(&format!("@{}", show(path)))));
+    let configuration = playbook.with_file_name("ansible.cfg");
+    vec![
+        // Ansible's own files go to a folder of the namespace's user: the home is somebody else's there.
+        format!(
+            "home=$(mktemp -d) && ANSIBLE_HOME=\"$home\" ANSIBLE_LOCAL_TEMP=\"$home\" ANSIBLE_REMOTE_TEMP=/tmp/.ansible \
+             ANSIBLE_CONFIG={} ansible-playbook --connection community.general.chroot --inventory \"$1,\" {}--extra-vars {} {} 1>&2 \
+             && rm -rf \"$home\" \"$1\"/tmp/.ansible",
+            quoted(&show(&configuration)),
+            settings.unwrap_or_default(),
+            quoted(&variables.to_string()),
+            quoted(&show(playbook)),
+        ),
+        // The modules are named now.
+        "chroot \"$1\" update-initramfs -u -k all".to_owned(),
+        format!(
+            "mkdir \"$1\"/boot/{BOOT} && cd \"$1\"/boot/{BOOT} && cp ../vmlinuz-* linux && cp ../initrd.img-* initrd && \
+             cp ../../usr/lib/systemd/boot/efi/linuxx64.efi.stub stub && cp ../../usr/lib/grub/i386-pc/boot.img . && \
+             chroot \"$1\" grub-mkimage --format i386-pc --prefix '(,gpt1)/grub' --output /boot/{BOOT}/core.img {GRUB_MODULES} && \
+             {LIST} grub-pc-bin > packages.tsv && \
+             DEBIAN_FRONTEND=noninteractive chroot \"$1\" apt-get --quiet --yes purge --auto-remove {BUILD_ONLY} && \
+             {LIST} >> packages.tsv && chmod -R a+rX ."
+        ),
+        format!("copy-out /boot/{BOOT} {}", quoted(&show(out))),
+        // Kernel and initramfs are on the EFI system partition; the program is put in when the disk is written.
+        format!("rm -rf \"$1\"/boot/* \"$1\"/vmlinuz* \"$1\"/initrd.img* \"$1\"/{PROGRAM}"),
+        // What differs from build to build and is of no use to the appliance.
+        "cd \"$1\" && rm -rf var/log/* var/cache/ldconfig/aux-cache var/cache/debconf/*-old var/lib/dpkg/*-old \
+         var/lib/systemd/random-seed etc/passwd- etc/group- etc/shadow- etc/gshadow- etc/subuid- etc/subgid- etc/.pwd.lock root/.ansible \
+         usr/lib/python3* var/lib/initramfs-tools/* var/lib/apt/extended_states tmp/* && : > etc/machine-id"
+            .to_owned(),
+    ]
+}
+
+/// Lists packages of the tree as [`packages`] reads them; all, or those that are named behind it.
+const LIST: &str = "chroot \"$1\" dpkg-query --show --showformat='${Package}\\t${Version}\\t${Architecture}\\n'";
 
 /// Runs mmdebstrap; `archive` is the tree as a tar file.
 pub(super) fn bootstrap(bootstrap: &Bootstrap, archive: &Path) -> Result<(), ImageError> {
@@ -159,34 +291,120 @@ fn arguments(bootstrap: &Bootstrap, archive: &Path, mirror: &str) -> Vec<String>
         "--setup-hook=mkdir -p \"$1\"/var/cache/apt/archives/".to_owned(),
         format!("--setup-hook=sync-in {downloads} /var/cache/apt/archives/"),
     ];
-    arguments.extend(bootstrap.hooks.iter().map(|hook| format!("--customize-hook={hook}")));
-    arguments.push(format!("--customize-hook=sync-out /var/cache/apt/archives {downloads}"));
+    // Where packages are only unpacked, nothing is customized, and the last hook is that of the unpacking (mmdebstrap(1), `extract`).
+    let last = if bootstrap.variant == "extract" { "extract" } else { "customize" };
+    arguments.extend(bootstrap.hooks.iter().map(|hook| format!("--{last}-hook={hook}")));
+    arguments.push(format!("--{last}-hook=sync-out /var/cache/apt/archives {downloads}"));
+    if bootstrap.variant != "extract" {
+        // Otherwise a package that merges the two comes, and Perl with it.
+        arguments.push("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr".to_owned());
+        arguments.extend(LEFT_OUT.iter().map(|option| format!("--dpkgopt={option}")));
+        arguments.push("--customize-hook=rm -rf \"$1\"/var/cache/apt/* \"$1\"/var/lib/apt/lists/*".to_owned());
+    }
     arguments.extend([SUITE.to_owned(), archive.display().to_string(), mirror.to_owned()]);
     arguments
 }
 
-/// The tree as ext4, without loop device and without root: unpacked in a user namespace, where its owners are, and written by mke2fs.
-fn root_file_system(archive: &Path, root: &Path, guid: &str, request: &BuildRequest) -> Result<(), ImageError> {
-    let length = fs::metadata(archive).map_err(ImageError::file("read", archive))?.len();
-    let kilobytes = (length + length / SPARE_PART).max(LEAST_ROOT).next_multiple_of(1 << 20) / 1024;
-    // The tree is below the work folder, which another user of the namespace has to be able to enter.
-    let script = "set -e; tree=$(mktemp -d \"$2.tree-XXXXXX\"); trap 'rm -rf \"$tree\"' EXIT; \
-                  tar --extract --numeric-owner --same-permissions --file \"$1\" --directory \"$tree\"; \
-                  mke2fs -q -t ext4 -O ^has_journal -m 0 -L root -U \"$3\" -E \"hash_seed=$3,root_owner=0:0\" -d \"$tree\" \"$2\" \"$4\"k";
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--map-auto", "--mount", "sh", "-c", script, "sh"]);
-    command.arg(archive).arg(root).arg(guid).arg(kilobytes.to_string());
-    if let Some(epoch) = epoch(&request.snapshot) {
-        // The second is for e2fsprogs before 1.47.1.
-        command.env("SOURCE_DATE_EPOCH", epoch.to_string()).env("E2FSPROGS_FAKE_TIME", epoch.to_string());
-    }
-    match run(&mut command, "util-linux e2fsprogs uidmap") {
-        Ok(_) => Ok(()),
-        Err(ImageError::Program { tail, .. }) if tail.contains("No space left") => {
-            Err(ImageError::NoSpace { folder: request.cache.clone(), need_mb: super::NEEDED_MB })
+/// Makes the root of an archive at its input, and writes it to its output: whoever runs it in the namespace is nobody outside, and could
+/// neither read nor write a file there. `$1` is the time of the file system.
+///
+/// LZ4, since what is read at every boot is to be read fast; device nodes are the kernel's.
+const MAKE_ROOT: &str = "set -e; work=$(mktemp -d); trap 'rm -rf \"$work\"' EXIT; mkdir \"$work\"/tree; \
+    tar --extract --numeric-owner --same-permissions --xattrs --xattrs-include='*' --exclude='./dev/*' --directory \"$work\"/tree; \
+    chmod 755 \"$work\"/tree; touch --date=\"@$1\" \"$work\"/tree/usr/local/bin \"$work\"/tree/dev \"$work\"/tree; \
+    mksquashfs \"$work\"/tree \"$work\"/root -comp lz4 -mkfs-time \"$1\" -quiet -no-progress 1>&2; cat \"$work\"/root";
+
+/// The tree with the program in it as squashfs: read-only by its nature. In a user namespace, where its owners are, and without loop device.
+fn root_file_system(tree: &Path, program: &[u8], root: &Path, cache: &Path, snapshot: &str) -> Result<(), ImageError> {
+    run(Command::new("mksquashfs").arg("-version"), "squashfs-tools")?;
+    let epoch = epoch(snapshot).unwrap_or(0);
+    let log = root.with_extension("log");
+    let errors = File::create(&log).map_err(ImageError::file("write", &log))?;
+    let output = File::create(root).map_err(ImageError::file("write", root))?;
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--unshare-helper", "sh", "-c", MAKE_ROOT, "sh", &epoch.to_string()]).env("LC_ALL", "C.UTF-8");
+    // With it mksquashfs refuses the option.
+    command.env_remove("SOURCE_DATE_EPOCH").stdin(Stdio::piped()).stdout(output).stderr(errors);
+    let program_name = "mksquashfs".to_owned();
+    let mut child = command.spawn().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => {
+            ImageError::ProgramMissing { program: "mmdebstrap".to_owned(), package: "mmdebstrap" }
         }
-        Err(other) => Err(other),
+        _ => ImageError::File { what: "run", path: PathBuf::from("mmdebstrap"), source },
+    })?;
+    let given = child.stdin.take().map(|mut input| archive_with(tree, program, epoch, &mut input));
+    let status = child.wait().map_err(ImageError::file("wait for", Path::new("mmdebstrap")))?;
+    let said = fs::read_to_string(&log).unwrap_or_default();
+    // First, since the archive cannot be written either when the other end has gone.
+    if !status.success() {
+        if said.contains("No space left") {
+            return Err(ImageError::NoSpace { folder: cache.to_owned(), need_mb: super::NEEDED_MB });
+        }
+        return Err(ImageError::Program { program: program_name, status: status.to_string(), tail: tail(&said) });
     }
+    given.transpose().map_err(ImageError::file("read", tree))?;
+    fs::remove_file(&log).map_err(ImageError::file("remove", &log))
+}
+
+/// Writes the archive with the program behind its last file.
+fn archive_with(tree: &Path, program: &[u8], epoch: u64, out: &mut impl Write) -> io::Result<()> {
+    let mut archive = File::open(tree)?;
+    let end = end_of_archive(&mut archive)?;
+    archive.rewind()?;
+    io::copy(&mut archive.take(end), out)?;
+    out.write_all(&header(PROGRAM, program.len() as u64, epoch))?;
+    out.write_all(program)?;
+    out.write_all(&vec![0; program.len().next_multiple_of(TAR_BLOCK) - program.len()])?;
+    // Two empty blocks end an archive.
+    out.write_all(&[0; 2 * TAR_BLOCK])
+}
+
+/// Bytes of a block of a tar archive (POSIX.1-2017, pax, "ustar Interchange Format").
+const TAR_BLOCK: usize = 512;
+
+/// Where the empty blocks begin that end an archive.
+fn end_of_archive(archive: &mut (impl Read + Seek)) -> io::Result<u64> {
+    let mut at = 0;
+    let mut block = [0; TAR_BLOCK];
+    loop {
+        archive.seek(SeekFrom::Start(at))?;
+        archive.read_exact(&mut block)?;
+        if block.iter().all(|byte| *byte == 0) {
+            return Ok(at);
+        }
+        let size = block.get(124..136).and_then(|field| std::str::from_utf8(field).ok());
+        let size = size.and_then(|field| u64::from_str_radix(field.trim_matches(['\0', ' ']), 8).ok());
+        let size = size.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a tar archive"))?;
+        at += TAR_BLOCK as u64 + size.next_multiple_of(TAR_BLOCK as u64);
+    }
+}
+
+/// Header of a program of root.
+fn header(name: &str, length: u64, time: u64) -> [u8; TAR_BLOCK] {
+    let mut block = [0; TAR_BLOCK];
+    let fields = [
+        (0, name.to_owned()),
+        (100, "0000755\0".to_owned()),
+        (108, "0000000\0".to_owned()),
+        (116, "0000000\0".to_owned()),
+        (124, format!("{length:011o}\0")),
+        (136, format!("{time:011o}\0")),
+        // The sum is taken with blanks in its own place.
+        (148, "        ".to_owned()),
+        (156, "0".to_owned()),
+        (257, "ustar\x0000".to_owned()),
+    ];
+    let put = |block: &mut [u8; TAR_BLOCK], at: usize, text: &str| {
+        for (place, byte) in block.iter_mut().skip(at).zip(text.bytes()) {
+            *place = byte;
+        }
+    };
+    for (at, text) in &fields {
+        put(&mut block, *at, text);
+    }
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    put(&mut block, 148, &format!("{sum:06o}\0 "));
+    block
 }
 
 /// What mmdebstrap's last lines mean; `None` when they are none of the usual.
@@ -221,21 +439,13 @@ fn missing(package: &str, mirror: &str) -> ImageError {
     ImageError::PackageMissing { package, mirror: mirror.to_owned(), suite: SUITE.to_owned() }
 }
 
-/// The file of the highest name that begins so: the newest kernel.
-fn newest(folder: &Path, prefix: &str) -> Result<PathBuf, ImageError> {
-    let entries = fs::read_dir(folder).map_err(ImageError::file("read", folder))?;
-    let begins = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
-    let found = entries.flatten().map(|entry| entry.path()).filter(begins).max();
-    found.ok_or_else(|| ImageError::Package { path: folder.to_owned(), what: format!("there is no {prefix}*") })
-}
-
 /// One word for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// Seconds since 1970 of a snapshot's date, `YYYYMMDDTHHMMSSZ`; `None` for another form.
-fn epoch(snapshot: &str) -> Option<u64> {
+pub(super) fn epoch(snapshot: &str) -> Option<u64> {
     let form = |(index, byte): (usize, u8)| match index {
         8 => byte == b'T',
         15 => byte == b'Z',

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Why an image could not be built, booted or read.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +81,9 @@ pub enum ImageError {
     /// Boot loader, kernel or initramfs do not fit together.
     #[error("the unified kernel image cannot be made: {0}")]
     Uki(#[from] super::uki::UkiError),
+    /// GRUB's images are of another form.
+    #[error("the disk cannot be made bootable by BIOS: {0}")]
+    Bios(#[from] super::bios::BiosError),
     /// An initramfs cannot be written.
     #[error("the initramfs cannot be made: {0}")]
     Cpio(#[from] super::cpio::CpioError),
@@ -99,6 +101,21 @@ pub enum ImageError {
         /// What gives it away.
         why: &'static str,
     },
+    /// The static program cannot be built from the checkout.
+    #[error("the static program {package} cannot be built: {why}; {todo}, or name one by --program")]
+    CannotBuildProgram {
+        /// The program.
+        package: String,
+        /// What is missing or wrong.
+        why: String,
+        /// What to do about it.
+        todo: String,
+    },
+    /// No program was named, and there are no sources of one.
+    #[error(
+        "there are no sources of sipedge here to build the static program from: run this in a checkout, or name a program by --program"
+    )]
+    NoCheckout,
     /// Nothing of this flavour has been built.
     #[error("no {flavour} image in {}; build one by `sipedge image build --flavour {flavour}`", folder.display())]
     NotBuilt {
@@ -127,28 +144,6 @@ pub enum ImageError {
         path: PathBuf,
         /// What is wrong with it.
         source: serde_json::Error,
-    },
-    /// What is known of a boot cannot be read or written.
-    #[error("{}: no boot of this version of sipedge: {source}; boot the image again", path.display())]
-    Booted {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
-    /// The machine started, but nothing got ready in time.
-    #[error("the image was not ready within {} s of power-on; the end of its console:\n{console}", after.as_secs())]
-    NeverReady {
-        /// How long was waited.
-        after: Duration,
-        /// The last lines of the serial console.
-        console: String,
-    },
-    /// Firmware for the virtual machine is not installed.
-    #[error("no UEFI firmware for QEMU among {searched}; on Debian: apt-get install ovmf")]
-    FirmwareMissing {
-        /// The files that were looked for.
-        searched: String,
     },
 }
 

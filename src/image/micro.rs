@@ -10,6 +10,7 @@ use flate2::{Compression, GzBuilder};
 
 use super::cpio::Archive;
 use super::debian::{self, Bootstrap};
+use super::mirror::Source;
 use super::sbom::{Package, packages};
 use super::uki::{self, Parts};
 use super::{BuildRequest, CMDLINE, Content, ImageError, Stage, run};
@@ -39,11 +40,12 @@ const OS_RELEASE: &str = concat!(
 /// What the disk holds.
 pub(super) fn content(
     request: &BuildRequest,
+    source: &Source,
     program: &[u8],
     progress: &mut dyn FnMut(Stage),
 ) -> Result<Content, ImageError> {
     progress(Stage::Packages);
-    let tree = unpacked(request)?;
+    let tree = unpacked(request, source)?;
     progress(Stage::Kernel);
     let kernel = one_file(&tree.join("boot"), "vmlinuz-")?;
     let linux = fs::read(&kernel).map_err(ImageError::file("read", &kernel))?;
@@ -58,15 +60,15 @@ pub(super) fn content(
     // Only these two are in the image, though the mirror gave what they depend on as well.
     let inside = |package: &Package| package.name.starts_with("linux-image-") || package.name == STUB_PACKAGE;
     let packages = packages(&listing).into_iter().filter(inside).collect();
-    Ok(Content { kernel: uki::build(&parts)?, root: None, packages })
+    Ok(Content { kernel: uki::build(&parts)?, root: None, packages, bios: None })
 }
 
 /// The packages' list, beside what was unpacked.
 const LISTING: &str = "packages.tsv";
 
 /// The tree of kernel and stub, from the cache when it is of the same date and mirror.
-fn unpacked(request: &BuildRequest) -> Result<PathBuf, ImageError> {
-    let name = format!("micro-packages-{}", super::gpt::guid_from(&format!("{}/{}", request.mirror, request.snapshot)));
+fn unpacked(request: &BuildRequest, source: &Source) -> Result<PathBuf, ImageError> {
+    let name = format!("micro-packages-{}", super::gpt::guid_from(&format!("{}/{}", source.mirror, source.snapshot)));
     let place = request.cache.join(name);
     if place.is_dir() {
         return Ok(place);
@@ -82,8 +84,8 @@ fn unpacked(request: &BuildRequest) -> Result<PathBuf, ImageError> {
         hooks: &[],
         downloads: &downloads,
         cache: &request.cache,
-        mirror: &request.mirror,
-        snapshot: &request.snapshot,
+        mirror: &source.mirror,
+        snapshot: &source.snapshot,
     };
     debian::bootstrap(&bootstrap, &archive)?;
     let tree = work.path().join("tree");

@@ -7,38 +7,48 @@
 //! mirror → packages → kernel, stub, root → unified kernel image → ESP → disk → manifest → boot
 //! ```
 
-pub mod booted;
+pub mod bios;
+mod boot;
+mod boot_mode;
 pub mod cpio;
 mod debian;
 mod error;
 pub mod esp;
 pub mod gpt;
 pub mod micro;
+mod mirror;
+mod program;
 #[cfg(feature = "aws")]
 pub mod prune;
 #[cfg(feature = "aws")]
 pub mod publish;
 #[cfg(feature = "aws")]
 pub mod published;
-pub mod qemu;
 pub mod sbom;
 pub mod uki;
+mod way;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::files::write_whole;
+use bios::Bios;
 use gpt::{Layout, Purpose, Slice, Wanted};
 use sbom::Package;
 
+pub use boot::{BootError, BootRequest, Booted, boot};
+pub use boot_mode::BootMode;
 pub use error::ImageError;
+pub use mirror::{PRESENT_MIRROR, SNAPSHOT_MIRROR};
+pub use program::Checkout;
+pub use way::way_to_published;
 
 /// Megabytes that a build needs in the cache folder: packages, their tree, the disk and a copy (measured: 1.3 GB for debian).
 pub const NEEDED_MB: u64 = 2000;
@@ -48,9 +58,6 @@ pub const BLOCK: usize = 512 << 10;
 
 /// Suite of the packages.
 pub const SUITE: &str = "bookworm";
-
-/// Archive that keeps Debian's packages as they were at a date. By HTTP: what it gives is signed, and a proxy may keep it.
-pub const SNAPSHOT_MIRROR: &str = "http://snapshot.debian.org/archive/debian/{snapshot}";
 
 /// Date of the packages unless another is named: the same for everybody who builds this version of sipedge.
 pub const DEFAULT_SNAPSHOT: &str = "20260101T000000Z";
@@ -83,42 +90,6 @@ impl fmt::Display for Flavour {
     }
 }
 
-/// The commands that lead to a published image of a flavour, each with what it does.
-#[must_use]
-pub fn way_to_published(flavour: Flavour) -> [(String, String); 3] {
-    let built = "target/x86_64-unknown-linux-musl/release";
-    let of = match flavour {
-        Flavour::Debian => format!("--program {built}/sipedge-proxy --playbook ansible/image.yml"),
-        Flavour::Micro => format!("--flavour micro --program {built}/sipedge-init"),
-    };
-    [
-        (format!("sipedge image build {of}"), "builds one on this machine".to_owned()),
-        (format!("sipedge image boot --flavour {flavour}"), "boots it and places a call through it".to_owned()),
-        (format!("sipedge image publish --flavour {flavour}"), "brings it to the account".to_owned()),
-    ]
-}
-
-/// By which firmware an instance starts from the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BootMode {
-    /// UEFI alone: there is no loader for BIOS on the disk.
-    #[default]
-    Uefi,
-    /// UEFI where the instance type has it, else BIOS.
-    UefiPreferred,
-}
-
-#[cfg(feature = "aws")]
-impl From<BootMode> for sipedge_aws::BootMode {
-    fn from(mode: BootMode) -> Self {
-        match mode {
-            BootMode::Uefi => Self::Uefi,
-            BootMode::UefiPreferred => Self::UefiPreferred,
-        }
-    }
-}
-
 /// What says which image this is, and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -137,8 +108,12 @@ pub struct Manifest {
     pub bytes: u64,
     /// Bytes of those blocks of a snapshot that are not all zeros.
     pub used_bytes: u64,
+    /// Archive of the packages.
+    pub mirror: String,
     /// Date of the packages, as in the snapshot archive's addresses.
     pub snapshot: String,
+    /// Whether the archive has the packages of this date on another day too, so that the same bytes can be built again.
+    pub dated: bool,
     /// Commit that the proxy was built from, where that is known.
     pub git_commit: Option<String>,
     /// SHA-256 of the spec that the image was built for; `None` when it is for any.
@@ -162,8 +137,11 @@ pub struct BuildRequest {
     pub program: PathBuf,
     /// The playbook that makes a Debian host an appliance; only debian has it.
     pub playbook: Option<PathBuf>,
-    /// Archive of the packages. With `{snapshot}` in it, that is replaced by [`BuildRequest::snapshot`].
-    pub mirror: String,
+    /// Settings of the playbook, YAML or JSON, such as the ports of a spec; only debian has them.
+    pub settings: Option<PathBuf>,
+    /// Archive of the packages. With `{snapshot}` in it, that is replaced by [`BuildRequest::snapshot`]; without, the packages are those that
+    /// it has now. `None`: [`SNAPSHOT_MIRROR`], or [`PRESENT_MIRROR`] where that does not answer.
+    pub mirror: Option<String>,
     /// Date of the packages, `YYYYMMDDTHHMMSSZ`.
     pub snapshot: String,
     /// Commit that the program was built from.
@@ -175,13 +153,17 @@ pub struct BuildRequest {
 }
 
 /// What a build is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
+    /// Something that whoever builds should know, and that keeps nothing from going on.
+    Warning(String),
     /// Packages are fetched and unpacked.
     Packages,
     /// Kernel and initramfs are put together.
     Kernel,
+    /// The root file system is written.
+    Root,
     /// The disk is written.
     Disk,
     /// Hashes, bill of materials, manifest.
@@ -253,6 +235,14 @@ impl Image {
         Ok(Self { folder: folder.to_owned(), manifest })
     }
 
+    /// How long its build took, where that is known.
+    #[must_use]
+    pub fn built_in(&self) -> Option<Duration> {
+        let text = fs::read(self.folder.join(BUILT)).ok()?;
+        let built: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        Some(Duration::from_millis(built.get("ms")?.as_u64()?))
+    }
+
     /// Checks that the bytes are those that were built.
     ///
     /// # Errors
@@ -271,6 +261,7 @@ impl Image {
 const DISK: &str = "disk.raw";
 const MANIFEST: &str = "manifest.json";
 const SBOM: &str = "sbom.cdx.json";
+const BUILT: &str = "built.json";
 
 /// What a flavour puts on its disk.
 #[derive(Debug)]
@@ -281,6 +272,8 @@ pub(crate) struct Content {
     pub(crate) root: Option<PathBuf>,
     /// The packages in it.
     pub(crate) packages: Vec<Package>,
+    /// What BIOS starts; `None` for a disk that only UEFI boots.
+    pub(crate) bios: Option<Bios>,
 }
 
 /// Builds an image. What is in the cache and still fits is not built again.
@@ -296,10 +289,14 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<
     let work = tempfile::Builder::new().prefix(".building-").tempdir_in(&request.cache);
     let work = work.map_err(ImageError::file("write in", &request.cache))?;
     // Debian's root partition comes behind the ESP; its identifier depends on neither's size.
-    let label = format!("{}/{}", request.flavour, request.snapshot);
+    let source = mirror::find(request)?;
+    if let Some(warning) = &source.warning {
+        progress(Stage::Warning(warning.clone()));
+    }
+    let label = format!("{}/{}", request.flavour, source.snapshot);
     let content = match request.flavour {
-        Flavour::Micro => micro::content(request, &program, progress)?,
-        Flavour::Debian => debian::content(request, work.path(), &root_guid(&label)?, progress)?,
+        Flavour::Micro => micro::content(request, &source, &program, progress)?,
+        Flavour::Debian => debian::content(request, &source, &program, work.path(), &root_guid(&label)?, progress)?,
     };
     progress(Stage::Disk);
     let disk = work.path().join(DISK);
@@ -313,15 +310,17 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<
     let crates = sbom::crates(&lock.transpose()?.unwrap_or_default());
     let name = format!("sipedge-{}", request.flavour);
     let version = env!("CARGO_PKG_VERSION");
-    let bill = sbom::cyclonedx(&name, version, &request.snapshot, &content.packages, &crates);
+    let bill = sbom::cyclonedx(&name, version, &source.snapshot, &content.packages, &crates);
     let manifest = Manifest {
         schema: SCHEMA,
         flavour: request.flavour,
         version: version.to_owned(),
-        boot_mode: BootMode::Uefi,
+        boot_mode: if content.bios.is_some() { BootMode::UefiPreferred } else { BootMode::Uefi },
         bytes: fs::metadata(&disk).map_err(ImageError::file("read", &disk))?.len(),
         used_bytes,
-        snapshot: request.snapshot.clone(),
+        mirror: source.mirror,
+        snapshot: source.snapshot,
+        dated: source.dated,
         git_commit: request.git_commit.clone(),
         spec_sha256: request.spec_sha256.clone(),
         proxy_sha256: hexadecimal(&Sha256::digest(&program)),
@@ -329,15 +328,25 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<
         packages: content.packages,
         sha256,
     };
-    let image = keep(request, work, &manifest, &bill)?;
+    let image = keep(request, work, &manifest, &bill, began.elapsed())?;
     tracing::info!(flavour = %request.flavour, seconds = began.elapsed().as_secs_f64(), "image built");
     Ok(image)
 }
 
 /// Renames the finished folder to its place and points to it.
-fn keep(request: &BuildRequest, work: tempfile::TempDir, manifest: &Manifest, bill: &str) -> Result<Image, ImageError> {
+fn keep(
+    request: &BuildRequest,
+    work: tempfile::TempDir,
+    manifest: &Manifest,
+    bill: &str,
+    took: Duration,
+) -> Result<Image, ImageError> {
     let sbom = work.path().join(SBOM);
     fs::write(&sbom, bill).map_err(ImageError::file("write", &sbom))?;
+    let built = work.path().join(BUILT);
+    // Beside the manifest, which is the same for the same inputs.
+    let text = serde_json::json!({ "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }).to_string();
+    fs::write(&built, text).map_err(ImageError::file("write", &built))?;
     let text = serde_json::to_vec_pretty(manifest)
         .map_err(|source| ImageError::Manifest { path: work.path().join(MANIFEST), source })?;
     let path = work.path().join(MANIFEST);
@@ -370,14 +379,21 @@ fn root_guid(label: &str) -> Result<String, ImageError> {
     Ok(layout.find(Purpose::Root).map(|placed| placed.guid.to_string()).unwrap_or_default())
 }
 
-/// Table, ESP with the kernel, and the root file system.
+/// Table, ESP with the kernel, the root file system, and what BIOS needs.
 fn write_disk(path: &Path, label: &str, content: &Content) -> Result<(), ImageError> {
     let failed = |error| ImageError::file("write", path)(error);
-    let mut wanted = vec![Wanted { purpose: Purpose::Esp, bytes: esp::needed(content.kernel.len() as u64) }];
+    let for_bios = content.bios.as_ref().map(Bios::files);
+    let mut files: Vec<(&str, &[u8])> = vec![(esp::BOOT_FILE, &content.kernel)];
+    files.extend(for_bios.iter().flatten().map(|(name, bytes)| (*name, bytes.as_slice())));
+    let length = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let mut wanted = vec![Wanted { purpose: Purpose::Esp, bytes: esp::needed(length) }];
     let root = content.root.as_deref();
     let mut root = root.map(|root| File::open(root).map_err(ImageError::file("read", root))).transpose()?;
     if let Some(file) = &root {
         wanted.push(Wanted { purpose: Purpose::Root, bytes: file.metadata().map_err(failed)?.len() });
+    }
+    if let Some(bios) = &content.bios {
+        wanted.push(Wanted { purpose: Purpose::BiosBoot, bytes: bios.core.len() as u64 });
     }
     let layout = Layout::new(label, &wanted)?;
     let mut disk = OpenOptions::new()
@@ -387,7 +403,11 @@ fn write_disk(path: &Path, label: &str, content: &Content) -> Result<(), ImageEr
         .open(path)
         .map_err(ImageError::file("create", path))?;
     disk.set_len(layout.bytes).map_err(failed)?;
-    layout.write(&mut disk, &[])?;
+    let code = match (&content.bios, layout.find(Purpose::BiosBoot)) {
+        (Some(bios), Some(placed)) => bios.boot_code(placed.start)?,
+        _ => Vec::new(),
+    };
+    layout.write(&mut disk, &code)?;
     for placed in &layout.partitions {
         let mut partition = Slice::new(&mut disk, placed);
         match (placed.purpose, &mut root) {
@@ -396,11 +416,16 @@ fn write_disk(path: &Path, label: &str, content: &Content) -> Result<(), ImageEr
                 let length = usize::try_from(placed.bytes).map_err(|_| gpt::DiskError::TooLarge(placed.bytes))?;
                 let mut volume = io::Cursor::new(vec![0; length]);
                 let number = placed.guid.as_fields().0;
-                esp::write(&mut volume, number, &[(esp::BOOT_FILE, content.kernel.as_slice())]).map_err(failed)?;
+                esp::write(&mut volume, number, &files).map_err(failed)?;
                 copy_sparse(&mut io::Cursor::new(volume.into_inner()), &mut partition).map_err(failed)?;
             }
             (Purpose::Root, Some(root)) => copy_sparse(root, &mut partition).map_err(failed)?,
-            (Purpose::Root | Purpose::BiosBoot, _) => {}
+            (Purpose::Root, None) => {}
+            (Purpose::BiosBoot, _) => {
+                if let Some(bios) = &content.bios {
+                    partition.write_all(&bios.core(placed.start)?).map_err(failed)?;
+                }
+            }
         }
     }
     disk.sync_all().map_err(failed)
@@ -525,7 +550,7 @@ mod tests {
     #[test]
     fn a_disk_holds_the_kernel_and_is_made_again_byte_by_byte() {
         let folder = tempfile::tempdir().expect("a folder");
-        let content = Content { kernel: vec![7; 100_000], root: None, packages: Vec::new() };
+        let content = Content { kernel: vec![7; 100_000], root: None, packages: Vec::new(), bios: None };
         let disks: Vec<(String, u64)> = ["a", "b"]
             .map(|name| {
                 let path = folder.path().join(name);
@@ -538,14 +563,15 @@ mod tests {
         assert!(disks[0].1 < length / 4, "{} of {length} bytes are used", disks[0].1);
     }
 
-    /// A micro image in the cache whose disk has these bytes.
-    pub(super) fn an_image(cache: &Path, bytes: &[u8]) -> Image {
+    /// An image in the cache with these bytes as its disk.
+    pub(super) fn image_of(cache: &Path, bytes: &[u8]) -> Image {
         let request = BuildRequest {
             flavour: Flavour::Micro,
             cache: cache.to_owned(),
             program: PathBuf::new(),
             playbook: None,
-            mirror: String::new(),
+            settings: None,
+            mirror: None,
             snapshot: "20260101T000000Z".to_owned(),
             git_commit: None,
             spec_sha256: None,
@@ -562,14 +588,16 @@ mod tests {
             boot_mode: BootMode::Uefi,
             bytes: bytes.len() as u64,
             used_bytes: bytes.len() as u64,
+            mirror: SNAPSHOT_MIRROR.to_owned(),
             snapshot: request.snapshot.clone(),
+            dated: true,
             git_commit: None,
             spec_sha256: None,
             proxy_sha256: String::new(),
             sbom_sha256: String::new(),
             packages: Vec::new(),
         };
-        keep(&request, work, &manifest, "{}").expect("kept")
+        keep(&request, work, &manifest, "{}", Duration::from_secs(2)).expect("kept")
     }
 
     #[test]
@@ -577,8 +605,9 @@ mod tests {
         let cache = tempfile::tempdir().expect("a folder");
         let newest = || Image::newest(cache.path(), Flavour::Micro);
         assert!(matches!(newest(), Err(ImageError::NotBuilt { .. })));
-        let kept = an_image(cache.path(), b"disk");
+        let kept = image_of(cache.path(), b"disk");
         assert_eq!(newest().expect("found"), kept);
+        assert_eq!(kept.built_in(), Some(Duration::from_secs(2)));
         assert_eq!(Image::all(cache.path()).expect("read").as_slice(), std::slice::from_ref(&kept));
         kept.check().expect("whole");
         fs::write(kept.disk(), b"disc").expect("written");

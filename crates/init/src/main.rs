@@ -7,13 +7,14 @@ mod network;
 mod system;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd::{getpid, sync};
-use sipedge_proxy::admin::DEFAULT_SOCKET;
+use sipedge_proxy::admin::{DEFAULT_SOCKET, USUAL_PORT, serve_trouble};
 use sipedge_proxy::boot::{self, BootError, Deadlines, METADATA_URL, Surroundings};
 use sipedge_proxy::cloud::Endpoints;
 use sipedge_proxy::observe::{LogFormat, start_logs};
@@ -80,14 +81,15 @@ fn live() -> Result<(), Trouble> {
         let network = Network::bring_up().await?;
         let lease = &network.lease;
         tracing::info!(address = %lease.address, prefix = lease.prefix, router = ?lease.router, "network");
+        let health = SocketAddr::new(lease.address.into(), USUAL_PORT);
         tokio::spawn(network.keep());
-        serve().await;
+        serve(health).await;
         Ok(())
     })
 }
 
-/// Runs the proxy until it has ended as it was told; one that failed is started again.
-async fn serve() {
+/// Runs the proxy until it has ended as it was told; one that failed is started again, and meanwhile `health` says why.
+async fn serve(health: SocketAddr) {
     let mut pause = PAUSE.0;
     loop {
         let surroundings = Surroundings {
@@ -99,9 +101,12 @@ async fn serve() {
         match boot::boot(METADATA_URL.to_owned(), surroundings).await {
             Ok(()) => return,
             Err(error) => {
-                let again_in_s = pause.as_secs();
-                tracing::error!(exit_code = error.exit_code(), again_in_s, "not ready: {error}");
-                tokio::time::sleep(pause).await;
+                let (reason, again_in_s) = (error.to_string(), pause.as_secs());
+                tracing::error!(exit_code = error.exit_code(), again_in_s, "not ready: {reason}");
+                tokio::select! {
+                    () = serve_trouble(health, &reason) => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
                 pause = (pause * 2).min(PAUSE.1);
             }
         }

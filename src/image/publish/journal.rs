@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -133,7 +133,13 @@ impl Journal {
 
     /// The image is published.
     pub(super) fn remove(&self) -> Result<(), PublishError> {
-        Ok(std::fs::remove_file(&self.path).map_err(ImageError::file("remove", &self.path))?)
+        match std::fs::remove_file(&self.path) {
+            // Another one that was done has taken it away between our opening and our locking it.
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(ImageError::file("remove", &self.path)(error).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// In one write, so that a line is cut off by nothing but a loss of power; a lost line costs a block that is sent twice.
@@ -148,12 +154,12 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::tests::an_image;
+    use crate::image::tests::image_of;
 
     #[test]
     fn what_was_written_is_read_again_and_a_cut_off_line_is_not() {
         let cache = tempfile::tempdir().expect("a folder");
-        let image = an_image(cache.path(), b"disk");
+        let image = image_of(cache.path(), b"disk");
         let open = || Journal::open(&image, "123456789012", "eu-west-1");
         let started = Started { id: "snap-1".to_owned(), encrypted: true };
         let mut journal = open().expect("begun");

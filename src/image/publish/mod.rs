@@ -17,7 +17,6 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sipedge_aws::{Aws, AwsError, BLOCK_BYTES, Block, NewImage, NewSnapshot, Started};
 
-use super::booted::{Booted, CallResult};
 use super::published::{self, Published};
 use super::{Flavour, Image, ImageError};
 use crate::spec;
@@ -45,31 +44,16 @@ pub enum PublishError {
     /// AWS did not do what was asked.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// Nobody has seen that it boots.
-    #[error("the {flavour} image {} was not booted yet: only what has carried a call is published", folder.display())]
+    /// No call has gone through these very bytes.
+    #[error(
+        "the {flavour} image {} was not booted yet, or its call did not pass, or its bytes are others now: only what has carried a call is \
+         published", folder.display()
+    )]
     NotBooted {
         /// Its flavour.
         flavour: Flavour,
         /// Its folder.
         folder: PathBuf,
-    },
-    /// Another disk was booted.
-    #[error("it was another disk that was booted: SHA-256 {booted}, and this one has {image}")]
-    OtherBooted {
-        /// Its flavour.
-        flavour: Flavour,
-        /// SHA-256 of what was booted.
-        booted: String,
-        /// SHA-256 of the image.
-        image: String,
-    },
-    /// The call through it did not pass.
-    #[error("the call through the {flavour} image did not pass when it was booted ({booted_at}): it is not published")]
-    CallFailed {
-        /// Its flavour.
-        flavour: Flavour,
-        /// When it was booted.
-        booted_at: String,
     },
     /// Another process does the same.
     #[error("another process is publishing this image: {} is locked", path.display())]
@@ -147,7 +131,9 @@ pub fn publish(
 ) -> Result<Done, PublishError> {
     progress(PublishEvent::Checking);
     image.check()?;
-    proved(image)?;
+    if image.booted().is_none() {
+        return Err(PublishError::NotBooted { flavour: image.manifest.flavour, folder: image.folder.clone() });
+    }
     // What is wrong on this machine was told before an account is asked.
     let aws = &published::connect(account)?;
     let account = aws.identity()?.account;
@@ -190,19 +176,6 @@ const PENDING: &str = "pending";
 
 /// A snapshot that has them all.
 const COMPLETED: &str = "completed";
-
-/// Refuses what was not booted, or has not carried a call.
-fn proved(image: &Image) -> Result<(), PublishError> {
-    let flavour = image.manifest.flavour;
-    match Booted::read(image)? {
-        None => Err(PublishError::NotBooted { flavour, folder: image.folder.clone() }),
-        Some(booted) if booted.proves(image) => Ok(()),
-        Some(booted) if booted.call == CallResult::Passed => {
-            Err(PublishError::OtherBooted { flavour, booted: booted.sha256, image: image.manifest.sha256.clone() })
-        }
-        Some(booted) => Err(PublishError::CallFailed { flavour, booted_at: booted.booted_at }),
-    }
-}
 
 fn description(image: &Image) -> String {
     let manifest = &image.manifest;
