@@ -14,9 +14,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use host::{CALLEE, CALLER, HOST, Host, METADATA};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
 use serde_json::json;
 use sipedge::deploy::TokenKeys;
 use support::{sipedge, skip};
@@ -199,7 +201,12 @@ fn only_the_doors_are_open(host: &Host) {
         for ports in (1..=u16::MAX).collect::<Vec<_>>().chunks(512) {
             let tries: Vec<_> = ports.iter().map(|port| (*port, connecting(*port))).collect();
             std::thread::sleep(Duration::from_millis(20));
-            open.extend(tries.into_iter().filter(|(_, socket)| socket.peer_addr().is_ok()).map(|(port, _)| port));
+            open.extend(
+                tries
+                    .into_iter()
+                    .filter(|(_, tried)| socket::getpeername::<SockaddrStorage>(tried.as_raw_fd()).is_ok())
+                    .map(|(port, _)| port),
+            );
         }
         open
     });
@@ -222,10 +229,11 @@ fn address(port: u16) -> SocketAddr {
 }
 
 /// A connection that is being set up.
-fn connecting(port: u16) -> socket2::Socket {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    socket.set_nonblocking(true).expect("a socket");
-    let _ = socket.connect(&address(port).into());
+fn connecting(port: u16) -> OwnedFd {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
+    // What comes of it is seen later.
+    let _ = socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address(port)));
     socket
 }
 

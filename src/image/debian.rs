@@ -498,6 +498,58 @@ mod tests {
         assert_eq!(cause("E: a hook failed"), None);
     }
 
+    /// Files as tar itself reads them: mode, owner, size, time and name.
+    fn listed(archive: &Path) -> Vec<String> {
+        let mut tar = Command::new("tar");
+        let text = run(tar.args(["--list", "--verbose", "--numeric-owner", "--utc", "--file"]).arg(archive), "tar");
+        text.expect("an archive").lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn the_program_is_added_to_an_archive() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (tree, whole) = (folder.path().join("tree.tar"), folder.path().join("whole.tar"));
+        // A file that ends with empty blocks, which end no archive.
+        fs::write(folder.path().join("zeros"), vec![0; 5000]).expect("written");
+        let mut tar = Command::new("tar");
+        tar.args(["--create", "--file"]).arg(&tree).arg("--directory").arg(folder.path()).arg("zeros");
+        run(&mut tar, "tar").expect("made");
+        let mut out = File::create(&whole).expect("a file");
+        archive_with(&tree, b"program", 86_400, &mut out).expect("written");
+        let lines = listed(&whole);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].ends_with("zeros"), "{lines:?}");
+        assert_eq!(lines[1], "-rwxr-xr-x 0/0 7 1970-01-02 00:00 ./usr/local/bin/sipedge-proxy");
+        fs::write(&tree, [7; 1024]).expect("written");
+        assert!(archive_with(&tree, b"", 0, &mut Vec::new()).is_err(), "it is no archive");
+        fs::write(&tree, []).expect("written");
+        assert!(archive_with(&tree, b"", 0, &mut Vec::new()).is_err(), "it has no end");
+    }
+
+    #[test]
+    fn a_tree_is_made_anew_when_the_playbook_or_its_settings_change() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("ansible")).expect("a folder");
+        let (playbook, settings) = (path("ansible/image.yml"), path("settings"));
+        fs::write(&playbook, "a").expect("written");
+        fs::write(&settings, "b").expect("written");
+        let source = |snapshot: &str| Source {
+            mirror: MIRROR.to_owned(),
+            snapshot: snapshot.to_owned(),
+            dated: true,
+            warning: None,
+        };
+        let key = |source: &Source, settings| key(source, &playbook, settings).expect("readable");
+        let first = key(&source("1"), None);
+        assert_eq!(first, key(&source("1"), None));
+        assert_ne!(first, key(&source("2"), None));
+        assert_ne!(first, key(&source("1"), Some(settings.as_path())));
+        fs::create_dir(path("ansible/roles")).expect("a folder");
+        fs::write(path("ansible/roles/x.yml"), "c").expect("written");
+        assert_ne!(first, key(&source("1"), None));
+    }
+
     #[test]
     fn arguments_keep_packages_and_end_with_suite_target_and_mirror() {
         let hooks = ["true".to_owned()];
