@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use image::Machines;
 use support::{Project, program, run, skip};
 
-/// Longest time until a machine that cannot get ready has said so: three times what it takes on a machine that does nothing else.
-const SAYS_SO: Duration = Duration::from_secs(30);
+/// Longest time until a machine that cannot get ready has said so. It takes some 6 s on a host that does nothing else, and as many times
+/// that as there are others beside it.
+const SAYS_SO: Duration = Duration::from_secs(150);
 
 #[test]
 fn a_machine_with_unusable_user_data_says_so_and_never_turns_ready() {

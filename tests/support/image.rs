@@ -19,7 +19,7 @@ use crate::support::{Project, Ran, Running, lab_forbidden, program, repository, 
 const BUILD_DEADLINE: Duration = Duration::from_secs(2400);
 
 /// Longest time for a boot with its call, which says by itself when a machine takes too long.
-const BOOT_DEADLINE: Duration = Duration::from_secs(300);
+const BOOT_DEADLINE: Duration = Duration::from_secs(400);
 
 /// What a build needs: program, and Debian's package of it.
 const BUILDERS: [(&str, &str); 3] = [("mmdebstrap", "mmdebstrap"), ("musl-gcc", "musl-tools"), ("tar", "tar")];
