@@ -139,6 +139,7 @@ documents! {
     deploy: "docs/deploy.md",
     lab: "docs/lab.md",
     how_it_works: "docs/how-it-works.md",
+    image: "docs/image.md",
     secrets: "docs/secrets.md",
     terraform: "docs/terraform.md",
     testing: "docs/testing.md",

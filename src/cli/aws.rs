@@ -9,6 +9,7 @@ use sipedge::deploy::{self, Destroyed, Project, RefreshOptions, State, TOPOLOGIE
 use sipedge::plan::{self, Plan, TargetKind, Topology};
 use sipedge::target::aws::preview;
 
+use super::build_image;
 use super::edge::{deployed_project, nothing_deployed, project, reported, show_report};
 use super::exit::{self, Exit, Failure};
 use super::secrets::{rotate_in, status_of};
@@ -44,6 +45,12 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     can_ask(global, args.yes, &format!("sipedge deploy {topology} --yes"))?;
     let loaded = global.load_spec()?;
     let state = project(global, &loaded.spec.name)?.state_on(TargetKind::Aws, topology);
+    if args.build_image && loaded.spec.aws.image.is_none() {
+        let exit = build_image::bring(global, &loaded.spec.aws)?;
+        if exit != Exit::Done {
+            return Ok(exit);
+        }
+    }
     let mut progress = deploy::for_output(global.json);
     let mut ask = |changes: &str| args.yes || agreed(changes, "Make these changes? (yes/no) ", "yes");
     let options = Options { verify: !args.no_verify };
@@ -238,7 +245,7 @@ fn indented(text: &str) -> String {
 }
 
 /// Somebody has to agree to what changes in an account.
-fn can_ask(global: &Global, yes: bool, instead: &str) -> Result<(), Failure> {
+pub(super) fn can_ask(global: &Global, yes: bool, instead: &str) -> Result<(), Failure> {
     if yes || (!global.json && std::io::stdin().is_terminal()) {
         return Ok(());
     }
@@ -248,7 +255,7 @@ fn can_ask(global: &Global, yes: bool, instead: &str) -> Result<(), Failure> {
 }
 
 /// Shows what is about to happen and waits for the word.
-fn agreed(text: &str, question: &str, word: &str) -> bool {
+pub(super) fn agreed(text: &str, question: &str, word: &str) -> bool {
     let mut err = std::io::stderr().lock();
     // Without a reader there is no answer either.
     let _ = write!(err, "{text}\n{question}").and_then(|()| err.flush());

@@ -25,9 +25,15 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     if args.no_verify {
         return Err(Failure::new(Exit::Usage, "--no-verify is for AWS: in the lab the call can always be placed"));
     }
+    if args.build_image {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--build-image is for AWS: the lab's instances run the proxy of this machine",
+        ));
+    }
     let loaded = global.load_spec()?;
     let state = project(global, &loaded.spec.name)?.state(topology);
-    let options = Options { instances: args.instances };
+    let options = Options { instances: args.instances, machine: None };
     let mut progress = deploy::for_output(global.json);
     let deployed = deploy::deploy(&loaded, &state, &options, progress.as_mut())
         .map_err(|error| reported(error, &args.reports, global.json))?;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use sipedge::deploy::{Cause, DeployError, StateError, Trouble, lab_unavailable};
+use sipedge::image::way_to_published;
 use sipedge::plan::PlanError;
 use sipedge::spec::SpecErrors;
 #[cfg(feature = "aws")]
@@ -43,6 +44,13 @@ impl Exit {
         Self::StateLocked,
         Self::StateDamaged,
     ];
+
+    /// How another command of this program ended; something unexpected when it was killed.
+    #[cfg(feature = "aws")]
+    pub(super) fn of(code: Option<i32>) -> Self {
+        let place = code.and_then(|code| usize::try_from(code).ok());
+        place.and_then(|place| Self::ALL.get(place).copied()).unwrap_or(Self::Unexpected)
+    }
 
     /// Its name in JSON, and what it means.
     fn describe(self) -> (&'static str, &'static str) {
@@ -225,7 +233,7 @@ fn terraform_exit(error: &TerraformError) -> Exit {
 }
 
 #[cfg(feature = "aws")]
-fn aws_exit(error: &AwsError) -> Exit {
+pub(super) fn aws_exit(error: &AwsError) -> Exit {
     match error {
         AwsError::NoCredentials { .. }
         | AwsError::SsoExpired { .. }
@@ -249,8 +257,10 @@ impl From<AwsError> for Failure {
 impl From<Cause> for Failure {
     fn from(cause: Cause) -> Self {
         let mut failure = Self::new(exit_of(&cause), cause.to_string());
-        if let Cause::Terraform(error) = &cause {
-            failure.next = error.next();
+        match &cause {
+            Cause::Terraform(error) => failure.next = error.next(),
+            Cause::NotPublished { flavour, .. } => failure.next = way_to_published(*flavour).into(),
+            _ => {}
         }
         failure
     }
@@ -278,7 +288,7 @@ impl From<DeployError> for Failure {
 }
 
 /// What a cause means to a script.
-fn exit_of(cause: &Cause) -> Exit {
+pub(super) fn exit_of(cause: &Cause) -> Exit {
     match cause {
         Cause::Plan(_) => Exit::SpecRefused,
         Cause::Instances { .. }
@@ -294,7 +304,7 @@ fn exit_of(cause: &Cause) -> Exit {
         Cause::Terraform(error) => terraform_exit(error),
         #[cfg(feature = "aws")]
         Cause::Aws(error) => aws_exit(error),
-        Cause::NoImage(_) => Exit::TargetNotAvailable,
+        Cause::NoImage(_) | Cause::NotPublished { .. } => Exit::TargetNotAvailable,
         _ => Exit::StepFailed,
     }
 }

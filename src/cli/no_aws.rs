@@ -1,11 +1,14 @@
 //! What a build without the feature `aws` says where the account is needed.
 
+use std::path::Path;
+
 use serde_json::Value;
 use sipedge::deploy::{Project, State};
+use sipedge::image::Flavour;
 use sipedge::plan::{Plan, Topology};
 
 use super::exit::{Exit, Failure};
-use super::{Deploy, Destroy, Global, Refresh, Rollback, RotateSecrets, SecretsStatus, VerifyCall};
+use super::{Deploy, Destroy, Global, PruneImages, Refresh, Rollback, RotateSecrets, SecretsStatus, VerifyCall};
 
 /// What the account says of a plan.
 #[derive(Debug, Default)]
@@ -57,6 +60,18 @@ pub(super) fn verify_call(_global: &Global, args: &VerifyCall) -> Result<Exit, F
         format!("sipedge verify call --target aws --topology {topology} --ingress ADDRESS"),
         "calls an address that is known, with the password in SIPEDGE_ANSWERER_PASSWORD",
     ))
+}
+
+pub(super) fn publish_image(_global: &Global, _cache: &Path, _flavour: Flavour) -> Result<Exit, Failure> {
+    Err(no_support())
+}
+
+pub(super) fn published_images(_global: &Global) -> Result<(String, Vec<Value>), Failure> {
+    Err(no_support().next("sipedge image list --local", "shows the images on this machine"))
+}
+
+pub(super) fn prune_images(_global: &Global, _args: &PruneImages) -> Result<Exit, Failure> {
+    Err(no_support())
 }
 
 /// Connections to accounts: there are none.

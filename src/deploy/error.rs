@@ -80,6 +80,19 @@ pub enum Cause {
     /// There is no image to start instances from.
     #[error("{0}")]
     NoImage(String),
+    /// Nobody has published the image that instances are to start from.
+    #[error(
+        "there is no published {flavour} image of sipedge {version} in this account and region ({region}): publish one, or name an image in \
+         aws.image"
+    )]
+    NotPublished {
+        /// The wanted version of sipedge.
+        version: &'static str,
+        /// What the image is to be made of.
+        flavour: crate::image::Flavour,
+        /// The region that was asked.
+        region: String,
+    },
     /// The person who was asked said no.
     #[error("nothing was changed: the answer was not `yes`")]
     Declined,
@@ -174,7 +187,13 @@ pub enum Cause {
 
 /// Whether this is about the machine, which cannot have a lab as it is, and not about one lab.
 pub fn lab_unavailable(error: &LabError) -> bool {
-    matches!(error, LabError::UserNamespaces { .. } | LabError::NoProxy { .. })
+    matches!(
+        error,
+        LabError::UserNamespaces { .. }
+            | LabError::NoProxy { .. }
+            | LabError::ProgramMissing { .. }
+            | LabError::FirmwareMissing { .. }
+    )
 }
 
 #[cfg(feature = "aws")]
@@ -282,6 +301,12 @@ impl StepFailure {
                     forget.clone(),
                     "only if they were removed by hand: the state forgets what is not there".to_owned(),
                 )]
+            }
+            Cause::NotPublished { flavour, .. } => {
+                let mut next: Vec<(String, String)> = crate::image::way_to_published(*flavour).into();
+                let command = format!("sipedge deploy {topology} --build-image");
+                next.push((command, "does all three of them, and then deploys".to_owned()));
+                next
             }
             _ => Vec::new(),
         };

@@ -43,7 +43,7 @@ pub use versions::{Verified, Versions};
 
 use crate::plan::{self, LAB_PEERS, LAB_ROOTS, Plan, TargetKind};
 use crate::spec::{Loaded, Spec, stale_carriers};
-use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabFleet, LabStatus};
+use crate::target::lab::{InstanceId, InstanceStatus, Lab, LabFleet, LabStatus, Machine};
 use crate::verify::{Addresses, Report};
 
 /// What a deploy may be told beside the spec.
@@ -51,6 +51,8 @@ use crate::verify::{Addresses, Report};
 pub struct Options {
     /// Instances to start with instead of `scaling.min`.
     pub instances: Option<u32>,
+    /// What instances are, when they are machines that boot an image.
+    pub machine: Option<Machine>,
 }
 
 /// What a deploy ends in.
@@ -121,8 +123,9 @@ pub fn deploy(
         Ok((Secrets { keys, new, certificates }, detail))
     })?;
 
-    let infrastructure =
-        runner.step(Step::Infrastructure, |progress| stand_infrastructure(&plan, state, &secrets, progress))?;
+    let infrastructure = runner.step(Step::Infrastructure, |progress| {
+        stand_infrastructure(&plan, state, &secrets, options.machine.as_ref(), progress)
+    })?;
     if infrastructure.new {
         runner.journal.infrastructure_since_unix_ms = Some(now_unix_ms());
     }
@@ -136,7 +139,7 @@ pub fn deploy(
     let instances = runner.step(Step::Instances, |progress| {
         start_instances(&plan, wanted_instances(&plan, options)?, never_ready, &lab, progress)
     })?;
-    runner.step(Step::Ready, |progress| wait_ready(&instances, &lab, progress))?;
+    runner.step(Step::Ready, |progress| wait_ready(&instances, ready_within(options), &lab, progress))?;
     let called = runner.step(Step::VerifiedCall, |_| place_call(&plan, &lab));
     let (status, report) = called.map_err(|failure| undo(failure, version, &lab, &mut runner))?;
     state.found_good(version)?;
@@ -250,6 +253,7 @@ fn stand_infrastructure(
     plan: &Plan,
     state: &State,
     secrets: &Secrets,
+    machine: Option<&Machine>,
     progress: &mut dyn Progress,
 ) -> Result<(Infrastructure, String), Cause> {
     let folder = state.lab_folder();
@@ -292,7 +296,7 @@ fn stand_infrastructure(
             state.forget_versions()?;
             // Written while no lab stands: a lab that is found alive is always that of plan.json.
             write_json(&state.plan_file(), plan, ARTEFACT_MODE)?;
-            (Lab::start(plan, &folder)?, FIRST_VERSION, false)
+            (Lab::start_with(plan, &folder, machine)?, FIRST_VERSION, false)
         }
     };
     state.keep_plan_of(version, plan)?;
@@ -382,10 +386,19 @@ fn start_instances(
     Ok((instances, detail))
 }
 
-fn wait_ready(instances: &[InstanceId], lab: &Lab, progress: &mut dyn Progress) -> Result<((), String), Cause> {
+fn ready_within(options: &Options) -> Duration {
+    options.machine.as_ref().map_or(READY_DEADLINE, Machine::ready_within)
+}
+
+fn wait_ready(
+    instances: &[InstanceId],
+    within: Duration,
+    lab: &Lab,
+    progress: &mut dyn Progress,
+) -> Result<((), String), Cause> {
     let begun = Instant::now();
     for (index, instance) in instances.iter().enumerate() {
-        lab.wait_healthy(instance, READY_DEADLINE.saturating_sub(begun.elapsed()))?;
+        lab.wait_healthy(instance, within.saturating_sub(begun.elapsed()))?;
         progress.event(&Event::Counted { step: Step::Ready, done: index + 1, of: instances.len() });
     }
     let names: Vec<&str> = instances.iter().map(|instance| instance.0.as_str()).collect();

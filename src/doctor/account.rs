@@ -66,7 +66,10 @@ fn arguments(account: &AwsPlan) -> String {
 fn image(account: &AwsPlan, aws: &Aws, at: &str) -> Check {
     let command = match &account.image {
         Some(id) => format!("aws ec2 describe-images --image-ids {id}{at}"),
-        None => format!("aws ec2 describe-images --owners self --filters 'Name=name,Values=sipedge-*'{at}"),
+        None => format!(
+            "aws ec2 describe-images --owners self --filters 'Name=tag:sipedge:version,Values={}'{at}",
+            env!("CARGO_PKG_VERSION")
+        ),
     };
     let check = match find_image(account, aws) {
         Ok(id) => Check::new("image", Health::Ok, format!("instances start from {id}")),

@@ -27,7 +27,7 @@ struct UserData<'a> {
 }
 
 /// The user-data of each instance: what it is, as comments, and the configuration.
-pub(super) fn user_data(plan: &Plan) -> Result<String, PlanError> {
+pub(crate) fn user_data(plan: &Plan) -> Result<String, PlanError> {
     let config = config_yaml(plan)?;
     let template = UserData {
         name: &plan.name,

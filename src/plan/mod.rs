@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use crate::spec::{Count, Loaded, PLACEHOLDER, Spec};
 
 pub use crate::spec::Defaulted;
+pub(crate) use artefacts::user_data;
 pub use cloud::{AlarmsPlan, AwsPlan, DnsPlan, EgressPlan, RefreshPlan, SlackPlan, StatePlan, TrackingPlan, VpcPlan};
 pub use cost::{Cost, CostItem, stale_prices};
 pub use difference::{ArtefactChange, Difference, SettingChange, State, difference};

@@ -96,6 +96,7 @@ pub(super) fn config(spec: &Spec, topology: Topology, target: TargetKind, carrie
                 TargetKind::Lab => LAB_SECRETS_POLL_S,
                 TargetKind::Aws => SECRETS_POLL_S,
             },
+            endpoint: None,
         },
         trunks: trunks(spec, &place, carriers),
         routes: spec.routes.iter().map(|route| Route { from: route.from.clone(), to: route.to.clone() }).collect(),

@@ -16,6 +16,7 @@ from moto.elbv2.models import elbv2_backends
 import rpc
 from clock import CLOCK
 from groups import APPLIANCES
+from images import SNAPSHOTS
 from refusals import QUOTAS
 
 REGION = "us-east-1"
@@ -64,6 +65,7 @@ class Control:
             "refresh/fail": lambda: self._fail_refresh(wish),
             "alarm": lambda: self._alarm(wish),
             "fault": lambda: self._fault(wish),
+            "snapshots": lambda: self._snapshots(wish),
             "quota": lambda: QUOTAS.__setitem__((wish["service"], wish["code"]), wish["value"]),
         }
         if name not in wishes:
@@ -83,6 +85,13 @@ class Control:
         """instance; address: its private one, at which a process of this machine can be, unlike at those of a VPC."""
         instance = ec2_backends[DEFAULT_ACCOUNT_ID][wish.get("region", REGION)].get_instance(wish["instance"])
         instance.nics[0].private_ip_address = wish["address"]
+
+    def _snapshots(self, wish):
+        """encrypted: whether the account encrypts by default; older: an image or a snapshot, and by how many seconds."""
+        if "encrypted" in wish:
+            SNAPSHOTS.encrypted = wish["encrypted"]
+        if "older" in wish:
+            SNAPSHOTS.make_older(ec2_backends[DEFAULT_ACCOUNT_ID][wish.get("region", REGION)], *wish["older"])
 
     def _target(self, wish):
         """instance; state, or null for as it is; reason, description."""
@@ -119,18 +128,22 @@ CONTROL = Control()
 
 def ask(port, wish):
     """Asks by boto3: service, operation (in boto3's spelling), arguments, region. Its calls are counted like anybody's."""
-    client = boto3.client(
-        wish["service"],
-        region_name=wish.get("region", REGION),
+    told = getattr(client(port, wish["service"], wish.get("region", REGION)), wish["operation"])(**wish.get("arguments", {}))
+    told.pop("ResponseMetadata", None)
+    # An object in S3 is a stream.
+    return {name: value.read().decode() if hasattr(value, "read") else value for name, value in told.items()}
+
+
+def client(port, service, region=REGION):
+    """One of boto3's."""
+    return boto3.client(
+        service,
+        region_name=region,
         endpoint_url=f"http://127.0.0.1:{port}",
         aws_access_key_id="test",
         aws_secret_access_key="test",
         config=Config(proxies={}, retries={"max_attempts": 0}),
     )
-    told = getattr(client, wish["operation"])(**wish.get("arguments", {}))
-    told.pop("ResponseMetadata", None)
-    # An object in S3 is a stream.
-    return {name: value.read().decode() if hasattr(value, "read") else value for name, value in told.items()}
 
 
 def action_of(environ, body):
@@ -150,7 +163,18 @@ def action_of(environ, body):
         action = parse_qs(body.decode("utf-8", "replace")).get("Action")
         if action:
             return f"{service}:{action[0]}"
+    if service == "ebs":
+        return f"ebs:{block_action(environ['REQUEST_METHOD'], path.strip('/').split('/'))}"
     return f"{service}:{environ['REQUEST_METHOD']} {path}"
+
+
+def block_action(method, path):
+    """The EBS direct APIs are told apart by method and path."""
+    if method == "POST":
+        return "StartSnapshot" if len(path) == 1 else "CompleteSnapshot"
+    if method == "PUT":
+        return "PutSnapshotBlock"
+    return "GetSnapshotBlock" if len(path) == 4 else "ListSnapshotBlocks"
 
 
 def refusal(environ, service, fault):
@@ -164,6 +188,9 @@ def refusal(environ, service, fault):
     if environ.get("HTTP_X_AMZ_TARGET"):
         body = json.dumps({"__type": code, "message": message}).encode()
         return status, [("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-RequestId", request)], body
+    if service == "ebs":
+        body = json.dumps({"Message": message}).encode()
+        return status, [("Content-Type", "application/json"), ("x-amzn-ErrorType", code), ("x-amzn-RequestId", request)], body
     if service == "ec2":
         xml = f"<Response><Errors><Error><Code>{code}</Code><Message>{escaped}</Message></Error></Errors><RequestID>{request}</RequestID></Response>"
     else:

@@ -9,7 +9,6 @@ from moto.core.types import Base64EncodedString
 from moto.ec2.models.launch_templates import LaunchTemplateVersion
 from moto.ec2.models.nat_gateways import NatGateway
 from moto.ec2.models.security_groups import SecurityGroupRule
-from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.launch_templates import LaunchTemplates
 from moto.ec2.responses.nat_gateways import NatGateways
 from moto.elbv2.models import AvailabilityZone, FakeLoadBalancer
@@ -102,15 +101,6 @@ def keep_secondary_addresses(response, result):
         )
 
 
-def keep_architecture(response, result):
-    """An image is what it was registered as."""
-    image = response.ec2_backend.amis[result.result["ImageId"]]
-    if architecture := response._get_param("Architecture"):
-        image.architecture = architecture
-    if device := response._get_param("RootDeviceName"):
-        image.root_device_name = device
-
-
 def heed_state_beside_prefix(response, result):
     """moto takes one condition of several."""
     if state := response._get_param("StateValue"):
@@ -139,6 +129,5 @@ def install():
     FakeLoadBalancer.availability_zones = property(zones_with_addresses)
     after(NatGateways, "create_nat_gateway")(keep_secondary_addresses)
     after(CloudWatchResponse, "describe_alarms")(heed_state_beside_prefix)
-    after(AmisResponse, "register_image")(keep_architecture)
     LaunchTemplateVersion.user_data = property(user_data)
     SecurityGroupRule.description = property(describe_rule)

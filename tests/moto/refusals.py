@@ -1,12 +1,10 @@
-"""What AWS refuses, or silently does not do, and moto does not know of: load balancers, target health, snapshots, quotas.
+"""What AWS refuses, or silently does not do, and moto does not know of: load balancers, target health, quotas.
 
 moto finds the addresses of a backend by the name of its module, which is why these say that they are of moto's.
 """
 
 import json
 
-from moto.core.exceptions import JsonRESTError
-from moto.ebs import models as ebs
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.elbv2 import models as elbv2
@@ -201,30 +199,6 @@ class Addresses(EC2Backend):
         return super().create_vpc(*arguments, **named)
 
 
-class Snapshots(ebs.EBSBackend):
-    """EBS direct APIs with AWS's block size."""
-
-    __module__ = ebs.EBSBackend.__module__
-
-    BLOCK = 524_288
-
-    def start_snapshot(self, *arguments, **named):
-        snapshot = super().start_snapshot(*arguments, **named)
-        snapshot.block_size = self.BLOCK
-        return snapshot
-
-    def put_snapshot_block(self, snapshot_id, block_index, block_data, checksum, checksum_algorithm, data_length):
-        size = len(block_data)
-        if size != self.BLOCK:
-            raise JsonRESTError("ValidationException", f"Block data has {size} bytes, and a block has {self.BLOCK}")
-        return super().put_snapshot_block(snapshot_id, block_index, block_data, checksum, checksum_algorithm, data_length)
-
-    def complete_snapshot(self, snapshot_id):
-        status = super().complete_snapshot(snapshot_id)
-        self.ec2_backend.snapshots[snapshot_id].status = "completed"
-        return status
-
-
 class Quotas(quotas.ServiceQuotasBackend):
     """More than those of VPC."""
 
@@ -257,6 +231,5 @@ def install():
     """Puts these in the place of moto's."""
     elbv2.elbv2_backends.backend = Balancers
     ec2_backends.backend = Addresses
-    ebs.ebs_backends.backend = Snapshots
     quotas.servicequotas_backends.backend = Quotas
     quota_urls.url_paths = {"{0}/$": QuotaResponses.dispatch}

@@ -1,4 +1,4 @@
-"""AWS on loopback: moto's server, with what moto lacks (clock.py, groups.py, refreshes.py, chatbot.py) and what AWS refuses (refusals.py).
+"""AWS on loopback: moto's server, with what moto lacks (clock.py, groups.py, images.py, refreshes.py, chatbot.py) and what AWS refuses (refusals.py).
 
     server.py [PORT]
 
@@ -26,11 +26,12 @@ from werkzeug.serving import make_server  # noqa: E402
 import chatbot  # noqa: E402
 import forgotten  # noqa: E402
 import groups  # noqa: E402
+import images  # noqa: E402
 import refreshes  # noqa: E402
 import refusals  # noqa: E402
 import rpc  # noqa: E402
 from clock import CLOCK  # noqa: E402
-from control import CONTROL, action_of, ask  # noqa: E402
+from control import CONTROL, action_of, ask, client  # noqa: E402
 
 
 class Aws:
@@ -73,6 +74,8 @@ class Aws:
             wish = json.loads(body or b"{}")
             if name == "ask":  # Without the lock: it is asked like anybody's question, in a request of its own.
                 told = ask(os.environ["MOTO_PORT"], wish)
+            elif name == "read-back":
+                told = images.read_back(client(os.environ["MOTO_PORT"], "ebs"), wish)
             else:
                 with self.lock:
                     CLOCK.catch_up()
@@ -96,6 +99,7 @@ def main():
     forgotten.install()
     refreshes.install()
     refusals.install()
+    images.install()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
     server = make_server("127.0.0.1", port, Aws(), threaded=True, request_handler=MotoRequestHandler)

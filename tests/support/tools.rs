@@ -122,10 +122,16 @@ fn search() -> Option<PathBuf> {
 
 /// A program of the Python tools.
 pub fn python_tool(name: &str) -> Option<PathBuf> {
-    let tools = std::env::var_os(TOOLS_VARIABLE).map(PathBuf::from).unwrap_or_else(|| {
+    ["venv", "venv-ansible"]
+        .map(|venv| test_tools().join(venv).join("bin").join(name))
+        .into_iter()
+        .find(|file| file.is_file())
+}
+
+/// Where `tests/setup` puts what it makes.
+pub fn test_tools() -> PathBuf {
+    std::env::var_os(TOOLS_VARIABLE).map(PathBuf::from).unwrap_or_else(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
         target.join("test-tools")
-    });
-    let file = tools.join("venv/bin").join(name);
-    file.is_file().then_some(file)
+    })
 }

@@ -22,6 +22,7 @@ use crate::classify::classify;
 use crate::credentials::{self, Profile};
 use crate::error::{At, AwsError};
 use crate::regions;
+use crate::snapshots;
 
 /// Until a connection stands. A region on another continent answers within 0.3 s; what takes longer than this is blocked on the way.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,6 +63,7 @@ pub struct Aws {
     region: String,
     pub(crate) autoscaling: aws_sdk_autoscaling::Client,
     pub(crate) cloudwatch: aws_sdk_cloudwatch::Client,
+    pub(crate) ebs: aws_sdk_ebs::Client,
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) load_balancing: aws_sdk_elasticloadbalancingv2::Client,
     pub(crate) service_quotas: aws_sdk_servicequotas::Client,
@@ -111,6 +113,7 @@ impl Aws {
         Ok(Self {
             autoscaling: aws_sdk_autoscaling::Client::new(&config),
             cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
+            ebs: snapshots::client(&config),
             ec2: aws_sdk_ec2::Client::new(&config),
             load_balancing: aws_sdk_elasticloadbalancingv2::Client::new(&config),
             service_quotas: aws_sdk_servicequotas::Client::new(&config),
@@ -172,6 +175,11 @@ impl Aws {
         tracing::dispatcher::with_default(&tracing::Dispatch::none(), || self.call(operation, request))
     }
 
+    /// Runs something that makes calls of its own.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
     /// Where a call goes.
     pub(crate) fn at(&self, operation: &'static str) -> At {
         At { operation, region: self.region.clone(), profile: self.profile.clone() }
@@ -183,7 +191,7 @@ impl Aws {
     }
 
     /// Address of an operation's service, for messages.
-    fn endpoint(&self, operation: &str) -> String {
+    pub(crate) fn endpoint(&self, operation: &str) -> String {
         match self.config.endpoint_url() {
             Some(url) => url.to_owned(),
             None => {

@@ -15,14 +15,17 @@ mod quotas;
 mod refresh;
 mod regions;
 mod secrets;
+mod snapshots;
 mod targets;
 mod templates;
+mod uses;
 
 pub use client::{Aws, Identity, Settings};
 pub use error::{At, AwsError};
 pub use group::{Group, GroupInstance};
-pub use images::{Image, ImageFilter};
+pub use images::{BootMode, Image, ImageFilter, NewImage};
 pub use refresh::{Refresh, RefreshPreferences};
 pub use secrets::SecretInfo;
+pub use snapshots::{BLOCK_BYTES, Block, NewSnapshot, Snapshot, Started};
 pub use targets::TargetHealth;
 pub use templates::TemplateVersion;

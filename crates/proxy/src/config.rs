@@ -52,6 +52,18 @@ pub struct Config {
     pub answerer: Option<Answerer>,
 }
 
+impl Config {
+    /// Every secret that it names, to have it named otherwise.
+    pub fn secret_references_mut(&mut self) -> impl Iterator<Item = &mut SecretRef> {
+        let listener = self.listen.tls.iter_mut();
+        let listener = listener.flat_map(|tls| std::iter::once(&mut tls.certificate).chain(&mut tls.client_roots));
+        let trunks = self.trunks.iter_mut().filter_map(|trunk| trunk.tls.as_mut());
+        let trunks = trunks.flat_map(|tls| tls.certificate.iter_mut().chain(&mut tls.roots));
+        let answerer = self.answerer.iter_mut().map(|answerer| &mut answerer.password);
+        std::iter::once(&mut self.secrets.token_keys).chain(answerer).chain(listener).chain(trunks)
+    }
+}
+
 /// The built-in answerer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -183,12 +195,16 @@ pub struct Secrets {
     /// 0: they are looked at on a reload alone.
     #[serde(default)]
     pub poll_s: u32,
+    /// Where SSM Parameter Store is, as `https://HOST[:PORT]`: a VPC endpoint without private DNS. Plain HTTP is for loopback and
+    /// link-local addresses alone. Absent: where the region has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
 }
 
 impl Secrets {
     /// Secrets that are read at the start and on a reload alone.
     pub fn new(token_keys: SecretRef) -> Self {
-        Self { token_keys, poll_s: 0 }
+        Self { token_keys, poll_s: 0, endpoint: None }
     }
 }
 

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use sipedge_aws::{Aws, ImageFilter};
+use sipedge_aws::Aws;
 
 pub use connections::{Connections, connect};
 pub use destroy::destroy;
@@ -32,6 +32,7 @@ use super::rollout::live;
 use super::runner::Runner;
 use super::state::{State, write_json, write_whole};
 use super::{ARTEFACT_MODE, clear_stale_artefacts, notes, take_over, write_artefacts};
+use crate::image::{Flavour, published};
 use crate::plan::{self, Addresses, AwsPlan, Plan, TargetKind};
 use crate::spec::{Loaded, Transport};
 use crate::target::aws::terraform::{Changes, Phase, ResourceEvent, Terraform, interrupt};
@@ -182,15 +183,15 @@ fn question(plan: &Plan, changes: &Changes, state: &State, aws: &Aws) -> Result<
     Ok(needed.then(|| format!("{}Instances are replaced until all are of version {version}.\n", preview(changes))))
 }
 
-/// Names of the images that sipedge makes.
-const IMAGE_NAMES: &str = "sipedge-*";
+/// What instances start from unless the spec names an image: what people can look into by a session. A micro image has to be named.
+pub const IMAGE_FLAVOUR: Flavour = Flavour::Debian;
 
 /// The plan's part on the account, which a plan for AWS has.
 pub(super) fn account(plan: &Plan) -> Result<&AwsPlan, Cause> {
     plan.aws.as_ref().ok_or_else(|| Cause::NotAsExpected("this is no plan for AWS".to_owned()))
 }
 
-/// The image that instances start from.
+/// The image that instances start from: the one that the spec names, or the newest published one of this version of sipedge.
 ///
 /// # Errors
 /// There is none, or not the one that is named.
@@ -208,11 +209,12 @@ pub fn find_image(account: &AwsPlan, aws: &Aws) -> Result<String, Cause> {
             ))),
         },
         None => {
-            let filter = ImageFilter { name: Some(IMAGE_NAMES.to_owned()), ..ImageFilter::default() };
-            aws.newest_image(&filter)?.map(|image| image.id).ok_or_else(|| {
-                Cause::NoImage(format!(
-                    "there is no image named {IMAGE_NAMES} in this {place}: copy one there, or name an image in aws.image"
-                ))
+            let version = env!("CARGO_PKG_VERSION");
+            let found = published::newest(aws, version, IMAGE_FLAVOUR)?;
+            found.map(|image| image.id).ok_or_else(|| Cause::NotPublished {
+                version,
+                flavour: IMAGE_FLAVOUR,
+                region: account.region.clone(),
             })
         }
     }

@@ -14,9 +14,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
+use super::machine::plan_for_machines;
 use super::protocol::{Request, Response, Started};
 use super::state::{self, Process};
-use super::{DrainTimes, InstanceId, LabError, LabStatus, sys};
+use super::{DrainTimes, InstanceId, LabError, LabStatus, Machine, sys};
 use crate::deploy::{Preferences, Refresh};
 use crate::plan::{INGRESS_ADDRESS, Plan};
 
@@ -55,6 +56,15 @@ impl Lab {
     /// [`LabError::AlreadyRunning`] when a lab is up there, [`LabError::UserNamespaces`] when this machine forbids them,
     /// [`LabError::NoProxy`] before `sipedge-proxy` is built, and what the kernel refuses.
     pub fn start(plan: &Plan, folder: &Path) -> Result<Self, LabError> {
+        Self::start_with(plan, folder, None)
+    }
+
+    /// As [`Lab::start`], with instances that are machines where there is a `machine`.
+    ///
+    /// # Errors
+    /// Those of [`Lab::start`], and what a machine needs and this host has not.
+    pub fn start_with(plan: &Plan, folder: &Path, machine: Option<&Machine>) -> Result<Self, LabError> {
+        machine.map_or(Ok(()), Machine::check)?;
         let existed = folder.exists();
         state::create_folder(folder)?;
         let lock = state::lock(folder)?;
@@ -63,7 +73,7 @@ impl Lab {
             return Err(LabError::AlreadyRunning { folder: folder.to_owned(), pid: pid.unwrap_or_default() });
         }
         state::clean(folder)?;
-        let started = Self::launch(plan, folder);
+        let started = Self::launch(plan, folder, machine);
         if started.is_err() {
             // What stood before may stay, such as secrets; the error has the log.
             state::clean(folder)?;
@@ -194,7 +204,8 @@ impl Lab {
     /// Makes a version of what instances of `plan` boot from, unless the newest is the same; its number.
     pub fn put_version(&self, plan: &Plan) -> Result<u64, LabError> {
         let drain = DrainTimes { accept_ms: plan.proxy.drain.accept_ms, grace_ms: plan.proxy.drain.grace_ms };
-        match self.ask(&Request::PutVersion { user_data: user_data(plan)?, drain }, ANSWER_WITHIN)? {
+        let user_data = user_data(plan, state::machine(&self.folder)?.as_ref())?;
+        match self.ask(&Request::PutVersion { user_data, drain }, ANSWER_WITHIN)? {
             Response::Version(number) => Ok(number),
             other => Err(unexpected(&other)),
         }
@@ -269,14 +280,19 @@ impl Lab {
         self.ask_descriptors(&Request::Namespace { name: name.to_owned() })
     }
 
-    fn launch(plan: &Plan, folder: &Path) -> Result<Self, LabError> {
+    fn launch(plan: &Plan, folder: &Path, machine: Option<&Machine>) -> Result<Self, LabError> {
         for name in [state::LOGS, state::SECRETS] {
             state::create_folder(&folder.join(name))?;
         }
         let path = folder.join(state::PLAN);
         let json = serde_json::to_vec_pretty(plan).map_err(|error| LabError::io("write", &path, error))?;
         state::write_private(&path, &json)?;
-        state::write_private(&folder.join(state::USER_DATA), user_data(plan)?.as_bytes())?;
+        if let Some(machine) = machine {
+            let path = folder.join(state::MACHINE);
+            let json = serde_json::to_vec_pretty(machine).map_err(|error| LabError::io("write", &path, error))?;
+            state::write_private(&path, &json)?;
+        }
+        state::write_private(&folder.join(state::USER_DATA), user_data(plan, machine)?.as_bytes())?;
         let path = folder.join(state::SUPERVISOR_LOG);
         let log = fs::File::create(&path).map_err(|error| LabError::io("write", &path, error))?;
 
@@ -350,7 +366,9 @@ impl Lab {
 }
 
 /// The user-data of `plan` with the address that only the target knows.
-pub(super) fn user_data(plan: &Plan) -> Result<String, LabError> {
+pub(super) fn user_data(plan: &Plan, machine: Option<&Machine>) -> Result<String, LabError> {
+    let for_machines = machine.map(|_| plan_for_machines(plan)).transpose()?;
+    let plan = for_machines.as_ref().unwrap_or(plan);
     let first = plan.network.ingress_addresses.first();
     let first = first.ok_or_else(|| LabError::Plan("it has no ingress address".to_owned()))?;
     Ok(plan.user_data.replace(INGRESS_ADDRESS, &first.to_string()))

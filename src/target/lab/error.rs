@@ -55,6 +55,20 @@ pub enum LabError {
         /// Where it was looked for.
         tried: PathBuf,
     },
+    /// A program that instances need is missing.
+    #[error("`{program}` is not installed; on Debian: apt-get install {package}")]
+    ProgramMissing {
+        /// The program.
+        program: String,
+        /// The Debian package that has it.
+        package: String,
+    },
+    /// Firmware for machines is not installed.
+    #[error("no UEFI firmware for QEMU among {searched}; on Debian: apt-get install ovmf")]
+    FirmwareMissing {
+        /// The files that were looked for.
+        searched: String,
+    },
     /// The plan asks for what the lab cannot build.
     #[error("the lab cannot build this plan: {0}")]
     Plan(String),

@@ -12,12 +12,17 @@ const MAX_LINES: usize = 64;
 /// Largest answer that is read: metrics of a busy proxy are some 100 kB.
 const MAX_ANSWER: u64 = 4 << 20;
 
-/// A request without its body.
+/// Longest body of a request that is kept: the name of a parameter fits many times.
+const MAX_BODY: u64 = 16 << 10;
+
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) method: String,
     pub(super) path: String,
     headers: Vec<(String, String)>,
+    /// Up to 16 KiB of it.
+    pub(super) body: Vec<u8>,
 }
 
 impl Head {
@@ -26,14 +31,14 @@ impl Head {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// Reads the next request and skips its body. `None`: the client has closed.
+    /// Reads the next request. `None`: the client has closed.
     pub(super) async fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Self>> {
         let Some(first) = line(stream).await? else { return Ok(None) };
         let mut words = first.split_ascii_whitespace();
         let (Some(method), Some(path), Some(_version)) = (words.next(), words.next(), words.next()) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not an HTTP request"));
         };
-        let mut head = Self { method: method.to_owned(), path: path.to_owned(), headers: Vec::new() };
+        let mut head = Self { method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() };
         loop {
             match line(stream).await? {
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -49,7 +54,9 @@ impl Head {
             }
         }
         let length = head.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-        tokio::io::copy(&mut stream.take(length), &mut tokio::io::sink()).await?;
+        let kept = length.min(MAX_BODY);
+        (&mut *stream).take(kept).read_to_end(&mut head.body).await?;
+        tokio::io::copy(&mut stream.take(length - kept), &mut tokio::io::sink()).await?;
         Ok(Some(head))
     }
 }

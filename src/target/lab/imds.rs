@@ -1,4 +1,5 @@
-//! The instance metadata service, version 2 only (AWS, "Use the Instance Metadata Service to access instance metadata").
+//! The instance metadata service, version 2 only (AWS, "Use the Instance Metadata Service to access instance metadata"); and, at the same
+//! address, as much of SSM Parameter Store as instances need that see no folder of this host.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,6 +8,8 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+use serde_json::json;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -33,7 +36,22 @@ pub(super) struct Metadata {
     pub(super) zone: String,
     /// `InService` or `Terminated`.
     pub(super) lifecycle: &'static str,
-    pub(super) user_data: String,
+    /// `None`: it was launched without.
+    pub(super) user_data: Option<String>,
+}
+
+/// Name of the instances' role.
+const ROLE: &str = "sipedge-lab";
+const ROLES: &str = "meta-data/iam/security-credentials";
+/// The role's credentials, which nobody checks: in the lab an instance is known by its address. They never expire.
+const CREDENTIALS: &str = r#"{"Code":"Success","Type":"AWS-HMAC","LastUpdated":"2026-01-01T00:00:00Z","AccessKeyId":"lab","SecretAccessKey":"lab","Token":"lab","Expiration":"2099-01-01T00:00:00Z"}"#;
+/// What a client of Parameter Store says that it wants (AWS Systems Manager API Reference, "GetParameter").
+const GET_PARAMETER: &str = "AmazonSSM.GetParameter";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct GetParameter {
+    name: String,
 }
 
 /// The service: tokens by instance.
@@ -49,11 +67,13 @@ impl Service {
         listener.map_err(|error| LabError::kernel("listen as the metadata service", error))
     }
 
-    /// Answers one client until it closes. `lookup` knows an instance by its source address.
+    /// Answers one client until it closes. `lookup` knows an instance by its source address, `parameter` the
+    /// value of one by its name.
     pub(super) async fn serve(
         &self,
         stream: TcpStream,
         lookup: impl Fn(Ipv4Addr) -> Option<Metadata>,
+        parameter: impl Fn(&str) -> Option<String>,
     ) -> io::Result<()> {
         let IpAddr::V4(source) = stream.peer_addr()?.ip() else { return Ok(()) };
         let mut stream = BufReader::new(stream);
@@ -61,7 +81,7 @@ impl Service {
             let Ok(head) = tokio::time::timeout(IDLE, Head::read(&mut stream)).await else { return Ok(()) };
             let Some(head) = head? else { return Ok(()) };
             let close = head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-            let (status, headers, body) = self.answer(&head, source, &lookup)?;
+            let (status, headers, body) = self.answer(&head, source, &lookup, &parameter)?;
             let answer = format!(
                 "HTTP/1.1 {status}\r\nServer: EC2ws\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n{headers}\r\n{body}",
                 body.len()
@@ -79,6 +99,7 @@ impl Service {
         head: &Head,
         source: Ipv4Addr,
         lookup: impl Fn(Ipv4Addr) -> Option<Metadata>,
+        parameter: impl Fn(&str) -> Option<String>,
     ) -> io::Result<(&'static str, String, String)> {
         const NOT_FOUND: (&str, String, String) = ("404 Not Found", String::new(), String::new());
         const UNAUTHORIZED: (&str, String, String) = ("401 Unauthorized", String::new(), String::new());
@@ -94,6 +115,17 @@ impl Service {
                 };
                 let token = self.issue(source, Duration::from_secs(ttl))?;
                 Ok(("200 OK", format!("X-Aws-Ec2-Metadata-Token-Ttl-Seconds: {ttl}\r\n"), token))
+            }
+            ("POST", "/") if head.header("x-amz-target") == Some(GET_PARAMETER) => {
+                let asked: Option<GetParameter> = serde_json::from_slice(&head.body).ok();
+                let found = asked.and_then(|GetParameter { name }| Some((parameter(&name)?, name)));
+                let Some((value, name)) = found else {
+                    let body = r#"{"__type":"ParameterNotFound"}"#.to_owned();
+                    return Ok(("400 Bad Request", String::new(), body));
+                };
+                let body =
+                    json!({ "Parameter": { "Name": name, "Type": "SecureString", "Value": value, "Version": 1 } });
+                Ok(("200 OK", String::new(), body.to_string()))
             }
             ("GET", path) => {
                 let token = head.header("x-aws-ec2-metadata-token").unwrap_or_default();
@@ -132,7 +164,11 @@ impl Metadata {
     fn get(&self, path: &str) -> Option<String> {
         let path = path.strip_prefix("/latest/")?;
         match path.trim_end_matches('/') {
-            "user-data" => Some(self.user_data.clone()),
+            "user-data" => self.user_data.clone(),
+            ROLES => Some(ROLE.to_owned()),
+            path if path.strip_prefix(ROLES).is_some_and(|role| role.strip_prefix('/') == Some(ROLE)) => {
+                Some(CREDENTIALS.to_owned())
+            }
             "meta-data/instance-id" => Some(self.instance.clone()),
             "meta-data/local-ipv4" => Some(self.private_address.to_string()),
             "meta-data/public-ipv4" => self.public_address.map(|address| address.to_string()),

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,9 +16,10 @@ use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::group::{DrainTimes, Seen};
+use super::machine::Program;
 use super::network::{Namespace, Place};
 use super::supervisor::Supervisor;
-use super::{InstanceId, InstanceStatus, LabError, http, state, sys};
+use super::{InstanceId, InstanceStatus, LabError, Machine, dhcp, http, state, sys};
 use crate::deploy::Lifecycle;
 use crate::plan::Topology;
 
@@ -54,6 +56,8 @@ pub(super) struct Instance {
     /// When it was booted, and since when it is healthy: since the lab began.
     pub(super) launched: Duration,
     pub(super) healthy_since: Option<Duration>,
+    /// How long after that it first answered that it is ready.
+    pub(super) ready_after: Option<Duration>,
     /// Whether it has ever been healthy.
     pub(super) served: bool,
     /// Its machine: none once it was killed or terminated.
@@ -77,6 +81,7 @@ impl Instance {
             exit_code: self.exit_code,
             registered: self.registered,
             healthy: self.healthy,
+            ready_after_ms: self.ready_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }
@@ -115,7 +120,15 @@ impl Supervisor {
         self.last.set(number);
         let id = InstanceId(format!("i-{number}"));
         let place = self.network.place(number)?;
-        let namespace = self.network.attach_instance(number, &place).await?;
+        let namespace = match &self.program {
+            Program::Appliance(_) => self.network.attach_instance(number, &place).await?,
+            Program::Machine(_) => {
+                let namespace = self.network.attach_machine(number, &place).await?;
+                // It ends with the link.
+                spawn_local(dhcp::serve(dhcp::listen(&namespace.name)?, self.network.lease(&place)?));
+                namespace
+            }
+        };
         // Known before it boots: the first thing it does is to ask for its metadata.
         self.instances.borrow_mut().push(Instance {
             id: id.clone(),
@@ -129,6 +142,7 @@ impl Supervisor {
             version,
             launched: self.began.elapsed(),
             healthy_since: None,
+            ready_after: None,
             served: false,
             namespace: Some(namespace),
         });
@@ -305,32 +319,54 @@ impl Supervisor {
         }
     }
 
-    /// Starts the instance's program in its namespace.
+    /// Starts the instance's program in its namespace: the appliance, or the machine that boots it.
     fn spawn(&self, id: &InstanceId) -> Result<Child, LabError> {
         let path = state::log_path(&self.folder, id);
         let failed = |error: std::io::Error| LabError::io("write", &path, error);
         let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
-        let mut command = Command::new(&self.proxy);
+        let instances = self.instances.borrow();
+        let instance = instances.iter().find(|instance| instance.id == *id);
+        let Some((instance, namespace)) = instance.and_then(|it| Some((it, it.namespace.as_ref()?))) else {
+            return Err(self.unknown(id));
+        };
+        let mut command = match &self.program {
+            Program::Appliance(program) => self.appliance(program, id),
+            Program::Machine(machine) => {
+                let folder = state::machine_folder(&self.folder, id);
+                state::create_folder(&folder)?;
+                machine.command(&folder, &path, instance.place.hardware())?
+            }
+        };
+        let input = match namespace.tap() {
+            None => Stdio::null(),
+            Some(tap) => tap.map_err(|error| LabError::kernel("hand over the network card", error))?.into(),
+        };
+        command
+            .current_dir(&self.folder)
+            .stdin(input)
+            .stdout(log.try_clone().map_err(failed)?)
+            .stderr(log)
+            // A group of its own, so that signals reach what it has started.
+            .process_group(0);
+        sys::die_with_parent(&mut command);
+        let spawned = sys::inside(namespace.descriptor.as_fd(), self.network.vpc(), || command.spawn());
+        spawned.and_then(|spawned| spawned).map_err(|error| match &self.program {
+            Program::Appliance(program) => LabError::io("run", program, error),
+            Program::Machine(_) => Machine::not_started(&error),
+        })
+    }
+
+    /// The command of an instance that is a process.
+    fn appliance(&self, program: &Path, id: &InstanceId) -> Command {
+        let mut command = Command::new(program);
         command
             .args(["boot", "--secrets"])
             .arg(self.folder.join(state::SECRETS))
             .arg("--control")
             .arg(state::control_path(&self.folder, id))
             .env_clear()
-            .envs(PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
-            .current_dir(&self.folder)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(failed)?)
-            .stderr(log)
-            // A group of its own, so that signals reach what it has started.
-            .process_group(0);
-        sys::die_with_parent(&mut command);
-        let instances = self.instances.borrow();
-        let namespace =
-            instances.iter().find(|instance| instance.id == *id).and_then(|instance| instance.namespace.as_ref());
-        let Some(namespace) = namespace else { return Err(self.unknown(id)) };
-        let spawned = sys::inside(namespace.descriptor.as_fd(), self.network.vpc(), || command.spawn());
-        spawned.and_then(|spawned| spawned).map_err(|error| LabError::io("run", &self.proxy, error))
+            .envs(PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command
     }
 
     /// The load balancer's health checks of one instance, until it is gone.
@@ -356,6 +392,9 @@ impl Supervisor {
                 instance.healthy =
                     may_be && if was { failed < check.unhealthy } else { success && passed >= check.healthy };
                 instance.served |= instance.healthy;
+                if success {
+                    instance.ready_after.get_or_insert(now.saturating_sub(instance.launched));
+                }
                 if instance.healthy != was {
                     instance.healthy_since = instance.healthy.then_some(now);
                 }

@@ -1,5 +1,5 @@
 //! The topologies on this machine: network namespaces joined by veth, NLB and NAT gateway as nf_tables rules, instance metadata, a
-//! resolver, and one process per instance, kept by a supervisor.
+//! resolver, and one process per instance, kept by a supervisor. The process is the appliance, or a machine that boots an image of it.
 //!
 //! [`Lab`] is the client: it starts a supervisor, finds a running one by its folder, and talks to it over a Unix socket.
 //!
@@ -10,6 +10,7 @@
 
 mod client;
 mod conntrack;
+mod dhcp;
 mod error;
 mod exec;
 mod fleet;
@@ -17,6 +18,7 @@ mod group;
 mod http;
 mod imds;
 mod instance;
+mod machine;
 mod netlink;
 mod network;
 mod nft;
@@ -24,7 +26,10 @@ mod protocol;
 mod resolver;
 mod state;
 mod supervisor;
-#[expect(unsafe_code, reason = "no crate wraps these safely: pre_exec, file descriptors that arrive over a socket")]
+#[expect(
+    unsafe_code,
+    reason = "no crate wraps these safely: pre_exec, taps, file descriptors that arrive over a socket"
+)]
 mod sys;
 mod userns;
 
@@ -39,6 +44,7 @@ pub use error::LabError;
 pub use exec::exec;
 pub use fleet::LabFleet;
 pub use group::{DrainTimes, GroupStatus, VersionStatus};
+pub use machine::Machine;
 pub use supervisor::{proxy_program, supervise};
 pub use userns::user_namespaces_forbidden;
 
@@ -99,4 +105,6 @@ pub struct InstanceStatus {
     pub registered: bool,
     /// Whether its health check passes.
     pub healthy: bool,
+    /// Milliseconds from its start until it first answered that it is ready.
+    pub ready_after_ms: Option<u64>,
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -13,6 +14,7 @@ use rtnetlink::packet_route::route::{RouteScope, RouteType};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::conntrack::Flows;
+use super::dhcp::Lease;
 use super::netlink::Netfilter;
 use super::nft::{Gateway, INSTANCE_PREFIX, INTERNET_PREFIX};
 use super::{LabError, STRANGER_ADDRESS, STRANGER_NAMESPACE, VPC_NAMESPACE, conntrack, sys};
@@ -40,8 +42,17 @@ const LOOPBACK: u32 = 1;
 pub(super) struct Namespace {
     pub(super) name: String,
     pub(super) descriptor: OwnedFd,
-    /// Index of the veth's end in `vpc`.
+    /// Index of the link's end in `vpc`.
     device: u32,
+    /// The other end of a machine's link.
+    tap: Option<OwnedFd>,
+}
+
+impl Namespace {
+    /// The end of a machine's link that the machine has: frames.
+    pub(super) fn tap(&self) -> Option<io::Result<OwnedFd>> {
+        self.tap.as_ref().map(OwnedFd::try_clone)
+    }
 }
 
 /// The network that stands.
@@ -76,7 +87,17 @@ pub(super) struct Layout {
 pub(super) struct Place {
     pub(super) address: Ipv4Addr,
     pub(super) zone: String,
+    /// The subnet that the address is of.
+    pub(super) subnet: Ipv4Net,
     node: Ipv4Addr,
+}
+
+impl Place {
+    /// The hardware address of a machine that stands here: a locally administered one, with the address in it.
+    pub(super) fn hardware(&self) -> [u8; 6] {
+        let [a, b, c, d] = self.address.octets();
+        [2, 0, a, b, c, d]
+    }
 }
 
 impl Layout {
@@ -129,6 +150,7 @@ impl Network {
         let mut own = vec![ROUTER_ADDRESS, METADATA_ADDRESS, RESOLVER_ADDRESS];
         own.extend(nth(gateway.vpc, 2));
         own.extend(zones.iter().map(|zone| zone.node));
+        own.extend(zones.iter().filter_map(|zone| router_of(zone.subnet)));
         own.extend(gateway.ingress.iter().chain(gateway.egress.iter().map(|(_, address)| address)));
         let mut seen = BTreeSet::new();
         own.retain(|address| seen.insert(*address));
@@ -181,7 +203,8 @@ impl Network {
             if zone.subnet.contains(&zone.node) && place >= NODE_PLACE {
                 place += 1;
             }
-            Some(Place { address: nth(zone.subnet, place)?, zone: zone.name.clone(), node: zone.node })
+            let address = nth(zone.subnet, place)?;
+            Some(Place { address, zone: zone.name.clone(), subnet: zone.subnet, node: zone.node })
         });
         place.ok_or_else(|| LabError::Topology(format!("the subnets have no address left for instance {number}")))
     }
@@ -190,6 +213,34 @@ impl Network {
     pub(super) async fn attach_instance(&self, number: u32, place: &Place) -> Result<Namespace, LabError> {
         let name = format!("{INSTANCE_PREFIX}{number}");
         self.attach(&name, &name, place.address, &[Ipv4Net::from(place.address)], Some(place.node)).await
+    }
+
+    /// A namespace for the program that is an instance's machine, and a link from `vpc` into the machine. `vpc` is its router and answers
+    /// for the other addresses of its subnet.
+    pub(super) async fn attach_machine(&self, number: u32, place: &Place) -> Result<Namespace, LabError> {
+        let name = format!("{INSTANCE_PREFIX}{number}");
+        let failed = |error: &dyn std::fmt::Display| LabError::kernel(format!("create the link of {name}"), error);
+        let (descriptor, ()) = sys::create_namespace(self.vpc(), || ()).map_err(|error| failed(&error))?;
+        let tap = sys::tap(&name).map_err(|error| failed(&error))?;
+        let device = if_nametoindex(name.as_str()).map_err(|error| failed(&error))?;
+        sysctl(&format!("conf/{name}/proxy_arp"), "1")?;
+        up(&self.links, device).await?;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(place.address, 32)
+            .scope(RouteScope::Link)
+            .output_interface(device)
+            .pref_source(place.node)
+            .build();
+        self.links.route().add(route).execute().await.map_err(|error| failed(&error))?;
+        Ok(Namespace { name, descriptor, device, tap: Some(tap) })
+    }
+
+    /// What the DHCP server tells a machine that stands here.
+    pub(super) fn lease(&self, place: &Place) -> Result<Lease, LabError> {
+        let known = router_of(place.subnet).zip(nth(self.gateway.vpc, 2));
+        let (router, resolver) =
+            known.ok_or_else(|| LabError::Plan(format!("subnet {} is too small for machines", place.subnet)))?;
+        Ok(Lease { address: place.address, subnet: place.subnet, router, resolver })
     }
 
     /// Takes a namespace's link away. The namespace ends with its last process.
@@ -283,7 +334,7 @@ impl Network {
             let route = if let Some(node) = node { route.pref_source(node) } else { route };
             self.links.route().add(route.build()).execute().await.map_err(|error| failed(&error))?;
         }
-        Ok(Namespace { name: name.to_owned(), descriptor, device: outer_index })
+        Ok(Namespace { name: name.to_owned(), descriptor, device: outer_index, tap: None })
     }
 }
 
@@ -335,6 +386,11 @@ fn all_v4(what: &str, addresses: &[IpAddr]) -> Result<Vec<Ipv4Addr>, LabError> {
         Some(_) => Err(LabError::Plan(format!("it has no {what}"))),
         None => Err(LabError::Plan(format!("it has an IPv6 {what}, which the lab does not have yet"))),
     }
+}
+
+/// The router's address in a subnet (AWS, "Subnet CIDR blocks": base plus one).
+fn router_of(subnet: Ipv4Net) -> Option<Ipv4Addr> {
+    nth(subnet, 1)
 }
 
 /// The address at `place` of the range.

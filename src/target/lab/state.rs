@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceId, LabError};
+use super::{InstanceId, LabError, Machine, machine};
 use crate::files;
 
 /// The supervisor's process: [`Process`] as JSON.
@@ -19,6 +19,8 @@ pub(super) const STATE: &str = "lab.json";
 pub(super) const SOCKET: &str = "control.sock";
 /// The plan, as the supervisor reads it.
 pub(super) const PLAN: &str = "plan.json";
+/// What instances are when they are machines: [`super::Machine`] as JSON.
+pub(super) const MACHINE: &str = "machine.json";
 /// What the metadata service serves as user-data to instances of the first version; read at each boot.
 pub(super) const USER_DATA: &str = "user-data";
 /// The same of later versions: a file for each, by its number.
@@ -102,7 +104,7 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), LabError> {
 
 /// Removes what an earlier lab left, but for the secrets.
 pub(super) fn clean(folder: &Path) -> Result<(), LabError> {
-    for name in [STATE, SOCKET, PLAN, USER_DATA, VERSIONS, SUPERVISOR_LOG, LOGS] {
+    for name in [STATE, SOCKET, PLAN, MACHINE, USER_DATA, VERSIONS, SUPERVISOR_LOG, LOGS] {
         let path = folder.join(name);
         let is_folder = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
         let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
@@ -129,6 +131,21 @@ pub(super) fn log_path(folder: &Path, id: &InstanceId) -> PathBuf {
     folder.join(LOGS).join(format!("{id}.log"))
 }
 
+/// Folder of an instance's machine.
+pub(super) fn machine_folder(folder: &Path, id: &InstanceId) -> PathBuf {
+    folder.join(LOGS).join(format!("{id}.machine"))
+}
+
+/// What the instances of this lab are; none when they are processes.
+pub(super) fn machine(folder: &Path) -> Result<Option<Machine>, LabError> {
+    let path = folder.join(MACHINE);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| LabError::io("understand", &path, error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LabError::io("read", &path, error)),
+    }
+}
+
 /// Socket of an instance's control endpoint.
 pub(super) fn control_path(folder: &Path, id: &InstanceId) -> PathBuf {
     folder.join(LOGS).join(format!("{id}.control"))
@@ -145,7 +162,7 @@ pub(super) fn tail(path: &Path, lines: usize) -> Vec<String> {
         Ok(end)
     };
     let end = read().unwrap_or_default();
-    let text = String::from_utf8_lossy(&end);
+    let text = machine::plain(&String::from_utf8_lossy(&end));
     let all: Vec<&str> = text.lines().collect();
     all.iter().skip(all.len().saturating_sub(lines)).map(|line| (*line).to_owned()).collect()
 }

@@ -25,11 +25,12 @@ use super::client::user_data;
 use super::group::{DrainTimes, Group, Move, Seen, Version};
 use super::imds::{Metadata, Service};
 use super::instance::Instance;
+use super::machine::{PARAMETERS, Program};
 use super::network::{Layout, Network};
 use super::protocol::{Request, Response, Started};
 use super::resolver::Zone;
 use super::state::{self, Process};
-use super::{InstanceId, LabError, LabStatus, VPC_NAMESPACE, sys, userns};
+use super::{InstanceId, LabError, LabStatus, Machine, VPC_NAMESPACE, sys, userns};
 use crate::deploy::{RefreshStatus, now_unix_ms};
 use crate::plan::{Plan, Scaling, Topology};
 
@@ -60,11 +61,11 @@ pub fn supervise(folder: &Path) -> Result<(), LabError> {
     // Refused when this process leads a session already, which is the aim.
     let _ = setsid();
     umask(Mode::from_bits_truncate(0o077));
-    let result = prepare(folder).and_then(|(folder, plan, proxy, layout)| {
+    let result = prepare(folder).and_then(|(folder, plan, program, layout)| {
         userns::leave()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| LabError::kernel("start the event loop", error))?;
-        LocalSet::new().block_on(&runtime, run(folder, plan, proxy, layout))
+        LocalSet::new().block_on(&runtime, run(folder, plan, program, layout))
     });
     if let Err(error) = &result {
         announce(&Started::Failed(error.clone()));
@@ -76,7 +77,7 @@ pub fn supervise(folder: &Path) -> Result<(), LabError> {
 pub(super) struct Supervisor {
     pub(super) folder: PathBuf,
     pub(super) plan: Plan,
-    pub(super) proxy: PathBuf,
+    pub(super) program: Program,
     pub(super) network: Network,
     pub(super) instances: RefCell<Vec<Instance>>,
     pub(super) group: RefCell<Group>,
@@ -111,18 +112,21 @@ pub fn proxy_program() -> Result<PathBuf, LabError> {
 }
 
 /// What can be found out before the process leaves the machine's network.
-fn prepare(folder: &Path) -> Result<(PathBuf, Plan, PathBuf, Layout), LabError> {
+fn prepare(folder: &Path) -> Result<(PathBuf, Plan, Program, Layout), LabError> {
     let folder = fs::canonicalize(folder).map_err(|error| LabError::io("open the folder", folder, error))?;
     let path = folder.join(state::PLAN);
     let text = fs::read(&path).map_err(|error| LabError::io("read", &path, error))?;
     let plan: Plan = serde_json::from_slice(&text).map_err(|error| LabError::io("understand", &path, error))?;
     let layout = Layout::of(&plan)?;
-    let proxy = proxy_program()?;
+    let program = match state::machine(&folder)? {
+        Some(machine) => Program::Machine(machine),
+        None => Program::Appliance(proxy_program()?),
+    };
     std::env::set_current_dir(&folder).map_err(|error| LabError::io("enter", &folder, error))?;
-    Ok((folder, plan, proxy, layout))
+    Ok((folder, plan, program, layout))
 }
 
-async fn run(folder: PathBuf, plan: Plan, proxy: PathBuf, layout: Layout) -> Result<(), LabError> {
+async fn run(folder: PathBuf, plan: Plan, program: Program, layout: Layout) -> Result<(), LabError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| LabError::kernel("await SIGTERM", error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| LabError::kernel("await SIGINT", error))?;
     let network = Network::build(layout).await?;
@@ -138,13 +142,13 @@ async fn run(folder: PathBuf, plan: Plan, proxy: PathBuf, layout: Layout) -> Res
         control.and_then(private).map_err(|error| LabError::io("listen on", &folder.join(state::SOCKET), error))?;
     let socket = inode(Path::new(state::SOCKET));
 
-    let first = first_version(&plan)?;
+    let first = first_version(&plan, program.machine())?;
     let supervisor = Rc::new(Supervisor {
         folder,
         group: RefCell::new(Group::new(plan.scaling, first)),
         began: Instant::now(),
         plan,
-        proxy,
+        program,
         network,
         instances: RefCell::default(),
         last: Cell::new(0),
@@ -176,9 +180,9 @@ async fn run(folder: PathBuf, plan: Plan, proxy: PathBuf, layout: Layout) -> Res
 }
 
 /// What instances boot from before there is another version.
-fn first_version(plan: &Plan) -> Result<Version, LabError> {
+fn first_version(plan: &Plan, machine: Option<&Machine>) -> Result<Version, LabError> {
     let drain = DrainTimes { accept_ms: plan.proxy.drain.accept_ms, grace_ms: plan.proxy.drain.grace_ms };
-    Ok(Version { number: 1, created_unix_ms: now_unix_ms(), user_data: user_data(plan)?, drain })
+    Ok(Version { number: 1, created_unix_ms: now_unix_ms(), user_data: user_data(plan, machine)?, drain })
 }
 
 /// Says how the start went; false when nobody listens. Then lets go of standard output.
@@ -202,7 +206,8 @@ async fn serve_metadata(supervisor: Rc<Supervisor>, listener: tokio::net::TcpLis
                 let supervisor = Rc::clone(&supervisor);
                 spawn_local(async move {
                     let lookup = |source| supervisor.metadata_of(source);
-                    if let Err(error) = supervisor.metadata.serve(stream, lookup).await {
+                    let parameter = |name: &str| supervisor.parameter(name);
+                    if let Err(error) = supervisor.metadata.serve(stream, lookup, parameter).await {
                         tracing::warn!(%client, %error, "metadata connection failed");
                     }
                 });
@@ -485,10 +490,9 @@ impl Supervisor {
             instances.iter().find(|instance| instance.place.address == source && instance.namespace.is_some())?;
         let path = state::user_data_path(&self.folder, instance.version);
         // Read anew, so that what is written there reaches the next boot.
-        let user_data = fs::read_to_string(&path).unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), %error, "cannot read the user-data");
-            String::new()
-        });
+        let user_data = fs::read_to_string(&path)
+            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cannot read the user-data"))
+            .ok();
         let public_address = match self.plan.topology {
             Topology::SingleEc2 => self.plan.network.ingress_addresses.first().copied(),
             Topology::LoadBalanced => None,
@@ -501,6 +505,14 @@ impl Supervisor {
             lifecycle: instance.lifecycle,
             user_data,
         })
+    }
+
+    /// What the lab's SSM Parameter Store has: the secrets of its folder.
+    fn parameter(&self, name: &str) -> Option<String> {
+        let name = name.strip_prefix(PARAMETERS)?;
+        // One part, so that it leads nowhere else.
+        let file = Path::new(name).file_name().filter(|file| *file == name)?;
+        fs::read_to_string(self.folder.join(state::SECRETS).join(file)).ok()
     }
 
     /// Ends everything, in order. What is left ends with this process.

@@ -1,12 +1,14 @@
 //! Namespaces, processes and descriptors: the system calls of the lab.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -60,6 +62,32 @@ pub(super) fn die_with_parent(command: &mut tokio::process::Command) {
     };
     // SAFETY: the hook runs between fork and exec and makes two system calls, prctl and getppid; it neither allocates nor locks.
     unsafe { command.pre_exec(hook) };
+}
+
+/// A network interface of this name in the namespace of this thread, whose frames are read from and written to the descriptor. It is there as
+/// long as the descriptor is open somewhere.
+pub(super) fn tap(name: &str) -> io::Result<OwnedFd> {
+    let device = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: an ifreq is a name and a union of plain numbers and addresses, for all of which zeros are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last place stays zero: the kernel wants the name to end.
+    for (place, byte) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+        *place = libc::c_char::from_ne_bytes([byte]);
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_TAP | libc::IFF_NO_PI).unwrap_or_default();
+    // SAFETY: TUNSETIFF reads and writes one ifreq (tun(4)), and `request` is one that outlives the call.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if result == 0 { Ok(device.into()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A UDP socket of `port` on every address, for what arrives at one interface, which may send to all who are there.
+pub(super) fn broadcast_socket(interface: &str, port: u16) -> io::Result<UdpSocket> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let bound = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+    setsockopt(&bound, sockopt::Broadcast, &true)?;
+    setsockopt(&bound, sockopt::BindToDevice, &OsString::from(interface))?;
+    bind(bound.as_raw_fd(), &SockaddrStorage::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))))?;
+    Ok(bound.into())
 }
 
 /// Sends bytes and descriptors in one message.

@@ -195,6 +195,12 @@ fn refusals(config: &Config) -> Vec<String> {
             reasons.push(format!("{setting}: !file {name:?}: a file name in the secrets folder, without `/`"));
         }
     }
+    if let Some(url) = config.secrets.endpoint.as_deref().filter(|url| !is_private_enough(url)) {
+        reasons.push(format!(
+            "secrets.endpoint: {url:?}: of the form https://HOST[:PORT], or http:// with a loopback or link-local address: secrets \
+             go through it"
+        ));
+    }
     reasons.extend(config.cloud.iter().flat_map(cloud_refusals));
     if let Some(answerer) = &config.answerer {
         let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
@@ -213,6 +219,16 @@ fn refusals(config: &Config) -> Vec<String> {
         ));
     }
     reasons
+}
+
+/// Whether secrets may come from there: nobody beside the machine can read along.
+fn is_private_enough(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let nearby = match url.host_str().and_then(|host| host.parse().ok()) {
+        Some(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
+        Some(IpAddr::V6(_)) | None => false,
+    };
+    url.path() == "/" && url.host_str().is_some() && (url.scheme() == "https" || (url.scheme() == "http" && nearby))
 }
 
 fn cloud_refusals(cloud: &Cloud) -> Vec<String> {

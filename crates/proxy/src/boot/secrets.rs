@@ -135,14 +135,18 @@ impl Vault {
         let Some(metadata) = &self.metadata else { return Ok(None) };
         let mut made = self.cloud.lock().await;
         let wanted = config.cloud.as_ref().map(|cloud| cloud.region.as_str());
-        if let Some(cloud) = made.as_ref().filter(|cloud| wanted.is_none_or(|region| region == cloud.region())) {
+        let endpoints = self.endpoints.clone().with_ssm(config.secrets.endpoint.as_deref());
+        let fits = |cloud: &&Arc<Cloud>| {
+            wanted.is_none_or(|region| region == cloud.region()) && *cloud.endpoints() == endpoints
+        };
+        if let Some(cloud) = made.as_ref().filter(fits) {
             return Ok(Some(Arc::clone(cloud)));
         }
         let region = match wanted {
             Some(region) => region.to_owned(),
             None => Metadata::new(metadata, REGION_DEADLINE)?.region().await?,
         };
-        let cloud = Arc::new(Cloud::new(&region, metadata, self.endpoints.clone())?);
+        let cloud = Arc::new(Cloud::new(&region, metadata, endpoints)?);
         Ok(Some(Arc::clone(made.insert(cloud))))
     }
 

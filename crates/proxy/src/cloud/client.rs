@@ -71,6 +71,11 @@ impl Cloud {
         Ok(Self { region: region.to_owned(), endpoints, http, credentials: Credentials::new(metadata) })
     }
 
+    /// Where its services are.
+    pub(crate) fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
     /// Its region.
     pub fn region(&self) -> &str {
         &self.region

@@ -55,6 +55,14 @@ impl Endpoints {
         Self { ssm: of(Service::Ssm), auto_scaling: of(Service::AutoScaling), ec2: of(Service::Ec2) }
     }
 
+    /// These, with another one for SSM where a configuration names it.
+    pub fn with_ssm(mut self, url: Option<&str>) -> Self {
+        if let Some(url) = url {
+            self.ssm = Some(url.to_owned());
+        }
+        self
+    }
+
     /// Where `service` is in `region`.
     pub(super) fn url(&self, service: Service, region: &str) -> Result<Url, CloudError> {
         let named = match service {
