@@ -127,7 +127,7 @@ fn bad_requests_are_answered_and_harm_nothing() {
         let (status, refusal) = ask(folder.path(), method, path, body);
         (status, refusal["error"].as_str().unwrap_or_else(|| panic!("{refusal}")).to_owned())
     };
-    let pages = "there is no such page; there are GET /status, /destinations, /config; POST /destinations/mark, /reload, /drain";
+    let pages = "there is no such page; there are GET /status, /destinations, /config; POST /destinations/mark, /reload, /drain, /watch";
     assert_eq!(error("GET", "/nothing", ""), (404, format!("/nothing: {pages}")));
     assert_eq!(error("GET", "/reload", ""), (405, "GET /reload: this one takes POST".into()));
     assert_eq!(error("POST", "/status", ""), (405, "POST /status: this one takes GET".into()));
