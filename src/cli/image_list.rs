@@ -12,6 +12,15 @@ use super::image::account;
 /// Letters of a SHA-256 that tell images apart for a person.
 const HASH_LETTERS: usize = 12;
 
+/// What an account has.
+#[derive(Debug)]
+pub(super) struct InAccount {
+    pub(super) region: String,
+    /// Id, flavour, version, the beginning of the SHA-256, time, name.
+    pub(super) rows: Vec<Vec<String>>,
+    pub(super) data: Value,
+}
+
 pub(super) fn run(global: &Global, cache: &Path, local: bool) -> Result<Exit, Failure> {
     let images = Image::all(cache)?;
     let published = if local { None } else { Some(account::published_images(global)) };
@@ -21,9 +30,9 @@ pub(super) fn run(global: &Global, cache: &Path, local: bool) -> Result<Exit, Fa
             .map(|image| json!({ "disk": image.disk(), "manifest": image.manifest, "booted": image.booted() }))
             .collect();
         let mut data = json!({ "local": here });
-        if let Some(Ok((region, images))) = &published {
-            data["region"] = json!(region);
-            data["published"] = json!(images);
+        if let Some(Ok(found)) = &published {
+            data["region"] = json!(found.region);
+            data["published"] = found.data.clone();
         }
         exit::print_json(&data)?;
     } else {
@@ -40,19 +49,10 @@ pub(super) fn run(global: &Global, cache: &Path, local: bool) -> Result<Exit, Fa
             ]);
         }
         let mut text = format!("On this machine\n{}", table(&rows));
-        if let Some(Ok((region, images))) = &published {
+        if let Some(Ok(found)) = &published {
             let mut rows = vec![row(["IMAGE", "FLAVOUR", "VERSION", "SHA-256", "MADE", "NAME"])];
-            for image in images {
-                rows.push(vec![
-                    image.id.clone(),
-                    image.flavour.to_string(),
-                    image.version.clone(),
-                    image.sha256.as_deref().map_or_else(|| "-".to_owned(), short),
-                    image.created.clone(),
-                    image.name.clone(),
-                ]);
-            }
-            text.push_str(&format!("\nPublished in {region}\n{}", table(&rows)));
+            rows.extend(found.rows.iter().cloned());
+            text.push_str(&format!("\nPublished in {}\n{}", found.region, table(&rows)));
         }
         exit::print(&text)?;
     }
@@ -62,7 +62,7 @@ pub(super) fn run(global: &Global, cache: &Path, local: bool) -> Result<Exit, Fa
     }
 }
 
-fn short(sha256: &str) -> String {
+pub(super) fn short(sha256: &str) -> String {
     sha256.chars().take(HASH_LETTERS).collect()
 }
 

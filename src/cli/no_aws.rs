@@ -8,6 +8,7 @@ use sipedge::image::Flavour;
 use sipedge::plan::{Plan, Topology};
 
 use super::exit::{Exit, Failure};
+use super::image_list::InAccount;
 use super::{Deploy, Destroy, Global, PruneImages, Refresh, Rollback, RotateSecrets, SecretsStatus, VerifyCall};
 
 /// What the account says of a plan.
@@ -66,7 +67,7 @@ pub(super) fn publish_image(_global: &Global, _cache: &Path, _flavour: Flavour) 
     Err(no_support())
 }
 
-pub(super) fn published_images(_global: &Global) -> Result<(String, Vec<Value>), Failure> {
+pub(super) fn published_images(_global: &Global) -> Result<InAccount, Failure> {
     Err(no_support().next("sipedge image list --local", "shows the images on this machine"))
 }
 

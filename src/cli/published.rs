@@ -13,6 +13,7 @@ use sipedge::image::{Flavour, Image, way_to_published};
 
 use super::aws::{agreed, can_ask};
 use super::exit::{self, Exit, Failure, aws_exit};
+use super::image_list::{InAccount, short};
 use super::{Global, PruneImages};
 
 /// How often a bar that cannot know its end moves.
@@ -52,11 +53,17 @@ pub(super) fn publish_image(global: &Global, cache: &Path, flavour: Flavour) -> 
     Ok(Exit::Done)
 }
 
-/// The images of the account that the spec names, as the table shows them.
-pub(super) fn published_images(global: &Global) -> Result<(String, Vec<Published>), Failure> {
+/// The images of the account that the spec names.
+pub(super) fn published_images(global: &Global) -> Result<InAccount, Failure> {
     let loaded = global.load_spec()?;
     let aws = published::connect(&loaded.spec.aws)?;
-    Ok((aws.region().to_owned(), published::all(&aws)?))
+    let images = published::all(&aws)?;
+    let row = |image: &Published| {
+        let hash = image.sha256.as_deref().map_or_else(|| "-".to_owned(), short);
+        let flavour = image.flavour.to_string();
+        vec![image.id.clone(), flavour, image.version.clone(), hash, image.created.clone(), image.name.clone()]
+    };
+    Ok(InAccount { region: aws.region().to_owned(), rows: images.iter().map(row).collect(), data: json!(images) })
 }
 
 pub(super) fn prune_images(global: &Global, args: &PruneImages) -> Result<Exit, Failure> {
