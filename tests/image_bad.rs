@@ -16,6 +16,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use image::Machines;
+use sha2::{Digest, Sha256};
 use support::{Project, program, run, skip};
 
 /// Longest time until a machine that cannot get ready has said so. It takes some 6 s on a host that does nothing else, and as many times
@@ -141,14 +142,19 @@ fn a_mirror_without_the_kernel_is_named_with_the_package() {
     if !image::possible("a_mirror_without_the_kernel_is_named_with_the_package") {
         return;
     }
-    // An archive without packages and without a signature, which apt is told to take.
+    // An archive with another package and without a signature, which apt is told to take.
     let archive = tempfile::tempdir().expect("a folder");
     let binary = archive.path().join("dists/bookworm/main/binary-amd64");
     fs::create_dir_all(&binary).expect("created");
-    fs::write(binary.join("Packages"), "").expect("written");
-    let release = "Origin: test\nSuite: bookworm\nCodename: bookworm\nDate: Sat, 15 Nov 2025 10:21:14 UTC\nArchitectures: amd64\n\
-                   Components: main\nSHA256:\n \
-                   e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 main/binary-amd64/Packages\n";
+    let packages = "Package: other\nVersion: 1\nArchitecture: amd64\nMaintainer: nobody <nobody@example.org>\nFilename: other.deb\n\
+                    Size: 1\nSHA256: 0000000000000000000000000000000000000000000000000000000000000000\nDescription: none\n";
+    fs::write(binary.join("Packages"), packages).expect("written");
+    let hash: String = Sha256::digest(packages).iter().map(|byte| format!("{byte:02x}")).collect();
+    let release = format!(
+        "Origin: test\nSuite: bookworm\nCodename: bookworm\nDate: Sat, 15 Nov 2025 10:21:14 UTC\nArchitectures: amd64\nComponents: main\n\
+         SHA256:\n {hash} {} main/binary-amd64/Packages\n",
+        packages.len()
+    );
     fs::write(archive.path().join("dists/bookworm/Release"), release).expect("written");
     let mirror = serve(archive.path());
     let real = program("mmdebstrap").expect("looked for above");
