@@ -36,7 +36,7 @@ fn a_machine_with_unusable_user_data_says_so_and_never_turns_ready() {
     let cases = [
         (None, "no user-data"),
         (Some("trunks: [".to_owned()), "the first line has to be `#sipedge-user-data 1`, but is `trunks: [`"),
-        (Some("#sipedge-user-data 1\ntrunks: [".to_owned()), "user-data:2:"),
+        (Some("#sipedge-user-data 1\ntrunks: [".to_owned()), "user-data:3:1: "),
         (Some(other), "user-data format \"2\": this build reads format 1"),
     ];
     for (user_data, reason) in cases {
