@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use image::Machines;
 use sha2::{Digest, Sha256};
-use support::{Project, program, run, skip};
+use support::{Project, program, skip};
 
 /// Longest time until a machine that cannot get ready has said so. It takes some 6 s on a host that does nothing else, and as many times
 /// that as there are others beside it.
@@ -190,7 +190,7 @@ fn a_full_disk_is_said_with_what_is_needed() {
     command.arg(&small).arg(support::sipedge()).args(["image", "build", "--flavour", "micro", "--json"]);
     command.arg("--cache").arg(&small).arg("--program").arg(static_program()).current_dir(project.folder());
     command.args(["--mirror", &built.manifest.mirror, "--snapshot", &built.manifest.snapshot]);
-    let error = run(command).expect(1).json_error();
+    let error = image::run(command).expect(1).json_error();
     let message = error["message"].as_str().unwrap_or_default();
     assert!(message.contains("no space left in") && message.contains("--cache"), "{message}");
 }
@@ -213,7 +213,7 @@ fn build(more: &[&str], first: &[&Path]) -> String {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = first.iter().map(|folder| folder.to_path_buf()).chain(std::env::split_paths(&path));
     command.env("PATH", std::env::join_paths(folders).expect("PATH"));
-    let error = run(command).expect(5).json_error();
+    let error = image::run(command).expect(5).json_error();
     assert!(!cache.join("micro.newest").exists(), "nothing was built");
     error["message"].as_str().unwrap_or_default().to_owned()
 }
