@@ -23,6 +23,9 @@ use support::{Project, program, skip};
 /// that as there are others beside it.
 const SAYS_SO: Duration = Duration::from_secs(150);
 
+/// Time between two looks at a machine, which needs the processor itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 #[test]
 fn a_machine_with_unusable_user_data_says_so_and_never_turns_ready() {
     if !image::possible("a_machine_with_unusable_user_data_says_so_and_never_turns_ready") {
@@ -52,6 +55,7 @@ fn a_machine_with_unusable_user_data_says_so_and_never_turns_ready() {
                 Some((status, text)) => panic!("{status} {text}"),
                 None => assert!(begun.elapsed() < SAYS_SO, "no health answer; {}", machines.console(&id)),
             }
+            std::thread::sleep(LOOK_AGAIN);
         };
         assert!(said.starts_with("not ready: ") && said.contains(reason), "{said}");
         assert!(machines.console(&id).contains(reason), "{}", machines.console(&id));
@@ -76,7 +80,7 @@ fn a_disk_that_boots_nothing_is_given_up_with_its_console() {
     // The firmware's words.
     while !machines.console(&id).contains("BdsDxe") {
         assert!(begun.elapsed() < SAYS_SO, "the firmware says nothing: {}", machines.console(&id));
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(LOOK_AGAIN);
     }
     let error = machines.wait_healthy(&id, Duration::from_secs(1)).expect_err("it is not").to_string();
     assert!(error.contains("did not pass within 1 s") && error.contains("BdsDxe"), "{error}");
