@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -54,6 +55,11 @@ pub fn image(project: &Project, arguments: &[&str]) -> Ran {
 pub fn image_there(project: &Project, arguments: &[&str]) -> Ran {
     let mut command = project.command(&["image"]);
     command.args(arguments);
+    Running::start_with_deadline(command, BOOT_DEADLINE).finish()
+}
+
+/// A command that builds, or fails to.
+pub fn run(command: Command) -> Ran {
     Running::start_with_deadline(command, BOOT_DEADLINE).finish()
 }
 

@@ -128,8 +128,9 @@ impl Machine {
     fn arguments(&self, code: &Path, variables: &Path, console: &Path, hardware: [u8; 6]) -> Vec<String> {
         let [a, b, c, d, e, f] = hardware;
         let card = format!("virtio-net-pci,netdev=net0,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},romfile=");
-        // `max` has what today's instances have; under software emulation, all that it can emulate.
-        let (accelerator, processor) = if self.accelerated { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
+        // Under software emulation all that can be emulated, but for page tables of five levels: each look at memory would cost one more.
+        let (accelerator, processor) =
+            if self.accelerated { ("kvm", "host") } else { ("tcg,thread=multi", "max,la57=off") };
         let snapshot = if self.writes { "off" } else { "on" };
         let pairs = [
             ("-machine", "q35,smm=off".to_owned()),
