@@ -108,7 +108,7 @@ fn executable(line: &str, name: &str) -> Option<PathBuf> {
 fn has_compiler() -> bool {
     let named = COMPILER_VARIABLES.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |name: &&str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    let is_there = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
     named || COMPILERS.iter().any(|name| is_there(name))
 }
 
