@@ -2,11 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use flate2::{Compression, GzBuilder};
 
 use super::cpio::Archive;
 use super::debian::{self, Bootstrap};
@@ -27,6 +24,9 @@ const DRIVERS: [&str; 3] = ["ena", "virtio_pci", "virtio_net"];
 
 /// Major and minor number of the console that the kernel opens for the first process (Documentation/admin-guide/devices.txt).
 const CONSOLE: (u32, u32) = (5, 1);
+
+/// Level of the initramfs's compression: the best one that needs no larger window than the kernel has (8 MiB, zstd(1), `--ultra`).
+const LEVEL: i32 = 19;
 
 /// What `/etc/os-release` says; the kernel image bears it too.
 const OS_RELEASE: &str = concat!(
@@ -126,7 +126,7 @@ fn one_file(folder: &Path, prefix: &str) -> Result<PathBuf, ImageError> {
     }
 }
 
-/// Program, console, drivers in their order, roots for names: compressed by gzip without name or time.
+/// Program, console, drivers in their order, roots for names: compressed by zstd.
 fn initramfs(program: &[u8], drivers: &[(String, Vec<u8>)]) -> Result<Vec<u8>, ImageError> {
     let mut archive = Archive::new();
     archive.file("init", 0o755, program)?;
@@ -143,9 +143,8 @@ fn initramfs(program: &[u8], drivers: &[(String, Vec<u8>)]) -> Result<Vec<u8>, I
         order.push_str(&format!("/{path}\n"));
     }
     archive.file("lib/modules/order", 0o644, order)?;
-    let mut packed = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
-    let written = packed.write_all(&archive.to_bytes()).and_then(|()| packed.finish());
-    written.map_err(|source| ImageError::File { what: "compress", path: PathBuf::from("initramfs"), source })
+    let packed = zstd::stream::encode_all(archive.to_bytes().as_slice(), LEVEL);
+    packed.map_err(|source| ImageError::File { what: "compress", path: PathBuf::from("initramfs"), source })
 }
 
 /// The kernel's modules.
@@ -274,8 +273,7 @@ mod tests {
         let drivers = [("b".to_owned(), vec![1]), ("a".to_owned(), vec![2])];
         let packed = initramfs(b"program", &drivers).expect("made");
         assert_eq!(packed, initramfs(b"program", &drivers).expect("made"));
-        let mut bytes = Vec::new();
-        std::io::copy(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut bytes).expect("gzip");
+        let bytes = zstd::stream::decode_all(packed.as_slice()).expect("zstd");
         let order = b"/lib/modules/b.ko\n/lib/modules/a.ko\n";
         assert!(bytes.windows(order.len()).any(|part| part == order), "the order is the one that was given");
     }

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::support::{Project, Ran, Running, lab_forbidden, program, repository, 
 const BUILD_DEADLINE: Duration = Duration::from_secs(2400);
 
 /// Longest time for a boot with its call, which says by itself when a machine takes too long.
-const BOOT_DEADLINE: Duration = Duration::from_secs(300);
+const BOOT_DEADLINE: Duration = Duration::from_secs(400);
 
 /// What a build needs: program, and Debian's package of it.
 const BUILDERS: [(&str, &str); 3] = [("mmdebstrap", "mmdebstrap"), ("musl-gcc", "musl-tools"), ("tar", "tar")];
@@ -54,6 +55,11 @@ pub fn image(project: &Project, arguments: &[&str]) -> Ran {
 pub fn image_there(project: &Project, arguments: &[&str]) -> Ran {
     let mut command = project.command(&["image"]);
     command.args(arguments);
+    Running::start_with_deadline(command, BOOT_DEADLINE).finish()
+}
+
+/// A command that builds, or fails to.
+pub fn run(command: Command) -> Ran {
     Running::start_with_deadline(command, BOOT_DEADLINE).finish()
 }
 

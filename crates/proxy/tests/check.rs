@@ -103,6 +103,7 @@ fn settings_that_make_no_sense_are_all_shown_at_once() {
     config.advertise = Advertise::Host("${ingress_address}".into());
     config.admin.port = 0;
     config.secrets.token_keys = SecretRef::File("../keys".into());
+    config.secrets.endpoint = Some("http://ssm.internal".into());
     config.drain.accept_ms = 20_000;
     let (code, _, error) = check(&serde_yaml::to_string(&config).unwrap(), &[]);
     assert_eq!(code, 3);
@@ -110,11 +111,12 @@ fn settings_that_make_no_sense_are_all_shown_at_once() {
         "config.yaml: advertise: !host \"${ingress_address}\": the template's place was not filled in with the ingress address",
         "config.yaml: admin.port: 0: give the TCP port that the health check asks",
         "config.yaml: secrets.token_keys: !file \"../keys\": a file name in the secrets folder, without `/`",
+        "config.yaml: secrets.endpoint: \"http://ssm.internal\": of the form https://HOST[:PORT], or http:// with a loopback or",
         "config.yaml: drain.grace_ms: 10000: less than accept_ms (20000): the process would end while it still takes calls",
     ] {
         assert!(error.contains(line), "no {line:?} in:\n{error}");
     }
-    assert_eq!(error.lines().count(), 4, "each once:\n{error}");
+    assert_eq!(error.lines().count(), 5, "each once:\n{error}");
 }
 
 #[test]

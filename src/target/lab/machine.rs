@@ -4,7 +4,8 @@
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sipedge_proxy::config::{Config, SecretRef};
@@ -47,6 +48,12 @@ impl Program {
     }
 }
 
+/// How long firmware may take to say something when the processor runs it itself: it takes a second.
+const FIRMWARE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Time between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What the instances of a lab are when they are machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
@@ -71,7 +78,7 @@ impl Machine {
             writes: false,
             memory_mb: 1024,
             processors: 2,
-            accelerated: !emulate && kvm_can_be_used(),
+            accelerated: !emulate && kvm_works(),
         }
     }
 
@@ -121,8 +128,9 @@ impl Machine {
     fn arguments(&self, code: &Path, variables: &Path, console: &Path, hardware: [u8; 6]) -> Vec<String> {
         let [a, b, c, d, e, f] = hardware;
         let card = format!("virtio-net-pci,netdev=net0,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},romfile=");
-        // `max` has what today's instances have; under software emulation, all that it can emulate.
-        let (accelerator, processor) = if self.accelerated { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
+        // Under software emulation all that can be emulated, but for page tables of five levels: each look at memory would cost one more.
+        let (accelerator, processor) =
+            if self.accelerated { ("kvm", "host") } else { ("tcg,thread=multi", "max,la57=off") };
         let snapshot = if self.writes { "off" } else { "on" };
         let pairs = [
             ("-machine", "q35,smm=off".to_owned()),
@@ -176,9 +184,40 @@ fn program_missing() -> LabError {
     LabError::ProgramMissing { program: PROGRAM.0.to_owned(), package: PROGRAM.1.to_owned() }
 }
 
-/// Whether this user may use the processor's virtualisation.
-fn kvm_can_be_used() -> bool {
-    OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+/// Whether the processor's virtualisation can be used here: this user may, and firmware starts. On a virtual machine it may be there and not
+/// work.
+fn kvm_works() -> bool {
+    OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok() && firmware_starts_by_kvm().unwrap_or(false)
+}
+
+fn firmware_starts_by_kvm() -> io::Result<bool> {
+    let (code, variables) = firmware(&FIRMWARE).map_err(io::Error::other)?;
+    let said = tempfile::NamedTempFile::new()?;
+    let mut command = std::process::Command::new(PROGRAM.0);
+    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-machine", "q35,smm=off", "-accel", "kvm"]);
+    command.args(["-cpu", "host", "-m", "256", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
+    let flash =
+        |unit, more, file| format!("if=pflash,unit={unit},format=raw,{more}=on,file={}", option(Path::new(file)));
+    command.args(["-drive", &flash(0, "readonly", code), "-drive", &flash(1, "snapshot", variables)]);
+    // One place in the file for both.
+    let out = said.reopen()?;
+    command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+    let mut child = command.spawn()?;
+    let until = Instant::now() + FIRMWARE_WITHIN;
+    let works = loop {
+        let text = fs::read(said.path())?;
+        let contains = |sign: &str| text.windows(sign.len()).any(|part| part == sign.as_bytes());
+        // The firmware's boot manager; then QEMU's words on what the processor would not do.
+        match () {
+            () if contains("Bds") => break true,
+            () if contains("KVM") || child.try_wait()?.is_some() || Instant::now() >= until => break false,
+            () => std::thread::sleep(LOOK),
+        }
+    };
+    // It has ended already, or is ended now.
+    let _ = child.kill();
+    let _ = child.wait();
+    Ok(works)
 }
 
 /// A path within an option of QEMU, where a comma would begin the next (qemu(1): it is doubled).
