@@ -36,6 +36,8 @@ fn rate(folder: &Path, settings: &Value, change: impl Fn(String) -> String) -> O
     render.arg("--args").arg(format!("src={} dest={} mode=0644", template.display(), unit.display()));
     render.arg("--extra-vars").arg(format!("@{}", roles.join("group_vars/all.yml").display()));
     render.arg("--extra-vars").arg(settings.to_string()).env("LC_ALL", "C.UTF-8");
+    // The interpreter that Ansible itself runs by.
+    render.args(["--extra-vars", "ansible_python_interpreter={{ ansible_playbook_python }}"]);
     tools::run(&mut render).expect("the unit is written");
     let text = change(fs::read_to_string(&unit).expect("readable"));
     fs::write(&unit, text).expect("written");
