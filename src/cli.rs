@@ -2,18 +2,13 @@
 
 #[cfg(feature = "aws")]
 mod aws;
-#[cfg(feature = "aws")]
-mod build_image;
 mod doctor;
 mod edge;
 mod exit;
 mod image;
-mod image_list;
 mod lab;
 #[cfg(not(feature = "aws"))]
 mod no_aws;
-#[cfg(feature = "aws")]
-mod published;
 mod rollout;
 mod secrets;
 mod spec;
@@ -249,7 +244,7 @@ Examples:
   sipedge image list                      the images on this machine and in the account
   sipedge image prune --keep 3            removes old ones from the account, never one in use")]
     /// Builds the appliance image on this machine, boots it, calls through it, and brings it to the account.
-    Image(ImageArgs),
+    Image(image::ImageArgs),
     #[command(after_help = "\
 Examples:
   sipedge schema > sipedge.schema.json    for editors that complete and check YAML by schema")]
@@ -538,144 +533,6 @@ The exit code is that of the program.")]
         /// The lab's folder.
         folder: PathBuf,
     },
-}
-
-#[derive(Debug, Args)]
-struct ImageArgs {
-    /// Where images and downloaded packages are kept; `$XDG_CACHE_HOME/sipedge/images` when it is left out.
-    #[arg(long, global = true, value_name = "DIR")]
-    cache: Option<PathBuf>,
-    #[command(subcommand)]
-    action: ImageAction,
-}
-
-#[derive(Debug, Subcommand)]
-enum ImageAction {
-    #[command(after_help = "\
-Examples:
-  sipedge image build --flavour micro                 the program is built by cargo, from the checkout around this folder
-  sipedge image build --flavour micro --json
-  sipedge image build --snapshot 20260101T000000Z --program sipedge-proxy --playbook ansible/image.yml
-
-Neither root nor loop devices are needed. The same program, packages' date and sipedge give the same bytes as far as the packages do.")]
-    /// Builds a bootable disk with manifest and bill of materials.
-    Build(BuildImage),
-    #[command(after_help = "\
-Examples:
-  sipedge image boot --flavour micro                  as the only instance of a lab of its own, behind the NLB
-  sipedge image boot single-ec2 --flavour micro       the same with an Elastic IP
-  sipedge image boot --flavour micro --emulate --json
-
-The edge is that of the spec; where there is none, that of `sipedge init`. That these bytes were booted and called is kept beside the
-image: without it, it cannot be published. Exit codes: 4 without QEMU, firmware or user namespaces, 5 when it does not get ready, 6 when
-the call does not pass, 7 when there is no image, 9 when it is not what was built.")]
-    /// Boots the image that was built last in QEMU as an instance of the lab, and places the verified call through it.
-    Boot(BootImage),
-    #[command(after_help = "Examples:\n  sipedge image check --flavour micro --json")]
-    /// Checks that the image that was built last is still what was built, and shows it.
-    Check {
-        /// What the image is made of.
-        #[arg(long, value_enum, default_value_t = FlavourName::Debian)]
-        flavour: FlavourName,
-    },
-    #[command(after_help = "\
-Examples:
-  sipedge image publish                   the debian image that was built last, to the account of the spec
-  sipedge image publish --flavour micro --json
-
-Only an image that `sipedge image boot` has booted and called, byte for byte, is published. A publish that was cut off is continued by the
-same command; one that is done says so.")]
-    /// Brings the image that was built last to the account and region that the spec names.
-    Publish {
-        /// What the image is made of.
-        #[arg(long, value_enum, default_value_t = FlavourName::Debian)]
-        flavour: FlavourName,
-    },
-    #[command(after_help = "\
-Examples:
-  sipedge image list                      the images on this machine and those in the account of the spec
-  sipedge image list --local --json       those on this machine")]
-    /// Shows the images on this machine and in the account.
-    List {
-        /// Asks no account.
-        #[arg(long)]
-        local: bool,
-    },
-    #[command(after_help = "\
-Examples:
-  sipedge image prune --keep 3 --dry-run  shows what would go
-  sipedge image prune --keep 3            shows what goes, asks, and removes it
-  sipedge image prune --keep 3 --yes      the same for a pipeline, which cannot be asked
-
-An image that an instance or a version of a launch template names stays in any case.")]
-    /// Removes published images from the account, but for the newest of each flavour, and their snapshots.
-    Prune(PruneImages),
-}
-
-#[derive(Debug, Args)]
-struct PruneImages {
-    /// How many of each flavour stay.
-    #[arg(long, value_name = "N")]
-    keep: usize,
-    /// Shows what would go, and removes nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// Does not ask.
-    #[arg(long, short)]
-    yes: bool,
-}
-
-#[derive(Debug, Args)]
-struct BuildImage {
-    /// What the image is made of.
-    #[arg(long, value_enum, default_value_t = FlavourName::Debian)]
-    flavour: FlavourName,
-    /// The static program in it: sipedge-proxy for debian, sipedge-init for micro. Left out: cargo builds it from the checkout around this
-    /// folder.
-    #[arg(long, value_name = "FILE")]
-    program: Option<PathBuf>,
-    /// The playbook that makes Debian an appliance. Left out: that of the checkout.
-    #[arg(long, value_name = "FILE")]
-    playbook: Option<PathBuf>,
-    /// Settings of the playbook, YAML or JSON, such as the ports of SIP; ansible/group_vars/all.yml lists them.
-    #[arg(long, value_name = "FILE")]
-    settings: Option<PathBuf>,
-    /// Archive of the packages; {snapshot} in it stands for the date. Left out: snapshot.debian.org, or, when that does not answer,
-    /// deb.debian.org with the packages of today.
-    #[arg(long, value_name = "URL")]
-    mirror: Option<String>,
-    /// Date of the packages, as the snapshot archive writes it.
-    #[arg(long, value_name = "YYYYMMDDTHHMMSSZ", default_value = sipedge::image::DEFAULT_SNAPSHOT)]
-    snapshot: String,
-    /// Commit that the program was built from, for the manifest. Left out: that of the checkout, when the program is built from it.
-    #[arg(long, value_name = "COMMIT")]
-    commit: Option<String>,
-    /// Cargo.lock that the program was built by, for the bill of materials. Left out: that of the checkout, likewise.
-    #[arg(long, value_name = "FILE")]
-    lock: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct BootImage {
-    /// The topology that it is an instance of.
-    #[arg(default_value = "load-balanced")]
-    topology: TopologyName,
-    /// What the image is made of.
-    #[arg(long, value_enum, default_value_t = FlavourName::Debian)]
-    flavour: FlavourName,
-    /// By software, even where the processor can run it (KVM).
-    #[arg(long)]
-    emulate: bool,
-    #[command(flatten)]
-    reports: Reports,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FlavourName {
-    /// Debian 12 with systemd, tools and the SSM agent.
-    Debian,
-    /// A kernel and one static program: no shell, no SSM.
-    Micro,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -9,9 +9,9 @@ use sipedge::deploy::{self, Destroyed, Project, RefreshOptions, State, TOPOLOGIE
 use sipedge::plan::{self, Plan, TargetKind, Topology};
 use sipedge::target::aws::preview;
 
-use super::build_image;
 use super::edge::{deployed_project, nothing_deployed, project, reported, show_report};
 use super::exit::{self, Exit, Failure};
+use super::image::bring;
 use super::secrets::{rotate_in, status_of};
 use super::{
     Deploy, Destroy, Global, Refresh, Reports, Rollback, RotateSecrets, SecretsStatus, TopologyName, VerifyCall, Via,
@@ -46,7 +46,7 @@ pub(super) fn deploy(global: &Global, args: &Deploy) -> Result<Exit, Failure> {
     let loaded = global.load_spec()?;
     let state = project(global, &loaded.spec.name)?.state_on(TargetKind::Aws, topology);
     if args.build_image && loaded.spec.aws.image.is_none() {
-        let exit = build_image::bring(global, &loaded.spec.aws)?;
+        let exit = bring::bring(global, &loaded.spec.aws)?;
         if exit != Exit::Done {
             return Ok(exit);
         }

@@ -8,8 +8,9 @@ use sipedge::image::Flavour;
 use sipedge::plan::{Plan, Topology};
 
 use super::exit::{Exit, Failure};
-use super::image_list::InAccount;
-use super::{Deploy, Destroy, Global, PruneImages, Refresh, Rollback, RotateSecrets, SecretsStatus, VerifyCall};
+use super::image::PruneImages;
+use super::image::list::InAccount;
+use super::{Deploy, Destroy, Global, Refresh, Rollback, RotateSecrets, SecretsStatus, VerifyCall};
 
 /// What the account says of a plan.
 #[derive(Debug, Default)]

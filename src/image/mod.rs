@@ -12,6 +12,7 @@ mod boot;
 mod boot_mode;
 pub mod cpio;
 mod debian;
+mod disk;
 mod error;
 pub mod esp;
 pub mod gpt;
@@ -29,8 +30,8 @@ pub mod uki;
 mod way;
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -40,7 +41,6 @@ use sha2::{Digest, Sha256};
 
 use crate::files::write_whole;
 use bios::Bios;
-use gpt::{Layout, Purpose, Slice, Wanted};
 use sbom::Package;
 
 pub use boot::{BootError, BootRequest, Booted, boot};
@@ -249,7 +249,7 @@ impl Image {
     ///
     /// [`ImageError::Damaged`], or that the disk cannot be read.
     pub fn check(&self) -> Result<(), ImageError> {
-        let (found, _) = digest(&self.disk())?;
+        let (found, _) = disk::digest(&self.disk())?;
         if found == self.manifest.sha256 {
             return Ok(());
         }
@@ -296,16 +296,18 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<
     let label = format!("{}/{}", request.flavour, source.snapshot);
     let content = match request.flavour {
         Flavour::Micro => micro::content(request, &source, &program, progress)?,
-        Flavour::Debian => debian::content(request, &source, &program, work.path(), &root_guid(&label)?, progress)?,
+        Flavour::Debian => {
+            debian::content(request, &source, &program, work.path(), &disk::root_guid(&label)?, progress)?
+        }
     };
     progress(Stage::Disk);
-    let disk = work.path().join(DISK);
-    write_disk(&disk, &label, &content)?;
+    let path = work.path().join(DISK);
+    disk::write(&path, &label, &content)?;
     if let Some(root) = &content.root {
         fs::remove_file(root).map_err(ImageError::file("remove", root))?;
     }
     progress(Stage::Manifest);
-    let (sha256, used_bytes) = digest(&disk)?;
+    let (sha256, used_bytes) = disk::digest(&path)?;
     let lock = request.lock.as_deref().map(|path| fs::read_to_string(path).map_err(ImageError::file("read", path)));
     let crates = sbom::crates(&lock.transpose()?.unwrap_or_default());
     let name = format!("sipedge-{}", request.flavour);
@@ -316,7 +318,7 @@ pub fn build(request: &BuildRequest, progress: &mut dyn FnMut(Stage)) -> Result<
         flavour: request.flavour,
         version: version.to_owned(),
         boot_mode: if content.bios.is_some() { BootMode::UefiPreferred } else { BootMode::Uefi },
-        bytes: fs::metadata(&disk).map_err(ImageError::file("read", &disk))?.len(),
+        bytes: fs::metadata(&path).map_err(ImageError::file("read", &path))?.len(),
         used_bytes,
         mirror: source.mirror,
         snapshot: source.snapshot,
@@ -370,101 +372,6 @@ fn keep(
 
 fn pointer(cache: &Path, flavour: Flavour) -> PathBuf {
     cache.join(format!("{flavour}.newest"))
-}
-
-/// The identifier that the root partition will have.
-fn root_guid(label: &str) -> Result<String, ImageError> {
-    let wanted = [Wanted { purpose: Purpose::Esp, bytes: 1 }, Wanted { purpose: Purpose::Root, bytes: 1 }];
-    let layout = Layout::new(label, &wanted)?;
-    Ok(layout.find(Purpose::Root).map(|placed| placed.guid.to_string()).unwrap_or_default())
-}
-
-/// Table, ESP with the kernel, the root file system, and what BIOS needs.
-fn write_disk(path: &Path, label: &str, content: &Content) -> Result<(), ImageError> {
-    let failed = |error| ImageError::file("write", path)(error);
-    let for_bios = content.bios.as_ref().map(Bios::files);
-    let mut files: Vec<(&str, &[u8])> = vec![(esp::BOOT_FILE, &content.kernel)];
-    files.extend(for_bios.iter().flatten().map(|(name, bytes)| (*name, bytes.as_slice())));
-    let length = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-    let mut wanted = vec![Wanted { purpose: Purpose::Esp, bytes: esp::needed(length) }];
-    let root = content.root.as_deref();
-    let mut root = root.map(|root| File::open(root).map_err(ImageError::file("read", root))).transpose()?;
-    if let Some(file) = &root {
-        wanted.push(Wanted { purpose: Purpose::Root, bytes: file.metadata().map_err(failed)?.len() });
-    }
-    if let Some(bios) = &content.bios {
-        wanted.push(Wanted { purpose: Purpose::BiosBoot, bytes: bios.core.len() as u64 });
-    }
-    let layout = Layout::new(label, &wanted)?;
-    let mut disk = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(ImageError::file("create", path))?;
-    disk.set_len(layout.bytes).map_err(failed)?;
-    let code = match (&content.bios, layout.find(Purpose::BiosBoot)) {
-        (Some(bios), Some(placed)) => bios.boot_code(placed.start)?,
-        _ => Vec::new(),
-    };
-    layout.write(&mut disk, &code)?;
-    for placed in &layout.partitions {
-        let mut partition = Slice::new(&mut disk, placed);
-        match (placed.purpose, &mut root) {
-            (Purpose::Esp, _) => {
-                // In memory, since FAT is written in many small pieces; at most a few dozen megabytes.
-                let length = usize::try_from(placed.bytes).map_err(|_| gpt::DiskError::TooLarge(placed.bytes))?;
-                let mut volume = io::Cursor::new(vec![0; length]);
-                let number = placed.guid.as_fields().0;
-                esp::write(&mut volume, number, &files).map_err(failed)?;
-                copy_sparse(&mut io::Cursor::new(volume.into_inner()), &mut partition).map_err(failed)?;
-            }
-            (Purpose::Root, Some(root)) => copy_sparse(root, &mut partition).map_err(failed)?,
-            (Purpose::Root, None) => {}
-            (Purpose::BiosBoot, _) => {
-                if let Some(bios) = &content.bios {
-                    partition.write_all(&bios.core(placed.start)?).map_err(failed)?;
-                }
-            }
-        }
-    }
-    disk.sync_all().map_err(failed)
-}
-
-/// Copies to a place that reads as zeros, and leaves out what is zero.
-fn copy_sparse(from: &mut impl Read, to: &mut (impl Write + Seek)) -> io::Result<()> {
-    let mut block = Vec::with_capacity(BLOCK);
-    loop {
-        block.clear();
-        if from.by_ref().take(BLOCK as u64).read_to_end(&mut block)? == 0 {
-            return Ok(());
-        }
-        if block.iter().all(|byte| *byte == 0) {
-            to.seek(SeekFrom::Current(i64::try_from(block.len()).unwrap_or(0)))?;
-        } else {
-            to.write_all(&block)?;
-        }
-    }
-}
-
-/// SHA-256 of a file, and the bytes of those blocks that are not all zeros.
-fn digest(path: &Path) -> Result<(String, u64), ImageError> {
-    let mut file = File::open(path).map_err(ImageError::file("read", path))?;
-    let (mut hash, mut used, mut block) = (Sha256::new(), 0, Vec::with_capacity(BLOCK));
-    loop {
-        block.clear();
-        let read = Read::by_ref(&mut file)
-            .take(BLOCK as u64)
-            .read_to_end(&mut block)
-            .map_err(ImageError::file("read", path))?;
-        if read == 0 {
-            return Ok((hexadecimal(&hash.finalize()), used));
-        }
-        if block.iter().any(|byte| *byte != 0) {
-            used += read as u64;
-        }
-        hash.update(&block);
-    }
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -547,22 +454,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_disk_holds_the_kernel_and_is_made_again_byte_by_byte() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let content = Content { kernel: vec![7; 100_000], root: None, packages: Vec::new(), bios: None };
-        let disks: Vec<(String, u64)> = ["a", "b"]
-            .map(|name| {
-                let path = folder.path().join(name);
-                write_disk(&path, "micro/today", &content).expect("written");
-                digest(&path).expect("read")
-            })
-            .into();
-        assert_eq!(disks[0], disks[1]);
-        let length = fs::metadata(folder.path().join("a")).expect("there").len();
-        assert!(disks[0].1 < length / 4, "{} of {length} bytes are used", disks[0].1);
-    }
-
     /// An image in the cache with these bytes as its disk.
     pub(super) fn image_of(cache: &Path, bytes: &[u8]) -> Image {
         let request = BuildRequest {
@@ -584,7 +475,7 @@ mod tests {
             schema: SCHEMA,
             flavour: Flavour::Micro,
             version: "1".to_owned(),
-            sha256: digest(&disk).expect("read").0,
+            sha256: disk::digest(&disk).expect("read").0,
             boot_mode: BootMode::Uefi,
             bytes: bytes.len() as u64,
             used_bytes: bytes.len() as u64,

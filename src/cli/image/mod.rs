@@ -1,5 +1,12 @@
 //! `sipedge image`: the appliance image, built on this machine.
 
+mod arguments;
+#[cfg(feature = "aws")]
+pub(super) mod bring;
+pub(super) mod list;
+#[cfg(feature = "aws")]
+mod published;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,13 +17,14 @@ use sipedge::deploy::{self, Cause, DeployError, Project};
 use sipedge::image::{self, BootError, BootRequest, Booted, BuildRequest, Checkout, Flavour, Image, ImageError, Stage};
 use sipedge::spec::{self, Spec};
 
-use super::exit::{self, Exit, Failure};
-use super::image_list;
-#[cfg(not(feature = "aws"))]
-pub(super) use super::no_aws as account;
 #[cfg(feature = "aws")]
-pub(super) use super::published as account;
-use super::{BootImage, BuildImage, DEFAULT_SPEC, FlavourName, Global, ImageAction, ImageArgs, Reports, edge};
+use self::published as account;
+use super::exit::{self, Exit, Failure};
+#[cfg(not(feature = "aws"))]
+use super::no_aws as account;
+use super::{DEFAULT_SPEC, Global, Reports, edge};
+use arguments::{BootImage, BuildImage, FlavourName, ImageAction};
+pub(super) use arguments::{ImageArgs, PruneImages};
 
 pub(super) fn run(global: &Global, args: ImageArgs) -> Result<Exit, Failure> {
     let cache = match args.cache {
@@ -32,7 +40,7 @@ pub(super) fn run(global: &Global, args: ImageArgs) -> Result<Exit, Failure> {
             show(global, &image, None)
         }
         ImageAction::Publish { flavour } => account::publish_image(global, &cache, flavour.into()),
-        ImageAction::List { local } => image_list::run(global, &cache, local),
+        ImageAction::List { local } => list::run(global, &cache, local),
         ImageAction::Prune(args) => account::prune_images(global, &args),
     }
 }

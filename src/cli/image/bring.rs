@@ -6,13 +6,13 @@ use sipedge::deploy::aws::IMAGE_FLAVOUR;
 use sipedge::image::{Image, published, way_to_published};
 use sipedge::spec;
 
-use super::Global;
-use super::exit::{Exit, Failure};
-use super::image::default_cache;
+use super::default_cache;
+use crate::cli::Global;
+use crate::cli::exit::{Exit, Failure};
 
 /// Runs the commands that lead to a published image, from the first that is still to be done; how the last of them ended. What failed has
 /// said why.
-pub(super) fn bring(global: &Global, account: &spec::Aws) -> Result<Exit, Failure> {
+pub(in crate::cli) fn bring(global: &Global, account: &spec::Aws) -> Result<Exit, Failure> {
     let version = env!("CARGO_PKG_VERSION");
     if published::newest(&published::connect(account)?, version, IMAGE_FLAVOUR)?.is_some() {
         return Ok(Exit::Done);

@@ -11,10 +11,11 @@ use sipedge::image::publish::{self, Done, PublishError, PublishEvent};
 use sipedge::image::published::{self, Published};
 use sipedge::image::{Flavour, Image, way_to_published};
 
-use super::aws::{agreed, can_ask};
-use super::exit::{self, Exit, Failure, aws_exit};
-use super::image_list::{InAccount, short};
-use super::{Global, PruneImages};
+use super::PruneImages;
+use super::list::{InAccount, short};
+use crate::cli::Global;
+use crate::cli::aws::{agreed, can_ask};
+use crate::cli::exit::{self, Exit, Failure, aws_exit};
 
 /// How often a bar that cannot know its end moves.
 const TICK: Duration = Duration::from_millis(100);

@@ -5,20 +5,20 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sipedge::image::Image;
 
-use super::Global;
-use super::exit::{self, Exit, Failure};
-use super::image::account;
+use super::account;
+use crate::cli::Global;
+use crate::cli::exit::{self, Exit, Failure};
 
 /// Letters of a SHA-256 that tell images apart for a person.
 const HASH_LETTERS: usize = 12;
 
 /// What an account has.
 #[derive(Debug)]
-pub(super) struct InAccount {
-    pub(super) region: String,
+pub(in crate::cli) struct InAccount {
+    pub(in crate::cli) region: String,
     /// Id, flavour, version, the beginning of the SHA-256, time, name.
-    pub(super) rows: Vec<Vec<String>>,
-    pub(super) data: Value,
+    pub(in crate::cli) rows: Vec<Vec<String>>,
+    pub(in crate::cli) data: Value,
 }
 
 pub(super) fn run(global: &Global, cache: &Path, local: bool) -> Result<Exit, Failure> {
