@@ -88,10 +88,13 @@ impl Lab {
     /// The lab of `folder`, when its supervisor is alive. None when there is no folder, no lab in it, or only what a lab left that was
     /// cut off or damaged; [`Lab::start`] cleans that.
     pub fn attach(folder: &Path) -> Result<Option<Self>, LabError> {
-        let supervisor = Process::read_alive(folder);
-        // With a damaged state file the socket still tells: nobody listens on a dead supervisor's.
-        let alive = supervisor.is_some() || state::connect(folder).is_ok();
-        Ok(alive.then(|| Self { folder: folder.to_owned(), supervisor }))
+        let folder = folder.to_owned();
+        if let Some(process) = Process::read_alive(&folder) {
+            return Ok(Some(Self { folder, supervisor: Some(process) }));
+        }
+        // Before it has written its state, and with a damaged state file, the socket still tells: nobody listens on a dead supervisor's.
+        let Ok(socket) = state::connect(&folder) else { return Ok(None) };
+        Ok(Some(Self { folder, supervisor: state::listener(&socket) }))
     }
 
     /// The state folder.
@@ -256,7 +259,14 @@ impl Lab {
         let supervisor = self.supervisor.or_else(|| Process::now(self.status().ok()?.supervisor_pid));
         let asked = self.ask_done(&Request::Destroy, ANSWER_WITHIN);
         match supervisor {
-            None => asked?,
+            None => {
+                // Nobody listens any more: it has ended between the look and the question.
+                if let Err(error) = asked
+                    && state::connect(&self.folder).is_ok()
+                {
+                    return Err(error);
+                }
+            }
             Some(process) => {
                 if asked.is_err() {
                     signal(process, Signal::SIGTERM);
@@ -454,4 +464,22 @@ fn gone_within(process: Process, within: Duration) -> bool {
     }
     let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_lab_that_has_not_written_its_state_is_known_by_its_socket() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(Lab::attach(folder.path()).expect("looked").is_none());
+        let listener = UnixListener::bind(folder.path().join(state::SOCKET)).expect("bound");
+        let lab = Lab::attach(folder.path()).expect("looked").expect("somebody listens");
+        assert_eq!(lab.supervisor, Process::now(Pid::this().as_raw()), "who is waited for when it is destroyed");
+        drop(listener);
+        assert!(Lab::attach(folder.path()).expect("looked").is_none(), "a socket that nobody serves is no lab");
+    }
 }

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{getsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 
 use super::{InstanceId, LabError, Machine, machine};
@@ -89,6 +90,11 @@ pub(super) fn connect(folder: &Path) -> std::io::Result<UnixStream> {
     }
     let open = fs::File::open(folder)?;
     UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd()))
+}
+
+/// The process that listens on the other end of a control socket (unix(7), SO_PEERCRED); none when it has ended.
+pub(super) fn listener(socket: &UnixStream) -> Option<Process> {
+    Process::now(getsockopt(socket, sockopt::PeerCredentials).ok()?.pid())
 }
 
 /// Creates a folder, and those above it, for this user alone.
