@@ -9,6 +9,7 @@
 pub mod digest;
 pub mod framing;
 pub mod message;
+mod scan;
 mod span;
 pub mod stun;
 mod time;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sipedge_sip::Time;
 use sipedge_sip::message::{HeaderName, Layout, Malformed, Message, Method};
-use sipedge_sip::via::Via;
+use sipedge_sip::via::{Via, ViaParameters};
 
 use super::flow::Arrival;
 use super::head::Head;
@@ -44,7 +44,7 @@ impl Engine {
         // RFC 3261 §16.3 step 3: OPTIONS may be answered where Max-Forwards ends it. From outside a dialog it goes no further anyway.
         let ends_here = head.method() == Method::Options && head.to_tag.is_empty();
         let (hops, breadth) = (message.max_forwards(), loops::breadth(message));
-        let refusal = if head.request.parsed_uri().is_none() {
+        let refusal = if head.uri.is_none() {
             if is_sip(head.request.uri.text) { BAD_URI } else { UNSUPPORTED_SCHEME }
         } else if hops == Some(None) {
             BAD_MAX_FORWARDS
@@ -284,8 +284,9 @@ impl Engine {
         let top = message.elements(HeaderName::Via).next().filter(|_| is_known && !is_ack);
         let top = top.and_then(|element| Some((Via::parse_any_version(element.text)?.0, element)));
         if let Some((via, element)) = top {
-            let respond_to = write::response_address(&via, arrival);
-            let stamp = ViaStamp::new(&via, &element, source);
+            let parameters = ViaParameters::of(element.text);
+            let respond_to = write::response_address(&via, &parameters, arrival);
+            let stamp = ViaStamp::new(&via, &parameters, &element, source);
             // A copy of the request gets the same tag.
             let tag = self.setup.branch_key.hash([element.text, message.call_id().unwrap_or_default()]);
             self.outbox.transmit(&arrival.back(respond_to), None, |out| {

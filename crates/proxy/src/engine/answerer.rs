@@ -227,7 +227,7 @@ impl Engine {
         else {
             return false;
         };
-        if !request.head.request.parsed_uri().is_some_and(|uri| answerer.is_called_by(&uri)) {
+        if !request.head.uri.is_some_and(|uri| answerer.is_called_by(&uri)) {
             return false;
         }
         if strangers::is_scanner(&request.message) {

@@ -6,8 +6,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sipedge_sip::via::Via;
-
 use super::flow::Transport;
 use super::head::Head;
 use super::keys::Key;
@@ -36,7 +34,7 @@ pub(super) fn of_request(key: &Key, head: &Head<'_>, sender: Sender) -> u128 {
             &v6
         }
     };
-    match via.branch() {
+    match head.via_parameters.branch {
         Some(branch) if starts_with_cookie(branch) => key.hash([branch, via.host, port.as_slice(), sender]),
         branch => key.hash([
             branch.unwrap_or_default(),
@@ -62,48 +60,93 @@ pub(super) enum Sender {
 
 /// The branch of a request that is sent on to this server. It can be computed by any instance that holds the key: a CANCEL that reaches
 /// another instance goes out with the branch that the INVITE got.
-pub(super) fn onward(key: &Key, incoming: u128, transport: Transport, to: SocketAddr) -> u128 {
-    let place = [transport as u8];
-    let port = to.port().to_be_bytes();
-    let incoming = incoming.to_be_bytes();
-    match to.ip() {
-        IpAddr::V4(ip) => key.hash([incoming.as_slice(), &place, &port, &ip.octets()]),
-        IpAddr::V6(ip) => key.hash([incoming.as_slice(), &place, &port, &ip.octets()]),
-    }
+///
+/// `incoming` is a keyed hash already: whoever sees a branch learns neither the key nor the branch that the request came with. All that is
+/// left to do is to tell servers apart.
+pub(super) fn onward(incoming: u128, transport: Transport, to: SocketAddr) -> u128 {
+    let way = u64::from(transport as u8 + 1) << 16 | u64::from(to.port());
+    let (high, low) = match to.ip() {
+        IpAddr::V4(ip) => (0, u64::from(ip.to_bits())),
+        IpAddr::V6(ip) => ((ip.to_bits() >> 64) as u64, ip.to_bits() as u64),
+    };
+    let first = mixed(mixed(low ^ way << 32) ^ high);
+    incoming ^ (u128::from(first) << 64 | u128::from(mixed(!first)))
+}
+
+/// Every bit of the result depends on every bit of `bits` (the finalizer of SplitMix64).
+fn mixed(bits: u64) -> u64 {
+    let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
 }
 
 /// Appends the branch parameter's value.
 pub(super) fn write(branch: u128, digest: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(COOKIE);
-    write_hex(branch, BRANCH_DIGITS, out);
-    write_hex(digest.into(), DIGEST_DIGITS, out);
+    write_hex(&branch.to_be_bytes(), out);
+    write_hex(&digest.to_be_bytes(), out);
 }
 
 /// The keyed hash in a branch that [`write`] wrote.
-pub(super) fn of_response(via: &Via<'_>) -> Option<u128> {
-    parts(via).map(|(branch, _)| branch)
+pub(super) fn of_response(branch: &[u8]) -> Option<u128> {
+    parts(branch).map(|(branch, _)| branch)
 }
 
 /// The digest in a branch that [`write`] wrote.
-pub(super) fn digest_of(via: &Via<'_>) -> Option<u32> {
-    parts(via).map(|(_, digest)| digest)
+pub(super) fn digest_of(branch: &[u8]) -> Option<u32> {
+    parts(branch).map(|(_, digest)| digest)
 }
 
-fn parts(via: &Via<'_>) -> Option<(u128, u32)> {
-    let (cookie, digits) = via.branch()?.split_at_checked(COOKIE.len())?;
+fn parts(branch: &[u8]) -> Option<(u128, u32)> {
+    let (cookie, digits) = branch.split_at_checked(COOKIE.len())?;
     let (branch, digest) = digits.split_at_checked(BRANCH_DIGITS)?;
     if !cookie.eq_ignore_ascii_case(COOKIE) || digest.len() != DIGEST_DIGITS {
         return None;
     }
-    let digit = |all: u128, digit: &u8| Some(all << 4 | u128::from(char::from(*digit).to_digit(16)?));
-    Some((branch.iter().try_fold(0, digit)?, digest.iter().try_fold(0, digit)? as u32))
+    let (high, low) = branch.split_at_checked(BRANCH_DIGITS / 2)?;
+    Some((u128::from(read_hex(high)?) << 64 | u128::from(read_hex(low)?), read_hex(digest)? as u32))
 }
 
-fn write_hex(number: u128, digits: usize, out: &mut Vec<u8>) {
-    for shift in (0..digits).rev().map(|digit| digit * 4) {
-        let digit = (number >> shift & 15) as u8;
-        out.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+/// The number that at most 16 hex digits are.
+fn read_hex(digits: &[u8]) -> Option<u64> {
+    let mut number = 0;
+    let mut all = 0;
+    for digit in digits {
+        let value = DIGIT_VALUES.get(usize::from(*digit)).copied().unwrap_or(NO_DIGIT);
+        all |= value;
+        number = number << 4 | u64::from(value & 15);
     }
+    (all & NO_DIGIT == 0).then_some(number)
+}
+
+/// What each byte is worth as a hex digit, or [`NO_DIGIT`].
+const DIGIT_VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut byte = 0;
+    while byte < values.len() {
+        values[byte] = match byte as u8 {
+            digit @ b'0'..=b'9' => digit - b'0',
+            digit @ b'a'..=b'f' => digit - b'a' + 10,
+            digit @ b'A'..=b'F' => digit - b'A' + 10,
+            _ => NO_DIGIT,
+        };
+        byte += 1;
+    }
+    values
+};
+const NO_DIGIT: u8 = 0x80;
+
+/// Appends a number of at most 128 bits as hex digits, two of each byte.
+pub(super) fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    let mut digits = [0; 2 * MOST_BYTES];
+    for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        // Both digits at once, each in a byte of its own.
+        let values = u16::from(byte >> 4) | u16::from(byte & 15) << 8;
+        // 6 more than 9 carries into the next bit.
+        let letters = (values + 0x0606) >> 4 & 0x0101;
+        *pair = (values + 0x3030 + letters * 39).to_le_bytes();
+    }
+    out.extend_from_slice(digits.get(..2 * bytes.len()).unwrap_or_default());
 }
 
 fn starts_with_cookie(branch: &[u8]) -> bool {
@@ -111,6 +154,8 @@ fn starts_with_cookie(branch: &[u8]) -> bool {
     branch.len() > COOKIE.len() && branch.get(..COOKIE.len()).is_some_and(|cookie| cookie.eq_ignore_ascii_case(COOKIE))
 }
 
+/// Bytes of 128 bits.
+const MOST_BYTES: usize = 16;
 /// Hex digits of 128 and of 32 bits.
 const BRANCH_DIGITS: usize = 32;
 const DIGEST_DIGITS: usize = 8;

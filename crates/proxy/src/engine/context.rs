@@ -381,7 +381,7 @@ impl Engine {
     /// Sends a response on to the request's sender: without our Via, by the way that the request came. Whether it goes.
     pub(super) fn respond(&mut self, now: Time, server: Id, message: &Message<'_>, code: u16) -> bool {
         self.edits.clear();
-        if let Some((_, via)) = message.top_via() {
+        if let Some(via) = message.top_via_element() {
             self.edits.remove(via.removal());
         }
         self.note_trust(server, message);

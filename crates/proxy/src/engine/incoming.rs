@@ -37,12 +37,12 @@ impl<'a> Incoming<'a> {
         Self {
             message,
             head,
-            stamp: ViaStamp::new(&head.via, &head.via_element, source),
+            stamp: ViaStamp::new(&head.via, &head.via_parameters, &head.via_element, source),
             branch: branch::of_request(&setup.branch_key, &head, sender),
             arrival: *arrival,
             source,
             trunk,
-            respond_to: write::response_address(&head.via, arrival),
+            respond_to: write::response_address(&head.via, &head.via_parameters, arrival),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Loops and breadth: what keeps a request from going round for ever, or from multiplying (RFC 5393).
 
 use sipedge_sip::message::{Edits, HeaderName, Message};
-use sipedge_sip::via::Via;
 
 use super::incoming::Incoming;
 use super::setup::Setup;
@@ -15,7 +14,7 @@ use super::{branch, write};
 pub(super) fn digest(request: &Incoming<'_>, setup: &Setup) -> u32 {
     let head = &request.head;
     let trunk = request.trunk.and_then(|trunk| setup.trunks.get(trunk)).map(|trunk| trunk.fingerprint);
-    let mut hash = Fnv::new();
+    let mut hash = Digest::default();
     hash.add(head.request.uri.text);
     for route in request.message.headers(HeaderName::Route) {
         hash.add(route.text);
@@ -25,24 +24,22 @@ pub(super) fn digest(request: &Incoming<'_>, setup: &Setup) -> u32 {
     }
     hash.add(&head.cseq.number.to_be_bytes());
     hash.add(&trunk.unwrap_or_default().to_be_bytes());
-    hash.0
+    hash.value()
 }
 
 /// Whether the request has been here before and would take the same way again.
 pub(super) fn is_loop(request: &Incoming<'_>, setup: &Setup) -> bool {
-    let mut own = request
-        .message
-        .elements(HeaderName::Via)
-        .skip(1)
-        .filter_map(|element| Via::parse(element.text))
-        .filter(|via| setup.is_our_via(via))
-        .filter_map(|via| branch::digest_of(&via))
-        .peekable();
-    if own.peek().is_none() {
-        return false;
+    let mut own_digest = None;
+    for (place, header) in request.message.headers(HeaderName::Via).enumerate() {
+        for element in header.elements().skip(usize::from(place == 0)) {
+            if let Some(other) = setup.own_branch(element.text).and_then(branch::digest_of)
+                && *own_digest.get_or_insert_with(|| digest(request, setup)) == other
+            {
+                return true;
+            }
+        }
     }
-    let digest = digest(request, setup);
-    own.any(|other| other == digest)
+    false
 }
 
 /// How many branches a request may have at a time (RFC 5393 §5.3): what Max-Breadth allows, and this edge. `None`: not a number.
@@ -67,18 +64,26 @@ pub(super) fn note_breadth(message: &Message<'_>, breadth: u32, edits: &mut Edit
 /// The value that RFC 5393 §5.3.3 recommends.
 const MAX_BREADTH: u32 = 60;
 
-/// FNV-1a: who makes his own requests look like loops harms nobody else.
-struct Fnv(u32);
+/// A hash by multiplication, eight bytes at a time: who makes his own requests look like loops harms nobody else.
+#[derive(Default)]
+struct Digest(u64);
 
-impl Fnv {
-    fn new() -> Self {
-        Self(0x811c_9dc5)
+impl Digest {
+    fn add(&mut self, part: &[u8]) {
+        let (words, rest) = part.as_chunks::<8>();
+        for word in words {
+            self.mix(u64::from_le_bytes(*word));
+        }
+        let last = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        // The length keeps parts apart.
+        self.mix(last ^ (part.len() as u64) << 56);
     }
 
-    fn add(&mut self, part: &[u8]) {
-        // A byte that no part holds keeps them apart.
-        for byte in part.iter().chain(b"\0") {
-            self.0 = (self.0 ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-        }
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn value(&self) -> u32 {
+        (self.0 ^ self.0 >> 32) as u32
     }
 }

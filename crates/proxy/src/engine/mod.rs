@@ -33,6 +33,7 @@ mod request;
 mod response;
 mod routes;
 mod setup;
+mod sources;
 mod strangers;
 mod timeout;
 mod token;
@@ -337,6 +338,9 @@ impl Engine {
 /// The shard (0 to `shards` - 1) that owns a datagram: by its Call-ID, found without parsing. `None` when it has none: then it belongs
 /// to no call, and whichever shard received it may deal with it.
 pub fn shard_of(datagram: &[u8], shards: usize) -> Option<usize> {
+    if shards <= 1 {
+        return Some(0);
+    }
     let mut at = 0;
     loop {
         at += memchr::memchr(b'\n', datagram.get(at..)?)? + 1;

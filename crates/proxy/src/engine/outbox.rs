@@ -19,7 +19,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// Messages to send, in this order.
-    pub fn transmits(&self) -> impl ExactSizeIterator<Item = Transmit<'_>> {
+    pub fn transmits(&self) -> impl ExactSizeIterator<Item = Transmit<'_>> + Clone {
         self.transmits.iter().map(|queued| Transmit {
             hop: &queued.hop,
             receipt: queued.receipt,

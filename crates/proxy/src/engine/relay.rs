@@ -349,6 +349,12 @@ impl Engine {
         self.send_on(request, onward, &step, Some(receipt));
         let client = self.transactions.insert_client(key, machine, step.hop, Some(server));
         self.keep_last_transmit(client);
+        // Within a dialog there may be routes, which are not found again as easily.
+        if method == Method::Invite && onward.path.is_none() {
+            self.scratch.clear();
+            write::extract_sent(request, self.outbox.last(), &mut self.scratch);
+            self.transactions.keep_extract(client, &self.scratch);
+        }
         if let Some(branch) = self.transactions.branch_mut(client) {
             branch.for_size = step.for_size;
         }
@@ -360,7 +366,7 @@ impl Engine {
 
     /// The branch parameter of a request that goes this way.
     fn onward_branch(&self, request: &Incoming<'_>, hop: &Hop) -> u128 {
-        branch::onward(&self.setup.branch_key, request.branch, hop.transport, hop.to)
+        branch::onward(request.branch, hop.transport, hop.to)
     }
 
     /// Sends an ACK of a 2xx on: once, without a transaction (RFC 3261 §16.6, §17).
@@ -409,7 +415,7 @@ impl Engine {
             Some(path) => path.note(head, edits),
             None => message.headers(HeaderName::Route).for_each(|route| edits.remove(route.line)),
         }
-        if let (Some(target), Some(uri)) = (step.target, head.request.parsed_uri()) {
+        if let (Some(target), Some(uri)) = (step.target, head.uri) {
             edits.replace(head.request.uri.span, |out| write_request_uri(&uri, &target.host_port, out));
         }
         let digest = loops::digest(request, &setup);
@@ -429,7 +435,7 @@ impl Engine {
         }
         if let (Some(token), Some(signing)) = (onward.record_route, setup.token_keys.first()) {
             let (before, after) = (request.arrival.transport, step.hop.transport);
-            let secure = head.request.parsed_uri().is_some_and(|uri| uri.secure);
+            let secure = head.uri.is_some_and(|uri| uri.secure);
             edits.insert(message.first_header(), |out| {
                 // Two where the transports differ, the later one on top (RFC 5658 §4).
                 for transport in [after].into_iter().chain((before != after).then_some(before)) {

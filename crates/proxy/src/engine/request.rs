@@ -243,7 +243,7 @@ impl Engine {
         if !self.may_forward(request) {
             return;
         }
-        let uri = request.head.request.parsed_uri();
+        let uri = request.head.uri;
         if uri.and_then(|uri| uri.user).is_none_or(<[u8]>::is_empty) {
             // Nobody is called.
             return self.reject(request, NOT_FOUND);

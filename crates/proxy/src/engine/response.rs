@@ -22,7 +22,8 @@ impl Engine {
         let timers = &self.setup.timers;
         let Some(transaction) = self.transactions.get_mut(client) else { return };
         let has_server = transaction.as_branch().is_some_and(|branch| branch.server.is_some());
-        if has_server && message.elements(HeaderName::Via).nth(1).is_none() {
+        let is_alone = || !message.is_repeated(HeaderName::Via) && message.elements(HeaderName::Via).nth(1).is_none();
+        if has_server && is_alone() {
             // §16.7 step 3: without our Via there would be none, and nobody to take it. A peer that has answered another instance's
             // CANCEL with this branch gives that answer again.
             self.counters.stray_responses += 1;
@@ -69,11 +70,8 @@ impl Engine {
 
     /// The client transaction that a response belongs to: its topmost Via is ours and bears the branch of one (RFC 3261 §17.1.3).
     fn waiting_client(&self, message: &Message<'_>) -> Option<Id> {
-        let (via, _) = message.top_via()?;
-        if !self.setup.is_our_via(&via) {
-            return None;
-        }
-        self.transactions.client(Key::new(branch::of_response(&via)?, message.cseq()?.method))
+        let branch = self.setup.own_branch(message.top_via_element()?.text)?;
+        self.transactions.client(Key::new(branch::of_response(branch)?, message.cseq()?.method))
     }
 
     /// After a provisional response the INVITE is not sent again: what its CANCEL, its ACK and an answer of our own are made from is
@@ -82,17 +80,21 @@ impl Engine {
         let Some(transaction) = self.transactions.get_mut(client) else { return };
         let Machine::InviteClient(machine) = &mut transaction.machine else { return };
         let sends_cancel = machine.take_cancel(now, &self.setup.timers);
-        let mut kept = std::mem::take(&mut transaction.kept);
-        let mut layout = std::mem::take(&mut self.spare_layout);
-        if let Ok(invite) = Message::read_without_body(kept.bytes(), &mut layout)
-            && write::is_whole(&invite)
-        {
-            self.scratch.clear();
-            write::extract(&invite, &mut self.scratch);
-            self.transactions.pool.replace(&mut kept, &self.scratch);
+        if !transaction.is_cut() && !self.transactions.cut(client) {
+            let Some(transaction) = self.transactions.get_mut(client) else { return };
+            let mut kept = std::mem::take(&mut transaction.kept);
+            let mut layout = std::mem::take(&mut self.spare_layout);
+            if let Ok(invite) = Message::read_without_body(kept.bytes(), &mut layout) {
+                self.scratch.clear();
+                write::extract(&invite, &mut self.scratch);
+                self.transactions.pool.replace(&mut kept, &self.scratch);
+            }
+            self.spare_layout = layout;
+            self.transactions.put_kept(client, kept);
+            if let Some(branch) = self.transactions.branch_mut(client) {
+                branch.cut = true;
+            }
         }
-        self.spare_layout = layout;
-        self.transactions.put_kept(client, kept);
         if sends_cancel {
             self.send_cancel(now, client);
             self.transactions.settle(client);

@@ -46,7 +46,7 @@ impl<'a> Path<'a> {
         let mut request_uri = head.request.uri.text;
         let (mut taken, mut before_taken) = (None, None);
         // A strict router before us has put our own route into the Request-URI, and the remote target behind all routes (§16.4).
-        let from_strict = head.request.parsed_uri().filter(|uri| setup.is_ours(uri)).and_then(|uri| verify(&uri));
+        let from_strict = head.uri.filter(|uri| setup.is_ours(uri)).and_then(|uri| verify(&uri));
         if let Some(found) = from_strict {
             let (before, last) = last_two(message).ok_or(NoPath::NoDialog)?;
             request_uri = route_uri(last).ok_or(NoPath::Broken)?.0;
@@ -56,7 +56,8 @@ impl<'a> Path<'a> {
             before_taken = before.map(|before| before.span);
         }
         // A SIPS resource is reached as by a SIPS URI, whatever route leads there (§16.6 step 7).
-        let secure = Uri::parse(request_uri).is_some_and(|uri| uri.secure);
+        let target = if from_strict.is_some() { Uri::parse(request_uri) } else { head.uri };
+        let secure = target.is_some_and(|uri| uri.secure);
         // With the last value gone, the one before it may be the only one left in its line.
         let removal = |element: &Element<'_>| match Some(element.span) == before_taken {
             true => element.line(),
@@ -64,18 +65,20 @@ impl<'a> Path<'a> {
         };
         let mut next = None;
         let mut after = 0;
-        for element in message.elements(HeaderName::Route).filter(|element| Some(element.span) != taken) {
-            after = element.line().end;
-            if next.is_some() {
-                continue;
+        for header in message.headers(HeaderName::Route) {
+            for element in header.elements().filter(|element| Some(element.span) != taken) {
+                after = element.line().end;
+                if next.is_some() {
+                    continue;
+                }
+                let (text, uri) = route_uri(element).ok_or(NoPath::Broken)?;
+                if !setup.is_ours(&uri) {
+                    next = Some((element, text, uri));
+                    continue;
+                }
+                token = Some(verify(&uri).ok_or(NoPath::Forged)?);
+                path.push(removal(&element)).ok_or(NoPath::Broken)?;
             }
-            let (text, uri) = route_uri(element).ok_or(NoPath::Broken)?;
-            if !setup.is_ours(&uri) {
-                next = Some((element, text, uri));
-                continue;
-            }
-            token = Some(verify(&uri).ok_or(NoPath::Forged)?);
-            path.push(removal(&element)).ok_or(NoPath::Broken)?;
         }
         let (token, direction) = token.ok_or(NoPath::NoDialog)?;
         let mut appended = None;
@@ -88,7 +91,7 @@ impl<'a> Path<'a> {
                 request_uri = text;
                 uri
             }
-            None => Uri::parse(request_uri).ok_or(NoPath::Scheme)?,
+            None => target.ok_or(NoPath::Scheme)?,
         };
         if setup.is_ours(&next) {
             // Nothing of ours is a remote target: sent on, it would come back until Max-Forwards ends it.
@@ -135,7 +138,8 @@ impl Draft {
 fn route_uri(element: Element<'_>) -> Option<(&[u8], Uri<'_>)> {
     // A fold within a URI would end the start line that it may be put into.
     let text = NameAddr::parse(element.text)?.uri;
-    if text.iter().any(u8::is_ascii_whitespace) {
+    // First all at once, whether there is anything that could be one.
+    if text.iter().fold(false, |any, byte| any | (*byte <= b' ')) && text.iter().any(u8::is_ascii_whitespace) {
         return None;
     }
     let uri = Uri::parse(text)?;

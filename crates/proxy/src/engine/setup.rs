@@ -4,15 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use prefix_trie::PrefixMap;
 use sipedge_sip::transaction::Timers;
-use sipedge_sip::uri::Uri;
+use sipedge_sip::uri::{Uri, parse_ip};
 use sipedge_sip::via::Via;
 
 use super::answerer;
 use super::flow::{Query, Server, TlsPeer, Transport};
 use super::keys::{Key, TokenKeys};
+use super::sources::Sources;
 use super::token::{SigningKey, fingerprint};
 use crate::config::{self, Config, Probe, Select, Trust};
 
@@ -23,6 +22,8 @@ pub struct Setup {
     pub config: Config,
     pub(super) ingress: SocketAddr,
     pub(super) egress: SocketAddr,
+    ingress_text: String,
+    egress_text: String,
     /// Host that peers are told, an IPv6 address in brackets.
     pub(super) advertised: String,
     /// Host and, unless it is a name with the default port, port: what Via and Record-Route say over UDP and TCP.
@@ -37,8 +38,7 @@ pub struct Setup {
     pub(super) transactions: usize,
     pub(super) message_bytes: u64,
     pub(super) counted_calls: usize,
-    sources4: PrefixMap<Ipv4Net, usize>,
-    sources6: PrefixMap<Ipv6Net, usize>,
+    sources: Sources,
 }
 
 /// What only the instance knows.
@@ -167,7 +167,7 @@ impl Setup {
         let sent_by = sent_by(Transport::Udp, port);
 
         let trunks = trunks(&config, &mut reasons);
-        let (sources4, sources6) = sources(&config, &mut reasons);
+        let sources = sources(&config, &mut reasons);
         let (branch_key, token_keys) = signing_keys(keys, &mut reasons);
         let shards = place.shards.max(1);
         let timers = &config.timers;
@@ -182,6 +182,8 @@ impl Setup {
             Some(branch_key) if reasons.is_empty() => Ok(Self {
                 ingress: place.ingress,
                 egress: place.egress,
+                ingress_text: place.ingress.ip().to_string(),
+                egress_text: place.egress.ip().to_string(),
                 advertised,
                 sent_by,
                 sent_by_tls,
@@ -193,8 +195,7 @@ impl Setup {
                 transactions: (config.budgets.transactions as usize / shards).max(4),
                 message_bytes: config.budgets.message_bytes / shards as u64,
                 counted_calls: (config.budgets.counted_calls as usize / shards).max(1),
-                sources4,
-                sources6,
+                sources,
                 config,
             }),
             _ => Err(SetupError { reasons }),
@@ -209,6 +210,11 @@ impl Setup {
         })
     }
 
+    /// Whether `ip` is a source of any trunk.
+    pub fn has_source(&self, ip: IpAddr) -> bool {
+        self.trunk_of(ip).is_some()
+    }
+
     /// Whether `ip` is a peer of the configuration: a source of a trunk, or a target that has an address and no name.
     pub fn knows(&self, ip: IpAddr) -> bool {
         let mut targets = self.trunks.iter().flat_map(|trunk| &trunk.targets);
@@ -218,10 +224,7 @@ impl Setup {
 
     /// The trunk that `source` belongs to: the longest prefix over all trunks.
     pub(super) fn trunk_of(&self, source: IpAddr) -> Option<usize> {
-        match source {
-            IpAddr::V4(ip) => self.sources4.get_lpm(&Ipv4Net::from(ip)).map(|(_, trunk)| *trunk),
-            IpAddr::V6(ip) => self.sources6.get_lpm(&Ipv6Net::from(ip)).map(|(_, trunk)| *trunk),
-        }
+        self.sources.trunk_of(source)
     }
 
     /// The trunk whose name has this fingerprint.
@@ -241,11 +244,29 @@ impl Setup {
 
     /// Whether a URI names this edge: by its advertised host or a bound address, and the port of a listener.
     pub(super) fn is_ours(&self, uri: &Uri<'_>) -> bool {
-        let is_tls = uri.secure || uri.transport().is_some_and(|value| value.eq_ignore_ascii_case(b"tls"));
-        let default = if is_tls { Transport::Tls } else { Transport::Udp }.default_port();
-        self.has_port(uri.port.unwrap_or(default))
-            && (uri.host.eq_ignore_ascii_case(self.advertised.as_bytes())
-                || uri.ip().is_some_and(|ip| ip == self.ingress.ip() || ip == self.egress.ip()))
+        if !self.is_our_host(uri.host) {
+            return false;
+        }
+        let is_tls = || uri.secure || uri.transport().is_some_and(|value| value.eq_ignore_ascii_case(b"tls"));
+        let default = || if is_tls() { Transport::Tls } else { Transport::Udp }.default_port();
+        self.has_port(uri.port.unwrap_or_else(default))
+    }
+
+    fn is_our_host(&self, host: &[u8]) -> bool {
+        // Of an IPv4 address there is one text; of an IPv6 address, which has brackets, many.
+        let is_address = |ip: IpAddr| ip == self.ingress.ip() || ip == self.egress.ip();
+        let texts = [&self.advertised, &self.ingress_text, &self.egress_text];
+        texts.into_iter().any(|text| host.eq_ignore_ascii_case(text.as_bytes()))
+            || host.starts_with(b"[") && parse_ip(host).is_some_and(is_address)
+    }
+
+    /// The branch parameter of a Via, if it is one of ours. (As nearly all have it, compared as a whole; else taken apart.)
+    pub(super) fn own_branch<'a>(&self, via: &'a [u8]) -> Option<&'a [u8]> {
+        let as_written = |text: &'a [u8]| text.strip_prefix(b"SIP/2.0/UDP ")?.strip_prefix(self.sent_by.as_bytes());
+        if let Some(parameters @ [b';', ..]) = as_written(via) {
+            return Via::branch_in(parameters);
+        }
+        Via::parse(via).filter(|via| self.is_our_via(via))?.branch()
     }
 
     /// Whether the sent-by of a Via is what we write there.
@@ -401,20 +422,13 @@ fn check_calls(trunk: &config::Trunk, reasons: &mut Vec<String>) {
     }
 }
 
-fn sources(config: &Config, reasons: &mut Vec<String>) -> (PrefixMap<Ipv4Net, usize>, PrefixMap<Ipv6Net, usize>) {
-    let (mut sources4, mut sources6) = (PrefixMap::new(), PrefixMap::new());
-    for (index, trunk) in config.trunks.iter().enumerate() {
-        for range in &trunk.from {
-            let before = match range {
-                IpNet::V4(range) => sources4.insert(range.trunc(), index),
-                IpNet::V6(range) => sources6.insert(range.trunc(), index),
-            };
-            if let Some(other) = before.and_then(|other| config.trunks.get(other)) {
-                reasons.push(format!("trunks: `{}` and `{}` both have the source {range}", other.name, trunk.name));
-            }
-        }
-    }
-    (sources4, sources6)
+fn sources(config: &Config, reasons: &mut Vec<String>) -> Sources {
+    let trunks = config.trunks.iter().enumerate();
+    let prefixes = trunks.flat_map(|(index, trunk)| trunk.from.iter().map(move |prefix| (*prefix, index)));
+    let name = |trunk: usize| config.trunks.get(trunk).map(|trunk| trunk.name.as_str()).unwrap_or_default();
+    Sources::new(prefixes, |prefix, first, later| {
+        reasons.push(format!("trunks: `{}` and `{}` both have the source {prefix}", name(first), name(later)));
+    })
 }
 
 fn signing_keys(keys: &TokenKeys, reasons: &mut Vec<String>) -> (Option<Key>, Vec<SigningKey>) {

@@ -64,6 +64,10 @@ pub(super) struct Branch {
     next: Option<Id>,
     /// Whether its final response, or what stands for it, has come.
     pub(super) closed: bool,
+    /// Of an INVITE, what its CANCEL, its ACK and an answer of our own are made from: kept instead of it once it has been answered.
+    pub(super) extract: Kept,
+    /// Whether it is.
+    pub(super) cut: bool,
     /// Whether TCP was taken for the request's size alone: where TCP fails, UDP is tried (RFC 3261 §18.1.1).
     pub(super) for_size: bool,
 }
@@ -92,6 +96,11 @@ impl Transaction {
             Side::Server(_) => None,
             Side::Client(branch) => Some(branch),
         }
+    }
+
+    /// See [`Branch::cut`].
+    pub(super) fn is_cut(&self) -> bool {
+        self.as_branch().is_some_and(|branch| branch.cut)
     }
 
     /// What comes back when one of its messages could not be delivered.
@@ -289,6 +298,28 @@ impl Transactions {
         self.put_kept(id, kept);
     }
 
+    /// Keeps for an INVITE that has been sent what is kept instead of it once it has been answered.
+    pub(super) fn keep_extract(&mut self, client: Id, extract: &[u8]) {
+        let extract = self.copy(extract);
+        match self.branch_mut(client) {
+            Some(branch) => branch.extract = extract,
+            None => self.pool.release(extract),
+        }
+    }
+
+    /// Keeps that now. Whether there was something.
+    pub(super) fn cut(&mut self, client: Id) -> bool {
+        let Some(transaction) = self.get_mut(client) else { return false };
+        let Side::Client(branch) = &mut transaction.side else { return false };
+        if branch.extract.is_empty() {
+            return false;
+        }
+        branch.cut = true;
+        let whole = std::mem::replace(&mut transaction.kept, std::mem::take(&mut branch.extract));
+        self.pool.release(whole);
+        true
+    }
+
     /// Whether so many bytes more can be kept.
     pub(super) fn has_memory(&self, bytes: u64) -> bool {
         self.pool.held() + bytes <= self.most_bytes
@@ -309,10 +340,14 @@ impl Transactions {
 
     /// Nothing has to be sent again any more.
     pub(super) fn forget(&mut self, id: Id) {
-        if let Some(transaction) = self.get_mut(id) {
-            let kept = std::mem::take(&mut transaction.kept);
-            self.pool.release(kept);
-        }
+        let Some(transaction) = self.get_mut(id) else { return };
+        let kept = std::mem::take(&mut transaction.kept);
+        let extract = match &mut transaction.side {
+            Side::Server(_) => Kept::default(),
+            Side::Client(branch) => std::mem::take(&mut branch.extract),
+        };
+        self.pool.release(kept);
+        self.pool.release(extract);
     }
 
     /// Takes what is kept out, to read it while transactions change; give it back by [`Transactions::put_kept`].
@@ -353,11 +388,14 @@ impl Transactions {
         self.pending -= usize::from(transaction.pending);
         self.free.push(id.0);
         self.pool.release(std::mem::take(&mut transaction.kept));
-        if let Side::Server(context) = transaction.side {
-            self.pool.release(context.original);
-            if let Some(best) = context.best {
-                self.pool.release(best.response);
+        match transaction.side {
+            Side::Server(context) => {
+                self.pool.release(context.original);
+                if let Some(best) = context.best {
+                    self.pool.release(best.response);
+                }
             }
+            Side::Client(branch) => self.pool.release(branch.extract),
         }
     }
 

@@ -1,9 +1,9 @@
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::numbers::NetCounters;
-use super::sys::{BATCH, Udp};
+use super::sys::Udp;
 
 /// Bytes that may wait for a socket whose send buffer is full. A UDP send buffer empties at the link's speed, so more means that the
 /// link is too slow, and a late SIP message is worth less than a dropped one: the sender retransmits.
@@ -27,46 +27,29 @@ impl Outgoing {
         &mut self,
         socket: &Udp,
         counters: &mut NetCounters,
-        mut datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])>,
+        mut datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])> + Clone,
     ) {
-        let mut batch: [(SocketAddr, &[u8]); BATCH] = [(UNSPECIFIED, &[]); BATCH];
-        loop {
-            let mut count = 0;
-            for (place, datagram) in batch.iter_mut().zip(&mut datagrams) {
-                *place = datagram;
-                count += 1;
-            }
-            let batch = batch.get(..count).unwrap_or_default();
-            let taken = if self.is_empty() { transmit(socket, counters, batch) } else { 0 };
-            for (to, bytes) in batch.iter().skip(taken) {
-                if !self.push(*to, bytes) {
-                    counters.send_queue_drops += 1;
-                }
-            }
-            if count < BATCH {
-                return;
+        if self.is_empty() {
+            transmit(socket, counters, &mut datagrams);
+        }
+        for (to, bytes) in datagrams {
+            if !self.push(to, bytes) {
+                counters.send_queue_drops += 1;
             }
         }
     }
 
     /// The socket has room again.
     pub(super) fn resume(&mut self, socket: &Udp, counters: &mut NetCounters) {
-        while !self.is_empty() {
-            let mut batch: [(SocketAddr, &[u8]); BATCH] = [(UNSPECIFIED, &[]); BATCH];
-            let mut start = self.gone;
-            let mut count = 0;
-            for (place, (to, length)) in batch.iter_mut().zip(&self.entries) {
-                *place = (*to, self.bytes.get(start..start + length).unwrap_or_default());
-                start += length;
-                count += 1;
-            }
-            let taken = transmit(socket, counters, batch.get(..count).unwrap_or_default());
-            for (_, length) in self.entries.drain(..taken) {
-                self.gone += length;
-            }
-            if taken < count {
-                break;
-            }
+        let (all, mut start) = (&self.bytes, self.gone);
+        let mut waiting = self.entries.iter().map(move |(to, length)| {
+            let bytes = all.get(start..start + length).unwrap_or_default();
+            start += length;
+            (*to, bytes)
+        });
+        let taken = transmit(socket, counters, &mut waiting);
+        for (_, length) in self.entries.drain(..taken) {
+            self.gone += length;
         }
         if self.is_empty() {
             self.bytes.clear();
@@ -93,25 +76,32 @@ impl Outgoing {
     }
 }
 
-const UNSPECIFIED: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-
-/// Sends until the kernel has no more room, and returns how many are dealt with: sent, or refused for good and counted.
-fn transmit(socket: &Udp, counters: &mut NetCounters, batch: &[(SocketAddr, &[u8])]) -> usize {
+/// Sends until the kernel has no more room, takes what is dealt with from `datagrams`, sent, or refused for good and counted, and returns
+/// how many that were.
+fn transmit<'a>(
+    socket: &Udp,
+    counters: &mut NetCounters,
+    datagrams: &mut (impl Iterator<Item = (SocketAddr, &'a [u8])> + Clone),
+) -> usize {
     let mut done = 0;
-    while let Some(rest) = batch.get(done..).filter(|rest| !rest.is_empty()) {
-        match socket.send(rest) {
+    let mut rest = datagrams.clone().peekable();
+    while rest.peek().is_some() {
+        let dealt_with = match socket.send(rest) {
             Ok(sent) => {
                 counters.datagrams_sent += sent as u64;
-                done += sent;
+                sent
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             // No route, refused by a filter, too long, no memory in the device: this datagram will not go, the next one may.
             Err(_) => {
                 counters.send_errors += 1;
-                done += 1;
+                1
             }
-        }
+        };
+        done += dealt_with;
+        datagrams.by_ref().take(dealt_with).for_each(drop);
+        rest = datagrams.clone().peekable();
     }
     done
 }

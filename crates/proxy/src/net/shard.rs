@@ -159,10 +159,11 @@ impl Shard {
     /// Turns until it is stopped. An error of epoll itself ends it: the caller sees that the thread is gone.
     pub(super) fn run(mut self) -> nix::Result<()> {
         let mut now = self.clock.now();
+        let mut next = self.engine.poll_timeout();
         let mut events = [EpollEvent::empty(); 3];
         loop {
             self.publish(now);
-            let ready = match self.epoll.wait(&mut events, self.sleep(now)) {
+            let ready = match self.epoll.wait(&mut events, sleep(now, next)) {
                 Ok(count) => events.get(..count).unwrap_or_default(),
                 Err(Errno::EINTR) => &[],
                 Err(error) => return Err(error),
@@ -182,7 +183,7 @@ impl Shard {
                     self.receive(now, number);
                 }
             }
-            self.time_out(now);
+            next = self.time_out(now);
         }
     }
 
@@ -268,11 +269,15 @@ impl Shard {
         stop
     }
 
-    fn time_out(&mut self, now: Time) {
-        if self.engine.poll_timeout().is_some_and(|at| at <= now) {
-            self.engine.handle_timeout(now);
-            self.flush();
+    /// Deals with the timers that are due. When the next one is.
+    fn time_out(&mut self, now: Time) -> Option<Time> {
+        let next = self.engine.poll_timeout();
+        if next.is_none_or(|at| at > now) {
+            return next;
         }
+        self.engine.handle_timeout(now);
+        self.flush();
+        self.engine.poll_timeout()
     }
 
     /// Sends what the engine wants sent, and passes on what it wants to know and to say.
@@ -329,13 +334,6 @@ impl Shard {
         }
     }
 
-    fn sleep(&self, now: Time) -> EpollTimeout {
-        let until_timer = self.engine.poll_timeout().map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP));
-        // Rounded up: a wake-up before the timer is due would only turn the loop once more.
-        let millis = until_timer.as_micros().div_ceil(1_000);
-        EpollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX))
-    }
-
     fn publish(&mut self, now: Time) {
         let Some(published) = self.published.get(self.index) else { return };
         published.last_turn.store(now.as_micros(), Ordering::Relaxed);
@@ -356,6 +354,14 @@ impl Shard {
             Err(TryLockError::WouldBlock) => {}
         }
     }
+}
+
+/// How long to wait for what arrives: until the next timer is due, if there is one.
+fn sleep(now: Time, next: Option<Time>) -> EpollTimeout {
+    let until_timer = next.map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP));
+    // Rounded up: a wake-up before the timer is due would only turn the loop once more.
+    let millis = until_timer.as_micros().div_ceil(1_000);
+    EpollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX))
 }
 
 impl Backlog {

@@ -1,10 +1,12 @@
 //! UDP sockets in batches: `recvmmsg`, `sendmmsg` and `SO_MEMINFO`, for which std and nix have no call that allocates nothing.
 
+use std::cell::UnsafeCell;
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::slice;
 
 use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, setsockopt, sockopt,
@@ -77,24 +79,29 @@ impl Udp {
 
     /// Sends up to [`BATCH`] datagrams and returns how many the kernel took; fewer means that the next one met an error, which the
     /// next call reports.
-    pub(super) fn send(&self, datagrams: &[(SocketAddr, &[u8])]) -> io::Result<usize> {
-        let count = datagrams.len().min(BATCH);
-        let mut names = [Name::EMPTY; BATCH];
-        let mut slices = [EMPTY_SLICE; BATCH];
-        let mut headers = [empty_header(); BATCH];
-        for (index, (to, bytes)) in datagrams.iter().take(BATCH).enumerate() {
-            let length = names[index].set(*to);
-            slices[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-            let header = &mut headers[index].msg_hdr;
-            header.msg_name = (&raw mut names[index].0).cast();
-            header.msg_namelen = length;
-            header.msg_iov = &raw mut slices[index];
-            header.msg_iovlen = 1;
+    pub(super) fn send<'a>(&self, datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])>) -> io::Result<usize> {
+        // Only what is used is written: the whole arrays are 13 KiB, most of what sending one datagram would cost.
+        let mut names = [const { MaybeUninit::<Name>::uninit() }; BATCH];
+        let mut slices = [const { MaybeUninit::<libc::iovec>::uninit() }; BATCH];
+        let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
+        let mut count = 0;
+        let places = names.iter_mut().zip(slices.iter_mut().zip(headers.iter_mut()));
+        for ((name, (slice, header)), (to, bytes)) in places.zip(datagrams) {
+            let mut message = empty_header();
+            message.msg_hdr.msg_namelen = Name::write(name, to);
+            message.msg_hdr.msg_name = name.as_mut_ptr().cast();
+            message.msg_hdr.msg_iov =
+                slice.write(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+            message.msg_hdr.msg_iovlen = 1;
+            header.write(message);
+            count += 1;
         }
-        // SAFETY: the first `count` headers point to names, slices and message bytes that live until the call returns; the kernel only
-        // reads the bytes (the iovec's pointer is mutable since recvmsg uses the same type); `count` is at most the array's length.
-        let sent =
-            unsafe { libc::sendmmsg(self.fd.as_raw_fd(), headers.as_mut_ptr(), count as _, libc::MSG_NOSIGNAL as _) };
+        // SAFETY: the first `count` headers are written, and point to names, slices and message bytes that live until the call returns;
+        // the kernel only reads the bytes (the iovec's pointer is mutable since recvmsg uses the same type), and of a name as much as
+        // its length says; `count` is at most the array's length.
+        let sent = unsafe {
+            libc::sendmmsg(self.fd.as_raw_fd(), headers.as_mut_ptr().cast(), count as _, libc::MSG_NOSIGNAL as _)
+        };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 }
@@ -106,50 +113,56 @@ impl AsFd for Udp {
 }
 
 /// Buffers for one `recvmmsg`, allocated once. The 4 MiB are virtual memory until datagrams that long arrive.
+///
+/// The headers that name the buffers are written once, and of those that the kernel has used what it has changed: all 64 anew for each
+/// call were a third of what receiving one datagram cost.
 pub(super) struct Received {
-    bytes: Vec<u8>,
-    names: Box<[Name; BATCH]>,
-    datagrams: [Datagram; BATCH],
+    /// [`BATCH`] places of [`MAX_DATAGRAM`] bytes. A pointer and no box: `slices` points there, too.
+    bytes: NonNull<u8>,
+    names: Box<[UnsafeCell<Name>; BATCH]>,
+    /// Never read or written but by the kernel, through `headers`.
+    _slices: Box<[UnsafeCell<libc::iovec>; BATCH]>,
+    headers: Box<[libc::mmsghdr; BATCH]>,
     count: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Datagram {
-    source: Option<SocketAddr>,
-    length: usize,
-    truncated: bool,
-}
+// SAFETY: the pointers lead to memory that this value alone owns.
+unsafe impl Send for Received {}
 
 impl Received {
     /// Nothing received yet.
     pub(super) fn new() -> Self {
-        Self {
-            bytes: vec![0; BATCH * MAX_DATAGRAM],
-            names: Box::new([Name::EMPTY; BATCH]),
-            datagrams: [Datagram { source: None, length: 0, truncated: false }; BATCH],
-            count: 0,
+        let bytes = NonNull::from(Box::leak(vec![0_u8; BATCH * MAX_DATAGRAM].into_boxed_slice())).cast::<u8>();
+        let names = Box::new([const { UnsafeCell::new(Name::EMPTY) }; BATCH]);
+        let slices = Box::new([const { UnsafeCell::new(EMPTY_SLICE) }; BATCH]);
+        let mut headers = Box::new([empty_header(); BATCH]);
+        for (index, (header, (name, slice))) in headers.iter_mut().zip(names.iter().zip(slices.iter())).enumerate() {
+            // SAFETY: `index` is below BATCH, so the place lies within the allocation; the slice is nobody else's yet.
+            unsafe {
+                let place = bytes.as_ptr().add(index * MAX_DATAGRAM);
+                *slice.get() = libc::iovec { iov_base: place.cast(), iov_len: MAX_DATAGRAM };
+            }
+            header.msg_hdr.msg_name = name.get().cast();
+            header.msg_hdr.msg_namelen = NAME_LENGTH;
+            header.msg_hdr.msg_iov = slice.get();
+            header.msg_hdr.msg_iovlen = 1;
         }
+        Self { bytes, names, _slices: slices, headers, count: 0 }
     }
 
     /// Takes what waits on `socket`, up to [`BATCH`] datagrams, and returns how many. 0: nothing waits.
     pub(super) fn receive(&mut self, socket: &Udp) -> io::Result<usize> {
-        self.count = 0;
-        let mut slices = [EMPTY_SLICE; BATCH];
-        let mut headers = [empty_header(); BATCH];
-        let places = self.bytes.chunks_exact_mut(MAX_DATAGRAM).zip(self.names.iter_mut());
-        for ((place, name), (slice, header)) in places.zip(slices.iter_mut().zip(headers.iter_mut())) {
-            *slice = libc::iovec { iov_base: place.as_mut_ptr().cast(), iov_len: place.len() };
-            header.msg_hdr.msg_name = (&raw mut name.0).cast();
-            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            header.msg_hdr.msg_iov = slice;
-            header.msg_hdr.msg_iovlen = 1;
+        // What the kernel has changed (recvmsg(2)).
+        for header in self.headers.iter_mut().take(std::mem::take(&mut self.count)) {
+            header.msg_hdr.msg_namelen = NAME_LENGTH;
+            header.msg_hdr.msg_flags = 0;
         }
-        // SAFETY: each header points to its own name, slice and 65,535 bytes of `self.bytes`, none of them shared and all alive until
-        // the call returns; the kernel writes within the lengths given; a null timeout is allowed.
+        // SAFETY: each header points to its own name, slice and 65,535 bytes, none of them shared and all alive as long as `self`,
+        // which is borrowed mutably: nobody reads them meanwhile. The kernel writes within the lengths given; a null timeout is allowed.
         let received = unsafe {
             libc::recvmmsg(
                 socket.fd.as_raw_fd(),
-                headers.as_mut_ptr(),
+                self.headers.as_mut_ptr(),
                 BATCH as _,
                 libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
@@ -160,29 +173,37 @@ impl Received {
             return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
         };
         self.count = count.min(BATCH);
-        let filled = self.datagrams.iter_mut().zip(headers.iter().zip(self.names.iter()));
-        for (datagram, (header, name)) in filled.take(self.count) {
-            *datagram = Datagram {
-                source: name.get(),
-                length: (header.msg_len as usize).min(MAX_DATAGRAM),
-                truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
-            };
-        }
         Ok(self.count)
     }
 
     /// The datagrams of the last [`Received::receive`], in order; `None` stands for one that was cut off or has no source address.
     pub(super) fn datagrams(&self) -> impl Iterator<Item = Option<(SocketAddr, &[u8])>> {
-        self.datagrams.iter().zip(self.bytes.chunks_exact(MAX_DATAGRAM)).take(self.count).map(|(datagram, place)| {
-            let source = datagram.source.filter(|_| !datagram.truncated)?;
-            Some((source, place.get(..datagram.length)?))
+        let filled = self.headers.iter().zip(self.names.iter()).take(self.count);
+        filled.enumerate().map(|(index, (header, name))| {
+            // SAFETY: the kernel writes names in `receive` alone, which borrows `self` mutably.
+            let source = unsafe { &*name.get() }.get().filter(|_| header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0)?;
+            let length = (header.msg_len as usize).min(MAX_DATAGRAM);
+            // SAFETY: the place is one of BATCH within the allocation, which was made of initialised bytes and lives as long as `self`;
+            // the kernel writes there in `receive` alone, which borrows `self` mutably.
+            let bytes = unsafe { slice::from_raw_parts(self.bytes.as_ptr().add(index * MAX_DATAGRAM), length) };
+            Some((source, bytes))
         })
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        let bytes = ptr::slice_from_raw_parts_mut(self.bytes.as_ptr(), BATCH * MAX_DATAGRAM);
+        // SAFETY: it was a box of this length, nothing else frees it, and the kernel uses it within `receive` alone.
+        drop(unsafe { Box::from_raw(bytes) });
     }
 }
 
 /// Values of `SO_MEMINFO` (linux/sock_diag.h, SK_MEMINFO_VARS), and the place of the drops among them.
 const MEMINFO_VALUES: usize = 9;
 const MEMINFO_DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
+
+const NAME_LENGTH: libc::socklen_t = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
 const EMPTY_SLICE: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
@@ -199,7 +220,8 @@ impl Name {
     // SAFETY: sockaddr_storage is made of integers, for which zero is a valid value.
     const EMPTY: Self = Self(unsafe { mem::zeroed() });
 
-    fn set(&mut self, address: SocketAddr) -> libc::socklen_t {
+    /// Writes as much of a name as the address takes, and returns how much that is.
+    fn write(place: &mut MaybeUninit<Self>, address: SocketAddr) -> libc::socklen_t {
         match address {
             SocketAddr::V4(v4) => {
                 let name = libc::sockaddr_in {
@@ -209,7 +231,7 @@ impl Name {
                     sin_zero: [0; 8],
                 };
                 // SAFETY: sockaddr_storage is at least as large as, and as strictly aligned as, every socket address (POSIX).
-                unsafe { (&raw mut self.0).cast::<libc::sockaddr_in>().write(name) };
+                unsafe { place.as_mut_ptr().cast::<libc::sockaddr_in>().write(name) };
                 mem::size_of_val(&name) as libc::socklen_t
             }
             SocketAddr::V6(v6) => {
@@ -221,7 +243,7 @@ impl Name {
                     sin6_scope_id: v6.scope_id(),
                 };
                 // SAFETY: as above.
-                unsafe { (&raw mut self.0).cast::<libc::sockaddr_in6>().write(name) };
+                unsafe { place.as_mut_ptr().cast::<libc::sockaddr_in6>().write(name) };
                 mem::size_of_val(&name) as libc::socklen_t
             }
         }
@@ -296,8 +318,8 @@ mod tests {
             let to = peer.local_addr().unwrap();
             let texts: Vec<String> = (0..100).map(|number| format!("message {number}")).collect();
             let batch: Vec<_> = texts.iter().map(|text| (to, text.as_bytes())).collect();
-            assert_eq!(socket.send(&batch).unwrap(), BATCH, "no more than a batch at a time");
-            assert_eq!(socket.send(&batch[BATCH..]).unwrap(), 100 - BATCH);
+            assert_eq!(socket.send(batch.iter().copied()).unwrap(), BATCH, "no more than a batch at a time");
+            assert_eq!(socket.send(batch[BATCH..].iter().copied()).unwrap(), 100 - BATCH);
             let mut buffer = [0; 64];
             for text in &texts {
                 let (length, from) = peer.recv_from(&mut buffer).unwrap();

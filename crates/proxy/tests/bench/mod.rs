@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 
+pub mod carriers;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +46,8 @@ pub struct Bench {
     shared: Arc<Shared>,
 }
 
-fn setup(config: Config) -> Arc<Setup> {
+/// A configuration as an engine takes it.
+pub fn setup(config: Config) -> Arc<Setup> {
     let place = Place {
         ingress: address("10.0.1.10:5060"),
         egress: address("10.0.1.10:5080"),

@@ -1,7 +1,7 @@
-use memchr::memchr;
-
 use super::HeaderName;
-use crate::span::{Span, digits, is_white};
+use super::header::Name;
+use crate::scan::{digits, find, is_white};
+use crate::span::Span;
 
 /// Most header lines of a message. RFC 3261 has no bound; real messages have some 15 to 40.
 pub const MAX_HEADERS: usize = 512;
@@ -13,7 +13,14 @@ const ADDED_HEADERS: usize = 8;
 pub struct Layout {
     pub(super) start: StartLine,
     pub(super) first_header: u32,
-    pub(super) headers: Vec<Line>,
+    /// The lines with a name that is one of [`HeaderName`], in their order.
+    known: Vec<Line>,
+    /// The others.
+    others: Vec<Line>,
+    /// One bit for each name that is there.
+    there: u32,
+    /// One bit for each name that is there more than once.
+    repeated: u32,
     /// Offset after the empty line.
     pub(super) body: u32,
     /// Offset after the body.
@@ -25,7 +32,10 @@ impl Default for Layout {
         Self {
             start: StartLine::Status { code: 0, text: Span::default() },
             first_header: 0,
-            headers: Vec::new(),
+            known: Vec::new(),
+            others: Vec::new(),
+            there: 0,
+            repeated: 0,
             body: 0,
             end: 0,
         }
@@ -33,8 +43,49 @@ impl Default for Layout {
 }
 
 impl Layout {
+    /// Lines among which all of this name are.
+    #[inline]
+    pub(super) fn of(&self, name: HeaderName) -> std::slice::Iter<'_, Line> {
+        let lines = match name {
+            HeaderName::Other => &self.others,
+            _ => &self.known,
+        };
+        if self.there & name.bit() == 0 { Default::default() } else { lines.iter() }
+    }
+
+    /// Whether there are two lines of this name or more.
+    #[inline]
+    pub(super) fn is_repeated(&self, name: HeaderName) -> bool {
+        self.repeated & name.bit() != 0
+    }
+
+    fn clear(&mut self) {
+        self.known.clear();
+        self.others.clear();
+        self.there = 0;
+        self.repeated = 0;
+    }
+
+    #[inline]
+    fn push(&mut self, line: Line) {
+        let bit = line.name.bit();
+        self.repeated |= self.there & bit;
+        self.there |= bit;
+        match line.name {
+            HeaderName::Other => self.others.push(line),
+            _ => self.known.push(line),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.known.len() + self.others.len()
+    }
+
     pub(super) fn read(&mut self, bytes: &[u8], body: Body) -> Result<(), Malformed> {
-        self.headers.clear();
+        self.clear();
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(Malformed::NoEndOfHeaders);
+        }
         let (line_end, next) = line_at(bytes, 0).ok_or(Malformed::StartLine)?;
         self.start = StartLine::parse(bytes, line_end)?;
         self.first_header = Span::new(next, next).start;
@@ -48,12 +99,21 @@ impl Layout {
         };
         let mut at = next;
         let mut content_length = ContentLength::default();
-        while let Some(line) = Line::read(bytes, &mut at)? {
-            if self.headers.len() == most_headers {
+        loop {
+            let line = match Line::read_plain(bytes, &mut at) {
+                Some(line) => line,
+                None => match Line::read(bytes, &mut at)? {
+                    Some(line) => line,
+                    None => break,
+                },
+            };
+            if self.count() == most_headers {
                 return Err(Malformed::TooManyHeaders);
             }
-            content_length.take(bytes, &line)?;
-            self.headers.push(line);
+            if line.name == HeaderName::ContentLength {
+                content_length.take(bytes, &line)?;
+            }
+            self.push(line);
         }
         let rest = bytes.len().saturating_sub(at);
         let length = match (content_length.0.unwrap_or(rest), body) {
@@ -69,17 +129,17 @@ impl Layout {
 
     /// See [`super::Message::read_refused`].
     pub(super) fn read_refused(&mut self, bytes: &[u8]) -> Option<()> {
-        self.headers.clear();
+        self.clear();
         let (line_end, mut at) = line_at(bytes, 0)?;
         self.start = StartLine::of_refused(bytes, line_end)?;
         while matches!(bytes.get(at), Some(b' ' | b'\t')) {
             (_, at) = line_at(bytes, at)?;
         }
         self.first_header = Span::new(at, at).start;
-        while self.headers.len() < MAX_HEADERS
+        while self.count() < MAX_HEADERS
             && let Ok(Some(line)) = Line::read(bytes, &mut at)
         {
-            self.headers.push(line);
+            self.push(line);
         }
         let body = Span::new(at, at);
         (self.body, self.end) = (body.start, body.end);
@@ -182,15 +242,13 @@ impl StartLine {
 
     /// Method and Request-URI, and what stands where the version should.
     fn request(line: &[u8]) -> Option<(Self, &[u8])> {
-        let method_end = memchr(b' ', line)?;
+        let method_end = find(b' ', line)?;
         let uri_end = memchr::memrchr(b' ', line)?;
         let method = line.get(..method_end)?;
         let uri = line.get(method_end + 1..uri_end)?;
         let version = line.get(uri_end + 1..)?;
-        let is_request = !method.is_empty()
-            && method.iter().all(|byte| is_token(*byte))
-            && !uri.is_empty()
-            && !uri.iter().any(|byte| is_white(*byte));
+        let is_request =
+            !method.is_empty() && method.iter().all(|byte| is_token(*byte)) && !uri.is_empty() && !has_white(uri);
         let request = Self::Request { method: Span::new(0, method_end), uri: Span::new(method_end + 1, uri_end) };
         is_request.then_some((request, version))
     }
@@ -215,6 +273,53 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// A header as nearly all are, at `at`, which is moved to the next: without a fold, and its colon directly behind the name. `None`: it
+    /// is another one, or the end.
+    #[inline]
+    fn read_plain(bytes: &[u8], at: &mut usize) -> Option<Self> {
+        let start = *at;
+        let rest = bytes.get(start..)?;
+        let (line, after) = rest.split_at_checked(find(b'\n', rest)?)?;
+        // A line that begins with white space continues the one before it (RFC 3261 §7.3.1).
+        if matches!(after, [_, b' ' | b'\t', ..]) {
+            return None;
+        }
+        let name = Name::begins(rest);
+        let text = match line {
+            [text @ .., b'\r'] => text,
+            text => text,
+        };
+        let end = start + text.len();
+        // No offset is past 4 GiB: see `Layout::read`.
+        let span = |start: usize, end: usize| Span { start: start as u32, end: end as u32 };
+        let next = start + line.len() + 1;
+        let (name, value) = match name {
+            Name::Known(name, length) => match text.get(length + 1..)? {
+                [b' ', first, .., last] if *first > b' ' && *last > b' ' => (name, span(start + length + 2, end)),
+                _ => (name, span(start + length + 1, end).trimmed(bytes)),
+            },
+            Name::Other if !text.is_empty() => (HeaderName::Other, Span::default()),
+            _ => return None,
+        };
+        *at = next;
+        Some(Self { name, value, line: span(start, next) })
+    }
+
+    /// The place of its value. Nobody but who looks for a name that is not known here wants that of the others, so it is found when
+    /// it is asked for.
+    pub(super) fn value(&self, bytes: &[u8]) -> Span {
+        match self.name {
+            HeaderName::Other => {
+                let (start, mut end) = (self.line.start as usize, self.line.end as usize);
+                for byte in [b'\n', b'\r'] {
+                    end -= usize::from(end > start && bytes.get(end - 1) == Some(&byte));
+                }
+                Self::parse(bytes, start, end, self.line.end as usize).value
+            }
+            _ => self.value,
+        }
+    }
+
     /// The header that begins at `at`, which is moved to the next; `None` at the empty line, behind which `at` is then.
     fn read(bytes: &[u8], at: &mut usize) -> Result<Option<Self>, Malformed> {
         let start = *at;
@@ -223,7 +328,6 @@ impl Line {
             *at = next;
             return Ok(None);
         }
-        // A line that begins with white space continues the one before it (RFC 3261 §7.3.1).
         while matches!(bytes.get(next), Some(b' ' | b'\t')) {
             (end, next) = line_at(bytes, next).ok_or(Malformed::NoEndOfHeaders)?;
         }
@@ -235,7 +339,7 @@ impl Line {
     fn parse(bytes: &[u8], start: usize, end: usize, next: usize) -> Self {
         let text = bytes.get(start..end).unwrap_or_default();
         let line = Span::new(start, next);
-        let Some(colon) = memchr(b':', text) else {
+        let Some(colon) = find(b':', text) else {
             return Self { name: HeaderName::Other, value: Span::new(start, end), line };
         };
         let name = Span::new(start, start + colon).trimmed(bytes);
@@ -248,7 +352,7 @@ impl Line {
 /// for one would otherwise see headers that we did not.
 fn line_at(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     let rest = bytes.get(at..)?;
-    let lf = memchr(b'\n', rest)?;
+    let lf = find(b'\n', rest)?;
     let has_cr = lf > 0 && rest.get(lf - 1) == Some(&b'\r');
     Some((at + lf - usize::from(has_cr), at + lf + 1))
 }
@@ -264,6 +368,11 @@ fn is_version(text: &[u8]) -> bool {
     let Some((name, numbers)) = text.split_at_checked(4) else { return false };
     let mut numbers = numbers.splitn(2, |byte| *byte == b'.');
     name.eq_ignore_ascii_case(b"SIP/") && numbers.next().is_some_and(is_number) && numbers.next().is_some_and(is_number)
+}
+
+/// First all bytes at once, whether there is any that could be one.
+fn has_white(text: &[u8]) -> bool {
+    text.iter().fold(false, |any, byte| any | (*byte <= b' ')) && text.iter().any(|byte| is_white(*byte))
 }
 
 /// `token` of RFC 3261 §25.1.

@@ -13,7 +13,8 @@ pub(crate) use layout::announced_body;
 pub use layout::{Layout, MAX_HEADERS, Malformed};
 pub use method::Method;
 
-use crate::span::{Span, digits, is_white};
+use crate::scan::{digits, find, is_white};
+use crate::span::Span;
 use crate::uri::{NameAddr, Uri, trim};
 use crate::via::Via;
 
@@ -81,13 +82,18 @@ impl<'a> Message<'a> {
 
     /// The first header of this name.
     pub fn header(&self, name: HeaderName) -> Option<Header<'a>> {
-        self.headers(name).next()
+        self.layout.of(name).find(|line| line.name == name).map(|line| Header::at(self.bytes, line))
+    }
+
+    /// Whether there are two headers of this name or more.
+    pub fn is_repeated(&self, name: HeaderName) -> bool {
+        self.layout.is_repeated(name)
     }
 
     /// All headers of this name, in their order.
     pub fn headers(&self, name: HeaderName) -> impl Iterator<Item = Header<'a>> + use<'a> {
         let bytes = self.bytes;
-        self.layout.headers.iter().filter(move |line| line.name == name).map(move |line| Header::at(bytes, line))
+        self.layout.of(name).filter(move |line| line.name == name).map(move |line| Header::at(bytes, line))
     }
 
     /// Offset of the line after the start line: where a header goes that has to be first.
@@ -120,9 +126,14 @@ impl<'a> Message<'a> {
         NameAddr::parse(self.header(HeaderName::To)?.text)
     }
 
+    /// The place of the topmost Via, whatever stands there.
+    pub fn top_via_element(&self) -> Option<Element<'a>> {
+        self.headers(HeaderName::Via).find_map(|header| header.elements().next())
+    }
+
     /// The topmost Via, and its place in the message (without the comma that may follow it).
     pub fn top_via(&self) -> Option<(Via<'a>, Element<'a>)> {
-        let element = self.elements(HeaderName::Via).next()?;
+        let element = self.top_via_element()?;
         Some((Via::parse(element.text)?, element))
     }
 
@@ -195,7 +206,8 @@ pub struct Header<'a> {
 
 impl<'a> Header<'a> {
     fn at(bytes: &'a [u8], line: &layout::Line) -> Self {
-        Self { text: line.value.of(bytes), span: line.value, line: line.line }
+        let span = line.value(bytes);
+        Self { text: span.of(bytes), span, line: line.line }
     }
 
     /// The comma-separated elements of this header; commas within quotes and angle brackets do not separate.
@@ -253,6 +265,11 @@ impl Element<'_> {
         }
     }
 
+    /// Whether no element follows in its header.
+    pub fn is_last(&self) -> bool {
+        self.next.is_none()
+    }
+
     /// Place of the whole header that this element stands in.
     pub fn line(&self) -> Span {
         self.header.line
@@ -283,7 +300,15 @@ impl<'a> CSeq<'a> {
 }
 
 /// Bytes up to the next comma that separates elements.
+#[inline]
 fn element_length(text: &[u8]) -> usize {
+    match find(b',', text) {
+        None => text.len(),
+        Some(_) => length_with_quotes(text),
+    }
+}
+
+fn length_with_quotes(text: &[u8]) -> usize {
     let (mut quoted, mut escaped, mut bracket) = (false, false, false);
     for (offset, byte) in text.iter().enumerate() {
         if escaped {

@@ -7,7 +7,7 @@ mod choice;
 mod probe;
 mod signs;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) use choice::{Candidate, Choice};
 /// configuration and by what name servers say of its names.
 #[derive(Debug, Default)]
 pub(super) struct Destinations {
-    states: HashMap<Address, State>,
+    states: BTreeMap<Address, State>,
     /// When each avoided destination is avoided no longer.
     expiries: BTreeSet<(Time, Address)>,
     /// Round robin: how many calls have taken a destination.

@@ -13,7 +13,6 @@ use super::super::limits::with_reserve;
 use super::super::outbox::Outbox;
 use super::super::setup::{Setup, Target, Trunk};
 use super::super::transactions::{Key, Machine};
-use super::super::write::write_number;
 use super::super::{Engine, branch, call_hash};
 use super::signs::Reason;
 use super::{Address, Destinations, State};
@@ -317,10 +316,14 @@ fn write_options(setup: &Setup, target: &Target, hop: &Hop, branch: u128, shard:
     text(out, ";rport;branch=");
     // It has not been routed: there is nothing that a loop could be told by.
     branch::write(branch, 0, out);
-    write_number("\r\nMax-Forwards: 70\r\nFrom: <sip:probe@", sent_by, out);
-    write_number(">;tag=", format_args!("{:016x}", branch as u64), out);
-    write_number("\r\nTo: <sip:", &target.host_port, out);
-    write_number(">\r\nCall-ID: ", call_id(setup, branch, shard), out);
+    text(out, "\r\nMax-Forwards: 70\r\nFrom: <sip:probe@");
+    text(out, sent_by);
+    text(out, ">;tag=");
+    branch::write_hex(&(branch as u64).to_be_bytes(), out);
+    text(out, "\r\nTo: <sip:");
+    text(out, &target.host_port);
+    text(out, ">\r\nCall-ID: ");
+    text(out, &call_id(setup, branch, shard));
     text(out, "\r\nCSeq: 1 OPTIONS\r\nAccept: application/sdp\r\nUser-Agent: sipedge\r\nContent-Length: 0\r\n\r\n");
 }
 

@@ -1,5 +1,6 @@
 //! OPTIONS to destinations: when, what, and what the answers mean.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
