@@ -60,16 +60,16 @@ fn count(calls: u64, folder: &Path) -> u64 {
         .args(["--tool=callgrind", "-q"])
         .args(COUNTED.map(|name| format!("--toggle-collect={name}")))
         .arg(format!("--callgrind-out-file={}", counts.display()))
-        .arg(std::env::current_exe().unwrap())
+        .arg(std::env::current_exe().expect("the path of this test"))
         .args(["--exact", "a_call_of_the_yardstick_is_seven_messages", "--test-threads=1"])
         .env(CALLS_VARIABLE, calls.to_string())
         .output()
         .expect("valgrind runs");
     assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    let counts = std::fs::read_to_string(&counts).unwrap();
+    let counts = std::fs::read_to_string(&counts).expect("what callgrind has counted");
     let total =
         counts.lines().find_map(|line| line.strip_prefix("totals: ").or_else(|| line.strip_prefix("summary: ")));
-    let total: u64 = total.expect("a total").trim().parse().unwrap();
+    let total: u64 = total.expect("a total").trim().parse().expect("a number");
     assert!(total > 0, "callgrind has counted nothing: are {COUNTED:?} still what they are called?");
     total
 }

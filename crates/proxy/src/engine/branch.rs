@@ -124,12 +124,16 @@ const DIGIT_VALUES: [u8; 256] = {
     let mut values = [NO_DIGIT; 256];
     let mut byte = 0;
     while byte < values.len() {
-        values[byte] = match byte as u8 {
+        let value = match byte as u8 {
             digit @ b'0'..=b'9' => digit - b'0',
             digit @ b'a'..=b'f' => digit - b'a' + 10,
             digit @ b'A'..=b'F' => digit - b'A' + 10,
             _ => NO_DIGIT,
         };
+        #[allow(clippy::indexing_slicing, reason = "evaluated when this is compiled")]
+        {
+            values[byte] = value;
+        }
         byte += 1;
     }
     values
