@@ -6,6 +6,7 @@ turn, in a network namespace of their own. Prints the table of figures with rati
   table.py --reps 1 --only instr   one figure: instr cpu mem rate overload shards
 
 BENCH_OUT=DIR (default: out/ here) takes binaries, logs and results; SIPEDGE_PROXY=PATH is the program (default: the release build)."""
+
 import argparse
 import datetime
 import json
@@ -70,8 +71,17 @@ def bench(what, name, cmd, *more):
 
 def load(rate, seconds):
     """So much load on the proxy that runs; calls that were answered from end to end, per second."""
-    line = [os.path.join(OUT, "callgen"), "127.0.0.10:5070", "127.0.0.20:5080", "127.0.0.2:5060", str(int(rate * seconds)), str(rate),
-            "80", "200", "2500"]
+    line = [
+        os.path.join(OUT, "callgen"),
+        "127.0.0.10:5070",
+        "127.0.0.20:5080",
+        "127.0.0.2:5060",
+        str(int(rate * seconds)),
+        str(rate),
+        "80",
+        "200",
+        "2500",
+    ]
     said = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
     return said["ok"] / seconds
 
@@ -100,10 +110,19 @@ class Table:
             bound = goal * base if base is not None else None
             median = statistics.median(ours)
             met = None if bound is None else (median <= bound if less else median >= bound)
-            yield dict(figure=figure, text=text, unit=unit, goal=goal, goal_of=of, bound=bound, met=met,
-                       ours=dict(min=min(ours), median=median, max=max(ours), runs=len(ours)),
-                       others={who: self.median(key, who) for who in self.values[key] if who != "sipedge"},
-                       ratio_to_kamailio=ratio(median, self.median(key, "kamailio")), ratio_to_relay=ratio(median, self.median(key, "relay")))
+            yield dict(
+                figure=figure,
+                text=text,
+                unit=unit,
+                goal=goal,
+                goal_of=of,
+                bound=bound,
+                met=met,
+                ours=dict(min=min(ours), median=median, max=max(ours), runs=len(ours)),
+                others={who: self.median(key, who) for who in self.values[key] if who != "sipedge"},
+                ratio_to_kamailio=ratio(median, self.median(key, "kamailio")),
+                ratio_to_relay=ratio(median, self.median(key, "relay")),
+            )
 
 
 def ratio(value, other):
@@ -115,6 +134,7 @@ def measure(table, figures, reps):
     contenders = commands()
     if "instr" in figures:
         import instr
+
         for who, cmd in contenders.items():
             table.add("instructions", who, round(instr.per_call(who, cmd)))
     for run in range(reps):
@@ -150,6 +170,7 @@ def overload(table, cmd, highest):
     """Twice the highest rate, then a rate that the proxy stands: how much of each is answered."""
     sys.path.insert(0, HERE)
     import bench as tools
+
     proxy = tools.Proxy(" ".join(cmd))
     try:
         table.add("goodput", "sipedge", round(load(2 * highest, OVERLOAD) / highest, 3))
@@ -186,9 +207,20 @@ def text_of(rows):
         goal = ("≤ " if GOALS[row["figure"]][2] else "≥ ") + number(row["goal"]) + (" × " + row["goal_of"] if row["goal_of"] else "")
         ours = row["ours"]
         unit = " (%s)" % row["unit"] if row["unit"] else ""
-        lines.append([row["text"] + unit, number(row["others"].get("kamailio")), number(row["others"].get("relay")), goal,
-                      number(ours["min"]), number(ours["median"]), number(ours["max"]), number(row["ratio_to_kamailio"]),
-                      number(row["ratio_to_relay"]), {True: "met", False: "not met", None: ""}[row["met"]]])
+        lines.append(
+            [
+                row["text"] + unit,
+                number(row["others"].get("kamailio")),
+                number(row["others"].get("relay")),
+                goal,
+                number(ours["min"]),
+                number(ours["median"]),
+                number(ours["max"]),
+                number(row["ratio_to_kamailio"]),
+                number(row["ratio_to_relay"]),
+                {True: "met", False: "not met", None: ""}[row["met"]],
+            ]
+        )
     widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
@@ -211,8 +243,10 @@ def svg_of(rows):
             x, top = left + wide * row["bound"] / most, y - high * len(bars) - 2
             parts.append('<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#b00020" stroke-width="2"/>' % (x, x, top, y))
         y += 10
-    return ('<svg xmlns="http://www.w3.org/2000/svg" width="960" height="%d" font-family="sans-serif" font-size="11">'
-            '<rect width="100%%" height="100%%" fill="white"/>%s</svg>\n' % (y, "".join(parts)))
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="960" height="%d" font-family="sans-serif" font-size="11">'
+        '<rect width="100%%" height="100%%" fill="white"/>%s</svg>\n' % (y, "".join(parts))
+    )
 
 
 def main():
