@@ -13,6 +13,7 @@ use sipedge_sip::framing::{Frame, Framer, FramingError, MAX_HEAD};
 use sipedge_sip::message::{Edits, HeaderName, Layout, Message};
 use sipedge_sip::stun;
 use sipedge_sip::uri::NameAddr;
+use sipedge_sip::via::ViaParameters;
 
 use crate::bench::{Bench, CALLEE, CALLER, STRANGER, Sent, address, check_well_formed, config, response};
 
@@ -56,8 +57,11 @@ pub fn message(data: &[u8]) {
             edits.remove(first.removal());
         }
     }
-    if let Some((via, _)) = message.top_via() {
-        let _ = (via.branch(), via.rport(), via.received(), via.has_alias());
+    if let Some((via, element)) = message.top_via() {
+        let _ = via.has_alias();
+        let at_once = ViaParameters::of(element.text);
+        let found = (at_once.branch, at_once.rport.is_some(), at_once.received.is_some());
+        assert_eq!(found, (via.branch(), via.rport().is_some(), via.received().is_some()));
     }
     edits.insert(message.first_header(), |out| out.extend_from_slice(b"X-Added: yes\r\n"));
     let mut out = Vec::new();

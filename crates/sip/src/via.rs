@@ -50,7 +50,11 @@ impl<'a> Via<'a> {
 
     /// The branch parameter among the parameters of a Via: everything from the first semicolon on.
     pub fn branch_in(parameters: &'a [u8]) -> Option<&'a [u8]> {
-        parameter(parameters, b"branch").filter(|branch| !branch.is_empty())
+        // As this edge writes it, and nearly every peer gives it back.
+        let usual = parameters
+            .strip_prefix(b";rport;branch=")
+            .filter(|rest| rest.iter().fold(true, |all, byte| all & is_token(*byte)));
+        usual.or_else(|| parameter(parameters, b"branch")).filter(|branch| !branch.is_empty())
     }
 
     /// `rport`: `Some(b"")` when the sender asks for it, its value once it has been filled in.
@@ -67,6 +71,11 @@ impl<'a> Via<'a> {
     pub fn has_alias(&self) -> bool {
         parameter(self.parameters, b"alias").is_some()
     }
+}
+
+/// What stands in a branch parameter as nearly all are written: no quote, no white space, and no semicolon.
+fn is_token(byte: u8) -> bool {
+    byte > b' ' && byte != b';' && byte != b'"'
 }
 
 /// What the receiver of a request looks for among the parameters of its Via, found in one pass; of each the first.

@@ -107,38 +107,30 @@ fn parts(branch: &[u8]) -> Option<(u128, u32)> {
     Some((u128::from(read_hex(high)?) << 64 | u128::from(read_hex(low)?), read_hex(digest)? as u32))
 }
 
-/// The number that at most 16 hex digits are.
+/// The number that so many times eight hex digits are, at most 16, eight of them at once.
 fn read_hex(digits: &[u8]) -> Option<u64> {
+    let (eights, rest) = digits.as_chunks::<8>();
     let mut number = 0;
-    let mut all = 0;
-    for digit in digits {
-        let value = DIGIT_VALUES.get(usize::from(*digit)).copied().unwrap_or(NO_DIGIT);
-        all |= value;
-        number = number << 4 | u64::from(value & 15);
+    for eight in eights {
+        let text = u64::from_be_bytes(*eight);
+        // In each byte 1 if it is a letter.
+        let letters = text >> 6 & ONES;
+        let values = (text & ONES * 15) + letters * 9;
+        // What is none gives other digits when it is written again.
+        let above_nine = (values + ONES * 6) >> 4 & ONES;
+        let again = values + ONES * u64::from(b'0') + above_nine * 39;
+        if values & ONES * 0xf0 != 0 || again != text | letters << 5 {
+            return None;
+        }
+        let pairs = (values | values >> 4) & 0x00ff_00ff_00ff_00ff;
+        let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+        number = number << 32 | (fours | fours >> 16) & 0xffff_ffff;
     }
-    (all & NO_DIGIT == 0).then_some(number)
+    rest.is_empty().then_some(number)
 }
 
-/// What each byte is worth as a hex digit, or [`NO_DIGIT`].
-const DIGIT_VALUES: [u8; 256] = {
-    let mut values = [NO_DIGIT; 256];
-    let mut byte = 0;
-    while byte < values.len() {
-        let value = match byte as u8 {
-            digit @ b'0'..=b'9' => digit - b'0',
-            digit @ b'a'..=b'f' => digit - b'a' + 10,
-            digit @ b'A'..=b'F' => digit - b'A' + 10,
-            _ => NO_DIGIT,
-        };
-        #[allow(clippy::indexing_slicing, reason = "evaluated when this is compiled")]
-        {
-            values[byte] = value;
-        }
-        byte += 1;
-    }
-    values
-};
-const NO_DIGIT: u8 = 0x80;
+/// 1 in each byte.
+const ONES: u64 = u64::from_le_bytes([1; 8]);
 
 /// Appends a number of at most 128 bits as hex digits, two of each byte.
 pub(super) fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
@@ -165,3 +157,27 @@ const BRANCH_DIGITS: usize = 32;
 const DIGEST_DIGITS: usize = 8;
 /// RFC 3261 §8.1.1.7.
 const COOKIE: &[u8] = b"z9hG4bK";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_digits_are_what_the_standard_library_reads() {
+        for byte in 0..=u8::MAX {
+            for at in 0..16 {
+                let mut text = *b"0123456789abcDEF";
+                text[at] = byte;
+                let expected = text.iter().all(u8::is_ascii_hexdigit).then(|| std::str::from_utf8(&text).unwrap());
+                let expected = expected.and_then(|text| u64::from_str_radix(text, 16).ok());
+                assert_eq!(read_hex(&text), expected, "{text:?}");
+                let upper = text.get(8..).unwrap();
+                assert_eq!(read_hex(upper).is_some(), upper.iter().all(u8::is_ascii_hexdigit), "{upper:?}");
+            }
+        }
+        let mut out = Vec::new();
+        write(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210, 0x90ab_cdef, &mut out);
+        assert_eq!(out, b"z9hG4bK0123456789abcdeffedcba987654321090abcdef");
+        assert_eq!(parts(&out), Some((0x0123_4567_89ab_cdef_fedc_ba98_7654_3210, 0x90ab_cdef)));
+    }
+}

@@ -128,7 +128,7 @@ impl Lookup {
         // A `sips:` URI leaves the transport open as far as the lookup goes (RFC 3263 §4.1): NAPTR may name the service.
         let transport = named.map(|named| if secure { Transport::Tls } else { named });
         // RFC 3263 §4: maddr takes the host's place.
-        let host = uri.maddr().unwrap_or(uri.host);
+        let host = if uri.parameters.is_empty() { None } else { uri.maddr() }.unwrap_or(uri.host);
         Some(match sipedge_sip::uri::parse_ip(host) {
             Some(ip) => {
                 let transport = transport.unwrap_or(if secure { Transport::Tls } else { Transport::Udp });

@@ -128,7 +128,7 @@ impl<'a> Message<'a> {
 
     /// The place of the topmost Via, whatever stands there.
     pub fn top_via_element(&self) -> Option<Element<'a>> {
-        self.headers(HeaderName::Via).find_map(|header| header.elements().next())
+        self.headers(HeaderName::Via).find_map(Header::first_element)
     }
 
     /// The topmost Via, and its place in the message (without the comma that may follow it).
@@ -208,6 +208,15 @@ impl<'a> Header<'a> {
     fn at(bytes: &'a [u8], line: &layout::Line) -> Self {
         let span = line.value(bytes);
         Self { text: span.of(bytes), span, line: line.line }
+    }
+
+    /// The first of [`Header::elements`].
+    pub fn first_element(self) -> Option<Element<'a>> {
+        // Nearly every header is one element.
+        if !self.text.is_empty() && find(b',', self.text).is_none() {
+            return Some(Element { text: self.text, span: self.span, header: self, is_first: true, next: None });
+        }
+        self.elements().next()
     }
 
     /// The comma-separated elements of this header; commas within quotes and angle brackets do not separate.
@@ -290,9 +299,8 @@ impl<'a> CSeq<'a> {
         let end = text.iter().position(|byte| !byte.is_ascii_digit())?;
         let (number, rest) = text.split_at_checked(end)?;
         let number: u32 = digits(number)?;
-        let span = Span::new(0, rest.len()).trimmed(rest);
-        let method = span.of(rest);
-        if span.start == 0 || method.is_empty() || number > i32::MAX as u32 {
+        let method = trim(rest);
+        if !rest.first().is_some_and(|byte| is_white(*byte)) || method.is_empty() || number > i32::MAX as u32 {
             return None;
         }
         Some(Self { number, method: Method::of(method) })
