@@ -115,11 +115,11 @@ fn read_hex(digits: &[u8]) -> Option<u64> {
         let text = u64::from_be_bytes(*eight);
         // In each byte 1 if it is a letter.
         let letters = text >> 6 & ONES;
-        let values = (text & ONES * 15) + letters * 9;
+        let values = (text & (ONES * 15)) + letters * 9;
         // What is none gives other digits when it is written again.
         let above_nine = (values + ONES * 6) >> 4 & ONES;
         let again = values + ONES * u64::from(b'0') + above_nine * 39;
-        if values & ONES * 0xf0 != 0 || again != text | letters << 5 {
+        if values & (ONES * 0xf0) != 0 || again != text | (letters << 5) {
             return None;
         }
         let pairs = (values | values >> 4) & 0x00ff_00ff_00ff_00ff;
