@@ -87,9 +87,12 @@ class Control:
         instance.nics[0].private_ip_address = wish["address"]
 
     def _snapshots(self, wish):
-        """encrypted: whether the account encrypts by default; older: an image or a snapshot, and by how many seconds."""
+        """encrypted: whether the account encrypts by default; older: an image or a snapshot, and by how many seconds; settle: the state that
+        images have from now on once they are registered, and those that are pending have now."""
         if "encrypted" in wish:
             SNAPSHOTS.encrypted = wish["encrypted"]
+        if "settle" in wish:
+            SNAPSHOTS.settle(ec2_backends[DEFAULT_ACCOUNT_ID][wish.get("region", REGION)], wish["settle"])
         if "older" in wish:
             SNAPSHOTS.make_older(ec2_backends[DEFAULT_ACCOUNT_ID][wish.get("region", REGION)], *wish["older"])
 
