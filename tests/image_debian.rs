@@ -130,5 +130,5 @@ fn other_program(project: &Project, cache: &Path, first: &Image) {
 /// What cargo has built for the first image.
 fn static_program() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
-    target.join("x86_64-unknown-linux-musl/release/sipedge-proxy")
+    target.join("x86_64-unknown-linux-musl/appliance/sipedge-proxy")
 }
