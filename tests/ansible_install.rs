@@ -76,6 +76,34 @@ fn a_plain_host_is_an_edge_and_then_a_plain_host_again() {
     assert_eq!(changed(&again), 0, "there was something left to remove:\n{again}");
 }
 
+/// The configuration of the page is one, its ports are those that it says, and each of its commands names a playbook and settings that there are.
+#[test]
+fn what_the_page_shows_is_taken() {
+    let page = fs::read_to_string(support::repository().join("docs/install.md")).expect("readable");
+    let config = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.yaml");
+    fs::write(&file, config).expect("written");
+    let proxy = sipedge().with_file_name("sipedge-proxy");
+    tools::run(std::process::Command::new(&proxy).arg("check").arg(&file)).expect("it is accepted");
+    let doors = tools::run(std::process::Command::new(&proxy).args(["doors", "--config"]).arg(&file)).expect("ports");
+    assert!(doors.contains("sip_udp { 5060 }") && doors.contains("sip_tcp { 5060 }"), "{doors}");
+
+    let ansible = support::repository().join("ansible");
+    let settings = fs::read_to_string(ansible.join("group_vars/all.yml")).expect("readable");
+    let commands: Vec<&str> = page.lines().filter(|line| line.starts_with("$ ansible-playbook ")).collect();
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    for playbook in commands.iter().flat_map(|line| line.split(' ')).filter(|word| word.ends_with(".yml")) {
+        assert!(ansible.join(playbook).is_file(), "{playbook}");
+    }
+    let words = page.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    let named: Vec<&str> = words.filter(|word| word.starts_with("sipedge_")).collect();
+    assert!(named.len() >= 9, "{named:?}");
+    for name in named {
+        assert!(settings.contains(&format!("\n{name}: ")), "{name} is no setting");
+    }
+}
+
 fn configuration() -> String {
     format!(
         "version: 1\nedge: plain\nlisten: {{ address: {HOST}, ingress_port: 5060, egress_port: 5080, shards: 1 }}\nadvertise: listen\n\

@@ -56,10 +56,7 @@ fn every_form_of_the_unit_is_confined() {
         return skip(test, "systemd-analyze is missing (Debian package systemd); tests/setup installs it");
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let forms = [
-        json!({ "sipedge_in_image": true }),
-        json!({ "sipedge_in_image": false }),
-    ];
+    let forms = [json!({ "sipedge_in_image": true }), json!({ "sipedge_in_image": false })];
     for form in forms {
         for name in [PROXY, "sipedge-doors.service"] {
             let Some(rated) = rate(folder.path(), name, &form, |unit| unit) else {

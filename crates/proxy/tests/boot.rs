@@ -327,7 +327,7 @@ fn an_instance_that_persists_says_why_it_is_not_ready_and_tries_again() {
         Process::start(["boot", "--persist", "--metadata", &url, "--secrets", secrets, "--control", control]);
     let said = wait_for_readyz(address(24), 503, &mut process);
     assert!(said.starts_with("not ready: ") && said.contains("token-keys.json"), "{said}");
-    assert!(process.log().contains("exit_code=5"), "{}", process.log());
+    process.wait_for_log("exit_code=5");
     std::fs::write(&keys, there).unwrap();
     assert_eq!(wait_for_readyz(address(24), 200, &mut process), "ready\n");
     process.signal(Signal::SIGTERM);

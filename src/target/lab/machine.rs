@@ -1,4 +1,4 @@
-//! Instances that are machines: the image in QEMU, as hardware that looks like an instance's: q35, UEFI, NVMe, one network card, a serial
+//! Instances that are machines: the image in QEMU, as hardware that looks like an instance's: q35, UEFI or BIOS, NVMe, one network card, a serial
 //! console.
 
 use std::fs::{self, OpenOptions};
@@ -67,6 +67,9 @@ pub struct Machine {
     pub processors: u32,
     /// Whether the processor runs the machine itself (KVM), and no software emulation.
     pub accelerated: bool,
+    /// Whether its firmware is BIOS, QEMU's own, instead of UEFI.
+    #[serde(default)]
+    pub bios: bool,
 }
 
 impl Machine {
@@ -79,6 +82,7 @@ impl Machine {
             memory_mb: 1024,
             processors: 2,
             accelerated: !emulate && kvm_works(),
+            bios: false,
         }
     }
 
@@ -93,7 +97,9 @@ impl Machine {
     /// # Errors
     /// [`LabError::ProgramMissing`] or [`LabError::FirmwareMissing`].
     pub fn check(&self) -> Result<(), LabError> {
-        firmware(&FIRMWARE)?;
+        if !self.bios {
+            firmware(&FIRMWARE)?;
+        }
         let folders = std::env::var_os("PATH").unwrap_or_default();
         let there = std::env::split_paths(&folders).any(|folder| folder.join(PROGRAM.0).is_file());
         if there { Ok(()) } else { Err(program_missing()) }
@@ -107,11 +113,14 @@ impl Machine {
         console: &Path,
         hardware: [u8; 6],
     ) -> Result<tokio::process::Command, LabError> {
-        let (code, variables) = firmware(&FIRMWARE)?;
-        let own = folder.join("variables.fd");
-        fs::copy(variables, &own).map_err(|error| LabError::io("write", &own, error))?;
         let mut command = tokio::process::Command::new(PROGRAM.0);
-        command.args(self.arguments(Path::new(code), &own, console, hardware));
+        command.args(self.arguments(console, hardware));
+        if !self.bios {
+            let (code, variables) = firmware(&FIRMWARE)?;
+            let own = folder.join("variables.fd");
+            fs::copy(variables, &own).map_err(|error| LabError::io("write", &own, error))?;
+            command.args(uefi(Path::new(code), &own));
+        }
         // Where `snapshot=on` puts what the machine writes.
         command.env("TMPDIR", folder);
         Ok(command)
@@ -125,7 +134,7 @@ impl Machine {
         }
     }
 
-    fn arguments(&self, code: &Path, variables: &Path, console: &Path, hardware: [u8; 6]) -> Vec<String> {
+    fn arguments(&self, console: &Path, hardware: [u8; 6]) -> Vec<String> {
         let [a, b, c, d, e, f] = hardware;
         let card = format!("virtio-net-pci,netdev=net0,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},romfile=");
         // Under software emulation all that can be emulated, but for page tables of five levels: each look at memory would cost one more.
@@ -138,8 +147,6 @@ impl Machine {
             ("-cpu", processor.to_owned()),
             ("-m", self.memory_mb.to_string()),
             ("-smp", self.processors.to_string()),
-            ("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", option(code))),
-            ("-drive", format!("if=pflash,unit=1,format=raw,file={}", option(variables))),
             ("-drive", format!("if=none,id=disk,format=raw,snapshot={snapshot},file={}", option(&self.disk))),
             ("-device", "nvme,drive=disk,serial=sipedge,bootindex=1".to_owned()),
             ("-netdev", "tap,id=net0,fd=0".to_owned()),
@@ -154,6 +161,13 @@ impl Machine {
         arguments.extend(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
         arguments
     }
+}
+
+/// Options for UEFI: its code, and its variables, which it writes.
+fn uefi(code: &Path, variables: &Path) -> [String; 4] {
+    let drive = |what: &str, file| format!("if=pflash,format=raw,{what},file={}", option(file));
+    let flag = || "-drive".to_owned();
+    [flag(), drive("unit=0,readonly=on", code), flag(), drive("unit=1", variables)]
 }
 
 /// The plan as machines boot it: they see no folder of this host, so that their secrets come from the lab's SSM Parameter Store.
@@ -252,15 +266,14 @@ mod tests {
 
     #[test]
     fn the_machine_looks_like_an_instance() {
-        let machine =
-            Machine { disk: "a,b.raw".into(), writes: false, memory_mb: 512, processors: 1, accelerated: false };
-        let arguments =
-            machine.arguments(Path::new("code.fd"), Path::new("vars.fd"), Path::new("log"), [2, 0, 0, 0, 1, 0xab]);
-        let text = arguments.join(" ");
+        let machine = Machine { memory_mb: 512, processors: 1, ..Machine::new(Path::new("a,b.raw"), true) };
+        let text = machine.arguments(Path::new("log"), [2, 0, 0, 0, 1, 0xab]).join(" ");
         for part in ["-accel tcg", "nvme,drive=disk", "file=a,,b.raw", "mac=02:00:00:00:01:ab", "fd=0", "snapshot=on"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        assert!(!text.contains("kvm"), "{text}");
+        assert!(!text.contains("kvm") && !text.contains("pflash"), "{text}");
+        let text = uefi(Path::new("code.fd"), Path::new("vars.fd")).join(" ");
+        assert!(text.contains("unit=0,readonly=on,file=code.fd") && text.contains("unit=1,file=vars.fd"), "{text}");
     }
 
     #[test]
