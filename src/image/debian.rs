@@ -13,7 +13,7 @@ use super::bios::Bios;
 use super::mirror::Source;
 use super::sbom::packages;
 use super::uki::{self, Parts};
-use super::{BuildRequest, CMDLINE, Content, ImageError, SUITE, Stage, run, tail};
+use super::{BuildRequest, CMDLINE, Content, ImageError, SUITE, Stage, run, tail, watched};
 
 /// What the boot needs, what the playbook would install one by one, and what makes the rest and goes again.
 const PACKAGES: [&str; 23] = [
@@ -264,8 +264,8 @@ pub(super) fn bootstrap(bootstrap: &Bootstrap, archive: &Path) -> Result<(), Ima
         // Times of files are at most this (reproducible-builds.org, SOURCE_DATE_EPOCH).
         command.env("SOURCE_DATE_EPOCH", epoch.to_string());
     }
-    match run(&mut command, "mmdebstrap") {
-        Ok(_) => Ok(()),
+    match watched::run(&mut command, "mmdebstrap", watched::QUIET) {
+        Ok(()) => Ok(()),
         Err(ImageError::Program { program, status, tail }) => {
             Err(cause(&tail, &mirror, bootstrap.cache).unwrap_or(ImageError::Program { program, status, tail }))
         }
