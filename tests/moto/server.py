@@ -1,4 +1,4 @@
-"""AWS on loopback: moto's server, with what moto lacks (clock.py, groups.py, refreshes.py, chatbot.py) and what AWS refuses (refusals.py).
+"""AWS on loopback: moto's server, with what moto lacks (clock.py, groups.py, refreshes.py, commands.py, chatbot.py) and what AWS refuses (refusals.py).
 
     server.py [PORT]
 
@@ -24,6 +24,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server  # noqa: E402
 
 import chatbot  # noqa: E402
+import commands  # noqa: E402
 import forgotten  # noqa: E402
 import groups  # noqa: E402
 import refreshes  # noqa: E402
@@ -92,6 +93,7 @@ def end_with_stdin():
 
 
 def main():
+    commands.install()
     groups.install()
     forgotten.install()
     refreshes.install()

@@ -7,6 +7,7 @@
 mod alarms;
 mod classify;
 mod client;
+mod commands;
 mod credentials;
 mod error;
 mod group;
@@ -19,6 +20,7 @@ mod targets;
 mod templates;
 
 pub use client::{Aws, Identity, Settings};
+pub use commands::{CommandAnswer, CommandAnswers};
 pub use error::{At, AwsError};
 pub use group::{Group, GroupInstance};
 pub use images::{Image, ImageFilter};
