@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use answerer::Answerer;
 use booted::Booted;
 use cloud::Cloud;
-use cloud::project::{eventually, sipedge};
+use cloud::project::sipedge;
 use serde_json::{Value, json};
 
 const TOPOLOGY: &str = "single-ec2";
@@ -31,6 +31,9 @@ const CALLEE: &str = "127.0.77.18:5062";
 
 /// Longest time for an answer to the caller.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Longest time until a status shows what calls there are.
+const SHOWN: Duration = Duration::from_secs(30);
 
 /// Longest time of a status whose question nobody answers: that of the question is 10 s.
 const UNANSWERED: Duration = Duration::from_secs(20);
@@ -62,7 +65,7 @@ fn calls_and_drain_are_told_by_each_instance() {
 
     let callee = Answerer::start(UdpSocket::bind(CALLEE).expect("the callee's address is free"));
     let call = Call::set_up(&instance.address);
-    eventually("a call in the status", || member(&cloud)["proxy"]["calls"] == 1);
+    shows_calls(&cloud, 1);
     let text = cloud.run(&["status", "--target", "aws"]).expect(0).stdout;
     let row: Vec<&str> =
         text.lines().find(|line| line.contains(&instance.id)).unwrap_or_default().split_whitespace().collect();
@@ -86,7 +89,7 @@ fn calls_and_drain_are_told_by_each_instance() {
     }
 
     call.hang_up();
-    eventually("no call in the status", || member(&cloud)["proxy"]["calls"] == 0);
+    shows_calls(&cloud, 0);
     assert!(callee.stop().iter().any(|call| call.acknowledged && call.ended), "the callee had a whole call");
     let proxy = sipedge().parent().expect("the binary is in a folder").join("sipedge-proxy");
     let drained = Command::new(proxy).args(["drain", "--control"]).arg(&instance.control).status();
@@ -101,6 +104,19 @@ fn calls_and_drain_are_told_by_each_instance() {
     drop(instance);
     assert_eq!(member(&cloud)["id"], id.as_str());
     is_not_known(&cloud, "exit code 8");
+}
+
+/// A proxy's own figures are a second old at most.
+#[track_caller]
+fn shows_calls(cloud: &Cloud, calls: u64) {
+    let begun = Instant::now();
+    loop {
+        let member = member(cloud);
+        if member["proxy"]["calls"] == calls {
+            return;
+        }
+        assert!(begun.elapsed() < SHOWN, "not {calls} calls within {SHOWN:?}: {member}");
+    }
 }
 
 /// Several pictures in some seconds, and one command.
