@@ -54,12 +54,12 @@ fn a_plain_host_is_an_edge_and_then_a_plain_host_again() {
 
     let first = play(&host, "install.yml", &settings);
     assert!(changed(&first) > 0, "{first}");
-    call(&host);
+    call(&host, "first");
     only_the_doors_are_open(&host);
     // Debian's own rules, and whoever makes the table anew, take the ports away: they come again.
     host.run(&["systemctl", "restart", "sipedge-firewall.service"]).expect("restarted");
     await_doors(&host);
-    call(&host);
+    call(&host, "again");
     the_metadata_are_the_proxys(&host);
     the_service_reloads_and_is_confined(&host);
 
@@ -150,8 +150,8 @@ fn difference(before: &BTreeMap<String, String>, after: &BTreeMap<String, String
     gone.chain(new).collect()
 }
 
-/// INVITE, 200, ACK and BYE from the caller's carrier to the callee's, through the host.
-fn call(host: &Host) {
+/// INVITE, 200, ACK and BYE from the caller's carrier to the callee's, through the host. `name`: another for each call.
+fn call(host: &Host, name: &str) {
     let bind = |address: &str| {
         let address = format!("{address}:5060");
         let socket = host.outside(move || UdpSocket::bind(address)).expect("bound");
@@ -162,8 +162,8 @@ fn call(host: &Host) {
     let edge: SocketAddr = format!("{HOST}:5060").parse().expect("an address");
     let request = |method: &str, number: u8, uri: &str, routes: &str, to: &str| {
         format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER}:5060;branch=z9hG4bKinstall{number};rport\r\nMax-Forwards: 70\r\n{routes}\
-             From: <sip:+15550100@{CALLER}>;tag=a\r\nTo: {to}\r\nCall-ID: install@{CALLER}\r\nCSeq: {} {method}\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER}:5060;branch=z9hG4bK{name}{number};rport\r\nMax-Forwards: 70\r\n{routes}\
+             From: <sip:+15550100@{CALLER}>;tag=a\r\nTo: {to}\r\nCall-ID: {name}@{CALLER}\r\nCSeq: {} {method}\r\n\
              Contact: <sip:{CALLER}:5060>\r\nContent-Length: 0\r\n\r\n",
             if method == "ACK" { 1 } else { number }
         )
