@@ -23,8 +23,8 @@ use sipedge::image::{Flavour, Image};
 use sipedge::target::lab::{InstanceId, VPC_NAMESPACE};
 use support::{Project, program, repository, skip};
 
-/// Carrier of the plan's source trunk.
-const SOURCE: &str = "source-carrier";
+/// Carrier of both trunks of the spec.
+const SOURCE: &str = "twilio";
 
 /// Ports of the spec, and that of the health answer.
 const SIP: u16 = 5062;
