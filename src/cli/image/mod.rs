@@ -250,7 +250,7 @@ impl From<ImageError> for Failure {
         let exit = match &error {
             ImageError::NotBuilt { .. } => Exit::NothingDeployed,
             ImageError::ProgramMissing { .. } | ImageError::CannotBuildProgram { .. } => Exit::TargetNotAvailable,
-            ImageError::NoCheckout | ImageError::NotStatic { .. } => Exit::Usage,
+            ImageError::NoCheckout | ImageError::NotStatic { .. } | ImageError::NoBios { .. } => Exit::Usage,
             ImageError::Damaged { .. } | ImageError::Manifest { .. } => Exit::StateDamaged,
             ImageError::File { .. } | ImageError::NoSpace { .. } => Exit::Unexpected,
             _ => Exit::StepFailed,

@@ -136,7 +136,8 @@ impl Machine {
             if self.accelerated { ("kvm", "host") } else { ("tcg,thread=multi", "max,la57=off") };
         let snapshot = if self.writes { "off" } else { "on" };
         let pairs = [
-            ("-machine", "q35,smm=off".to_owned()),
+            // Without HPET, which an instance has not either: QEMU loses its ticks on a busy host, and the kernel that counts them stands still.
+            ("-machine", "q35,smm=off,hpet=off".to_owned()),
             ("-accel", accelerator.to_owned()),
             ("-cpu", processor.to_owned()),
             ("-m", self.memory_mb.to_string()),
