@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use account::{nothing_is_left, nothing_of_the_edge_is_left};
 use cloud::project::{Ran, repository};
-use cloud::{Cloud, STATE_BUCKET, texts};
+use cloud::{Cloud, STATE_BUCKET, image, texts};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
