@@ -3,6 +3,7 @@
 mod control;
 mod watch;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -217,11 +218,12 @@ fn serve<T>(logs: &Logs, life: impl Future<Output = Result<T, BootError>>) -> Re
 }
 
 fn write(doors: &Doors, out: Option<&Path>) -> Result<(), BootError> {
-    let Some(out) = out else {
-        print!("{doors}");
-        return Ok(());
+    let (file, written) = match out {
+        Some(out) => (out.display().to_string(), std::fs::write(out, doors.to_string())),
+        // Whoever reads may be gone, which `print!` would take for a reason to panic.
+        None => ("standard output".to_owned(), write!(std::io::stdout(), "{doors}")),
     };
-    std::fs::write(out, doors.to_string()).map_err(|source| BootError::File { file: out.display().to_string(), source })
+    written.map_err(|source| BootError::File { file, source })
 }
 
 fn check(file: &Path, json: bool) -> Result<(), BootError> {
