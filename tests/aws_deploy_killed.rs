@@ -10,6 +10,7 @@ mod cloud;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::thread;
 
 use account::nothing_is_left;
 use cloud::project::Ran;
@@ -28,6 +29,9 @@ const SLOW_S: u64 = 250;
 
 const STEPS: [&str; 10] =
     ["plan", "artefacts", "image", "init", "terraform-plan", "secrets", "apply", "ready", "verified-call", "hand-off"];
+
+/// How many accounts the steps are shared among.
+const ACCOUNTS: usize = 3;
 
 /// What stands, without ids and addresses, which AWS gives anew.
 fn standing(cloud: &Cloud) -> Value {
@@ -82,11 +86,20 @@ fn nothing_is_left_to_lead(cloud: &Cloud, killed_in: &str) {
 
 #[test]
 fn killed_in_any_step_and_run_again() {
+    // Most of it is waiting: a few at once, each on an account of its own.
+    thread::scope(|scope| {
+        for steps in STEPS.chunks(STEPS.len().div_ceil(ACCOUNTS)) {
+            scope.spawn(|| deploys_are_killed_in(steps));
+        }
+    });
+}
+
+fn deploys_are_killed_in(steps: &[&str]) {
     let Some(cloud) = Cloud::start("killed_in_any_step_and_run_again") else { return };
     cloud.deploy("single-ec2");
     let undisturbed = standing(&cloud);
     cloud.run(&["destroy", "single-ec2", "--target", "aws", "--yes"]).expect(0);
-    for step in STEPS {
+    for &step in steps {
         let mut deploy = cloud.start_command(&["deploy", "single-ec2", "--yes", "--no-verify", "--json"]);
         // In the middle of the resources, where that is.
         match step {

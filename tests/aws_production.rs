@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use account::{nothing_is_left, nothing_of_the_edge_is_left};
 use cloud::project::{Ran, repository};
-use cloud::{Cloud, STATE_BUCKET, texts};
+use cloud::{Cloud, STATE_BUCKET, image, texts};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
@@ -39,6 +39,10 @@ fn the_production_example_lives_and_goes() {
     fs::write(&config, others + profile).expect("written");
     let certificate = certificate();
     fs::write(cloud.project.folder().join("edge.pem"), &certificate).expect("written");
+    // The example names no image: the newest one of this version is taken.
+    let image = image(&cloud.moto, "sipedge-production");
+    let tag = json!({ "Key": "sipedge:version", "Value": env!("CARGO_PKG_VERSION") });
+    cloud.moto.ask("ec2", "create_tags", json!({ "Resources": [image], "Tags": [tag] }));
     cloud.project.write_spec(&production());
 
     let outputs = outputs(&cloud.deploy(topology));

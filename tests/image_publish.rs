@@ -316,6 +316,35 @@ fn a_publish_that_was_killed_is_continued() {
 }
 
 #[test]
+fn an_image_that_ec2_is_making_is_waited_for_by_the_next_publish() {
+    let Some(stage) = Stage::start("an_image_that_ec2_is_making_is_waited_for_by_the_next_publish") else { return };
+    let image = stage.build_and_boot(Flavour::Micro, SMALL, 7);
+    let publish = || Running::start(stage.command(&["image", "publish", "--flavour", "micro", "--json"]));
+    let registered = || stage.moto.calls("ec2:RegisterImage");
+    let settle = |state: &str| stage.moto.wish("snapshots", &json!({ "settle": state }));
+    settle("pending");
+    let first = publish();
+    until("the image is registered", DEADLINE * 6, || (registered() == 1).then_some(()));
+    first.kill();
+    let second = publish();
+    until("the second has tried", DEADLINE * 6, || (registered() == 2).then_some(()));
+    settle("available");
+    let done = second.finish().expect(0).json_lines().pop().expect("a line");
+    assert_eq!((&done["event"], &done["sent"]), (&json!("published"), &json!(0)), "{done}");
+    assert_eq!(done["image"]["sha256"], image.manifest.sha256.as_str());
+    assert_eq!(stage.snapshots().len(), 1);
+
+    // One that EC2 could not make does not keep its name.
+    stage.build_and_boot(Flavour::Micro, SMALL, 8);
+    settle("failed");
+    let error = publish().finish().expect(5).json_error();
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("could not make the image")), "{error}");
+    settle("available");
+    let done = publish().finish().expect(0).json_lines().pop().expect("a line");
+    assert_eq!((&done["event"], &done["sent"]), (&json!("published"), &json!(0)), "{done}");
+}
+
+#[test]
 fn a_snapshot_that_is_gone_or_encrypted_is_written_whole() {
     let Some(stage) = Stage::start("a_snapshot_that_is_gone_or_encrypted_is_written_whole") else { return };
     let image = stage.build_and_boot(Flavour::Micro, SMALL, 3);

@@ -8,6 +8,9 @@ use super::{Flavour, ImageError, tail};
 /// The target of static programs.
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
+/// The profile of images' programs in the checkout's `Cargo.toml`.
+const PROFILE: &str = "appliance";
+
 /// The C compilers for it that cargo's packages look for; a variable may name another.
 const COMPILERS: [&str; 2] = ["x86_64-linux-musl-gcc", "musl-gcc"];
 const COMPILER_VARIABLES: [&str; 2] = ["CC_x86_64_unknown_linux_musl", "CC_x86_64-unknown-linux-musl"];
@@ -71,7 +74,7 @@ impl Checkout {
             return Err(failed("there is no C compiler for musl", "on Debian: apt-get install musl-tools"));
         }
         let mut command = Command::new("cargo");
-        command.args(["build", "--release", "--locked", "--target", TARGET, "--package", package]);
+        command.args(["build", "--profile", PROFILE, "--locked", "--target", TARGET, "--package", package]);
         command.args(["--message-format", "json-render-diagnostics"]).current_dir(&self.root).stdin(Stdio::null());
         let output = command
             .output()

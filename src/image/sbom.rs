@@ -2,6 +2,7 @@
 //!
 //! It bears no time and no drawn serial number: the same content gives the same bytes, whose SHA-256 is in the manifest.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::gpt::guid_from;
@@ -101,17 +102,12 @@ pub fn cyclonedx(name: &str, version: &str, snapshot: &str, packages: &[Package]
     format!("{bill:#}\n")
 }
 
-/// A version as a package URL has it: percent-encoded but for what need not be (purl specification, "character encoding").
-fn escaped(version: &str) -> String {
-    let mut text = String::with_capacity(version.len());
-    for byte in version.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
+/// What is percent-encoded in a version of a package URL (purl specification, "character encoding").
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+
+/// A version as a package URL has it.
+fn escaped(version: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(version, ENCODED)
 }
 
 #[cfg(test)]

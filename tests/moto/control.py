@@ -15,6 +15,7 @@ from moto.elbv2.models import elbv2_backends
 
 import rpc
 from clock import CLOCK
+from commands import AGENTS
 from groups import APPLIANCES
 from images import SNAPSHOTS
 from refusals import QUOTAS
@@ -60,6 +61,7 @@ class Control:
             "calls/forget": self.calls.clear,
             "advance": lambda: CLOCK.leap(float(wish["seconds"])),
             "appliances": lambda: self._appliances(wish),
+            "agent": lambda: AGENTS.wish(wish),
             "address": lambda: self._address(wish),
             "target": lambda: self._target(wish),
             "refresh/fail": lambda: self._fail_refresh(wish),
@@ -87,9 +89,12 @@ class Control:
         instance.nics[0].private_ip_address = wish["address"]
 
     def _snapshots(self, wish):
-        """encrypted: whether the account encrypts by default; older: an image or a snapshot, and by how many seconds."""
+        """encrypted: whether the account encrypts by default; older: an image or a snapshot, and by how many seconds; settle: the state that
+        images have from now on once they are registered, and those that are pending have now."""
         if "encrypted" in wish:
             SNAPSHOTS.encrypted = wish["encrypted"]
+        if "settle" in wish:
+            SNAPSHOTS.settle(ec2_backends[DEFAULT_ACCOUNT_ID][wish.get("region", REGION)], wish["settle"])
         if "older" in wish:
             SNAPSHOTS.make_older(ec2_backends[DEFAULT_ACCOUNT_ID][wish.get("region", REGION)], *wish["older"])
 

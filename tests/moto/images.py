@@ -23,6 +23,13 @@ class Snapshots:
     def __init__(self):
         self.encrypted = False
         self.by_token = {}
+        self.registered_as = "available"
+
+    def settle(self, ec2, state):
+        self.registered_as = state
+        for image in ec2.amis.values():
+            if image.state == "pending":
+                image.state = state
 
     def make_older(self, ec2, name, seconds):
         past = datetime.timedelta(seconds=seconds)
@@ -132,6 +139,7 @@ def keep_what_was_registered(response, result):
     """An image is what it was registered as."""
     image = response.ec2_backend.amis[result.result["ImageId"]]
     image.disks = response._get_param("BlockDeviceMappings", [])
+    image.state = SNAPSHOTS.registered_as
     image.ena_support = response._get_param("EnaSupport")
     for key, name in [
         ("Architecture", "architecture"),

@@ -113,6 +113,17 @@ impl Aws {
         }
     }
 
+    /// The image of this account that has this name, in whatever state: names are unique within account and region.
+    ///
+    /// # Errors
+    /// [`AwsError`].
+    pub fn image_of_name(&self, name: &str) -> Result<Option<Image>, AwsError> {
+        let named = Filter::builder().name("name").values(name).build();
+        let request = self.ec2.describe_images().owners("self").filters(named);
+        let answer = self.call("ec2:DescribeImages", request.send())?;
+        Ok(answer.images.unwrap_or_default().into_iter().next().map(Image::from))
+    }
+
     /// Makes an image of a snapshot; returns its id. Its instances have ENA, a root device of gp3 that goes with them, and answer to IMDSv2
     /// alone. Whether that device is encrypted is said where an instance is launched: here EC2 takes no word on it.
     ///

@@ -7,22 +7,21 @@ mod network;
 mod system;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd::{getpid, sync};
-use sipedge_proxy::admin::{DEFAULT_SOCKET, USUAL_PORT, serve_trouble};
+use sipedge_proxy::admin::DEFAULT_SOCKET;
 use sipedge_proxy::boot::{self, BootError, Deadlines, METADATA_URL, Surroundings};
 use sipedge_proxy::cloud::Endpoints;
 use sipedge_proxy::observe::{LogFormat, start_logs};
 
 use network::{Network, NetworkError};
 
-/// First and longest pause before a proxy that could not start is started again: a role or a parameter may come late.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Before a machine starts again that could not serve at all.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// Where secrets would be; on an instance they come from SSM Parameter Store.
 const SECRETS: &str = "/etc/sipedge/secrets";
@@ -60,7 +59,7 @@ fn main() -> ExitCode {
         Ok(()) => RebootMode::RB_POWER_OFF,
         Err(trouble) => {
             eprintln!("sipedge-init: {trouble}; starting again");
-            std::thread::sleep(PAUSE.1);
+            std::thread::sleep(PAUSE);
             RebootMode::RB_AUTOBOOT
         }
     };
@@ -81,34 +80,13 @@ fn live() -> Result<(), Trouble> {
         let network = Network::bring_up().await?;
         let lease = &network.lease;
         tracing::info!(address = %lease.address, prefix = lease.prefix, router = ?lease.router, "network");
-        let health = SocketAddr::new(lease.address.into(), USUAL_PORT);
         tokio::spawn(network.keep());
-        serve(health).await;
-        Ok(())
-    })
-}
-
-/// Runs the proxy until it has ended as it was told; one that failed is started again, and meanwhile `health` says why.
-async fn serve(health: SocketAddr) {
-    let mut pause = PAUSE.0;
-    loop {
         let surroundings = Surroundings {
             secrets: PathBuf::from(SECRETS),
             control: PathBuf::from(DEFAULT_SOCKET),
             deadlines: Deadlines::default(),
             endpoints: Endpoints::from_variables(|name| std::env::var(name).ok()),
         };
-        match boot::boot(METADATA_URL.to_owned(), surroundings).await {
-            Ok(()) => return,
-            Err(error) => {
-                let (reason, again_in_s) = (error.to_string(), pause.as_secs());
-                tracing::error!(exit_code = error.exit_code(), again_in_s, "not ready: {reason}");
-                tokio::select! {
-                    () = serve_trouble(health, &reason) => {}
-                    () = tokio::time::sleep(pause) => {}
-                }
-                pause = (pause * 2).min(PAUSE.1);
-            }
-        }
-    }
+        Ok(boot::boot_persistently(METADATA_URL.to_owned(), surroundings).await?)
+    })
 }

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use sipedge::deploy::{self, Cause, DeployError, Project};
-use sipedge::image::{self, BootError, BootRequest, Booted, BuildRequest, Checkout, Flavour, Image, ImageError, Stage};
+use sipedge::image::{
+    self, BootError, BootRequest, Booted, BuildRequest, Checkout, Flavour, Image, ImageError, Manifest, Stage,
+};
 use sipedge::spec::{self, Spec};
 
 #[cfg(feature = "aws")]
@@ -129,7 +131,7 @@ fn boot(global: &Global, args: &BootImage, cache: &Path) -> Result<Exit, Failure
     let project = Project::new(&spec, &format!("{}.image-{flavour}", loaded.spec.name))
         .map_err(|error| Failure::new(Exit::Unexpected, format!("cannot find the folder of the spec: {error}")))?;
     let state = project.state(args.topology.into());
-    let request = BootRequest { image: &image, loaded: &loaded, state: &state, emulate: args.emulate };
+    let request = BootRequest { image: &image, loaded: &loaded, state: &state, emulate: args.emulate, bios: args.bios };
     let mut progress = deploy::for_output(global.json);
     let (booted, report) = match image::boot(&request, progress.as_mut()) {
         Ok(done) => done,
@@ -172,15 +174,11 @@ fn show_booted(global: &Global, image: &Image, booted: &Booted) -> Result<Exit, 
     let built = built.map(|took| format!("built in {:.1} s, ", took.as_secs_f64())).unwrap_or_default();
     let how = if booted.accelerated { "KVM" } else { "software emulation" };
     exit::print(&format!(
-        "{}: {built}ready {:.1} s after power-on ({how}), call passed ({} checks)\nSHA-256 {}\n{:.1} MB used of {:.1} MB; {} packages of {}",
+        "{}: {built}ready {:.1} s after power-on ({how}), call passed ({} checks)\n{}",
         manifest.flavour,
         Duration::from_millis(booted.ready_ms).as_secs_f64(),
         booted.checks,
-        manifest.sha256,
-        megabytes(manifest.used_bytes),
-        megabytes(manifest.bytes),
-        manifest.packages.len(),
-        manifest.snapshot,
+        bytes_of(manifest),
     ))?;
     Ok(Exit::Done)
 }
@@ -209,17 +207,20 @@ fn show(global: &Global, image: &Image, took: Option<Duration>) -> Result<Exit, 
         return Ok(Exit::Done);
     }
     let took = took.map(|took| format!(", built in {:.1} s", took.as_secs_f64())).unwrap_or_default();
-    exit::print(&format!(
-        "{}: {}{took}\nSHA-256 {}\n{:.1} MB used of {:.1} MB; {} packages of {}",
-        manifest.flavour,
-        image.disk().display(),
+    exit::print(&format!("{}: {}{took}\n{}", manifest.flavour, image.disk().display(), bytes_of(manifest),))?;
+    Ok(Exit::Done)
+}
+
+/// What an image is told by, and how large it is.
+fn bytes_of(manifest: &Manifest) -> String {
+    format!(
+        "SHA-256 {}\n{:.1} MB used of {:.1} MB; {} packages of {}",
         manifest.sha256,
         megabytes(manifest.used_bytes),
         megabytes(manifest.bytes),
         manifest.packages.len(),
-        manifest.snapshot,
-    ))?;
-    Ok(Exit::Done)
+        manifest.snapshot
+    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
@@ -249,7 +250,7 @@ impl From<ImageError> for Failure {
         let exit = match &error {
             ImageError::NotBuilt { .. } => Exit::NothingDeployed,
             ImageError::ProgramMissing { .. } | ImageError::CannotBuildProgram { .. } => Exit::TargetNotAvailable,
-            ImageError::NoCheckout | ImageError::NotStatic { .. } => Exit::Usage,
+            ImageError::NoCheckout | ImageError::NotStatic { .. } | ImageError::NoBios { .. } => Exit::Usage,
             ImageError::Damaged { .. } | ImageError::Manifest { .. } => Exit::StateDamaged,
             ImageError::File { .. } | ImageError::NoSpace { .. } => Exit::Unexpected,
             _ => Exit::StepFailed,

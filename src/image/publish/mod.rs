@@ -69,6 +69,12 @@ pub enum PublishError {
         /// Why.
         why: String,
     },
+    /// EC2 could not make an image of the snapshot.
+    #[error("EC2 could not make the image {image} of its snapshot, and it is taken back; the same command tries again")]
+    ImageFailed {
+        /// Its id.
+        image: String,
+    },
     /// Snapshot or image did not get ready in time.
     #[error("{what} is still {state} after {} s; the same command goes on waiting", after.as_secs())]
     NotReady {
@@ -165,7 +171,14 @@ pub fn publish(
         boot_mode: image.manifest.boot_mode.into(),
         tags: &tags,
     };
-    let id = aws.register_image(&wanted)?;
+    let id = match aws.register_image(&wanted) {
+        // A run that was cut off may have registered it; while EC2 is at it, it is not found by its tags.
+        Err(taken @ AwsError::AlreadyExists { .. }) => {
+            let of_this_disk = |image: &sipedge_aws::Image| image.tags.get(published::HASH_TAG) == Some(sha256);
+            aws.image_of_name(&name)?.filter(of_this_disk).ok_or(taken)?.id
+        }
+        registered => registered?,
+    };
     let published = available(aws, &id, sha256)?;
     journal.remove()?;
     Ok(Done { image: published, already: false, blocks: digests.len(), sent })
@@ -173,6 +186,9 @@ pub fn publish(
 
 /// A snapshot that takes blocks.
 const PENDING: &str = "pending";
+
+/// An image that EC2 could not make.
+const FAILED: &str = "failed";
 
 /// A snapshot that has them all.
 const COMPLETED: &str = "completed";
@@ -326,8 +342,13 @@ fn available(aws: &Aws, id: &str, sha256: &str) -> Result<Published, PublishErro
         if let Some(published) = published::of_disk(aws, sha256)? {
             return Ok(published);
         }
+        let state = aws.image(id)?.map_or_else(|| "gone".to_owned(), |image| image.state);
+        if state == FAILED {
+            // Its name would be taken for ever.
+            aws.deregister_image(id)?;
+            return Err(PublishError::ImageFailed { image: id.to_owned() });
+        }
         if begun.elapsed() > SETTLE {
-            let state = aws.image(id)?.map_or_else(|| "gone".to_owned(), |image| image.state);
             return Err(not_ready(format!("the image {id}"), &state));
         }
         std::thread::sleep(LOOK);

@@ -1,4 +1,4 @@
-//! Instances that are machines: the image in QEMU, as hardware that looks like an instance's: q35, UEFI, NVMe, one network card, a serial
+//! Instances that are machines: the image in QEMU, as hardware that looks like an instance's: q35, UEFI or BIOS, NVMe, one network card, a serial
 //! console.
 
 use std::fs::{self, OpenOptions};
@@ -17,12 +17,9 @@ use crate::plan::{self, Plan};
 /// The emulator, and Debian's package of it.
 const PROGRAM: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 
-/// UEFI firmware and its empty variables, by distribution: Debian's, then others'.
-const FIRMWARE: [(&str, &str); 3] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
-];
+/// UEFI firmware, by distribution: Debian's, the smaller one first, since it starts sooner; then others'.
+const FIRMWARE: [&str; 3] =
+    ["/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/edk2/x64/OVMF_CODE.4m.fd"];
 
 /// What stands before the name of a secret where the lab plays SSM Parameter Store.
 pub(super) const PARAMETERS: &str = "/sipedge/lab/";
@@ -67,6 +64,9 @@ pub struct Machine {
     pub processors: u32,
     /// Whether the processor runs the machine itself (KVM), and no software emulation.
     pub accelerated: bool,
+    /// Whether its firmware is BIOS, QEMU's own, instead of UEFI.
+    #[serde(default)]
+    pub bios: bool,
 }
 
 impl Machine {
@@ -79,6 +79,7 @@ impl Machine {
             memory_mb: 1024,
             processors: 2,
             accelerated: !emulate && kvm_works(),
+            bios: false,
         }
     }
 
@@ -93,25 +94,27 @@ impl Machine {
     /// # Errors
     /// [`LabError::ProgramMissing`] or [`LabError::FirmwareMissing`].
     pub fn check(&self) -> Result<(), LabError> {
-        firmware(&FIRMWARE)?;
+        if !self.bios {
+            firmware(&FIRMWARE)?;
+        }
         let folders = std::env::var_os("PATH").unwrap_or_default();
         let there = std::env::split_paths(&folders).any(|folder| folder.join(PROGRAM.0).is_file());
         if there { Ok(()) } else { Err(program_missing()) }
     }
 
-    /// The command that powers one on. Its standard input has to be the tap of its network card. `folder`, which has to be there, takes the
-    /// firmware's variables, what the machine writes, and, in `console`, what it says on its serial console.
+    /// The command that powers one on. Its standard input has to be the tap of its network card. `folder`, which has to be there, takes what
+    /// the machine writes, and `console` what it says on its serial console.
     pub(super) fn command(
         &self,
         folder: &Path,
         console: &Path,
         hardware: [u8; 6],
     ) -> Result<tokio::process::Command, LabError> {
-        let (code, variables) = firmware(&FIRMWARE)?;
-        let own = folder.join("variables.fd");
-        fs::copy(variables, &own).map_err(|error| LabError::io("write", &own, error))?;
         let mut command = tokio::process::Command::new(PROGRAM.0);
-        command.args(self.arguments(Path::new(code), &own, console, hardware));
+        command.args(self.arguments(console, hardware));
+        if !self.bios {
+            command.args(["-drive", &flash(firmware(&FIRMWARE)?)]);
+        }
         // Where `snapshot=on` puts what the machine writes.
         command.env("TMPDIR", folder);
         Ok(command)
@@ -125,7 +128,7 @@ impl Machine {
         }
     }
 
-    fn arguments(&self, code: &Path, variables: &Path, console: &Path, hardware: [u8; 6]) -> Vec<String> {
+    fn arguments(&self, console: &Path, hardware: [u8; 6]) -> Vec<String> {
         let [a, b, c, d, e, f] = hardware;
         let card = format!("virtio-net-pci,netdev=net0,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},romfile=");
         // Under software emulation all that can be emulated, but for page tables of five levels: each look at memory would cost one more.
@@ -133,13 +136,12 @@ impl Machine {
             if self.accelerated { ("kvm", "host") } else { ("tcg,thread=multi", "max,la57=off") };
         let snapshot = if self.writes { "off" } else { "on" };
         let pairs = [
-            ("-machine", "q35,smm=off".to_owned()),
+            // Without HPET, which an instance has not either: QEMU loses its ticks on a busy host, and the kernel that counts them stands still.
+            ("-machine", "q35,smm=off,hpet=off".to_owned()),
             ("-accel", accelerator.to_owned()),
             ("-cpu", processor.to_owned()),
             ("-m", self.memory_mb.to_string()),
             ("-smp", self.processors.to_string()),
-            ("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", option(code))),
-            ("-drive", format!("if=pflash,unit=1,format=raw,file={}", option(variables))),
             ("-drive", format!("if=none,id=disk,format=raw,snapshot={snapshot},file={}", option(&self.disk))),
             ("-device", "nvme,drive=disk,serial=sipedge,bootindex=1".to_owned()),
             ("-netdev", "tap,id=net0,fd=0".to_owned()),
@@ -154,6 +156,12 @@ impl Machine {
         arguments.extend(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
         arguments
     }
+}
+
+/// The firmware as a drive of QEMU. Without a second one for its variables it keeps those in memory: each boot is a first boot, and a second
+/// sooner.
+fn flash(code: &str) -> String {
+    format!("if=pflash,unit=0,format=raw,readonly=on,file={}", option(Path::new(code)))
 }
 
 /// The plan as machines boot it: they see no folder of this host, so that their secrets come from the lab's SSM Parameter Store.
@@ -173,11 +181,10 @@ fn secrets_from_parameters(config: &mut Config) {
     }
 }
 
-/// The first firmware of which both files are there.
-fn firmware<'a>(known: &[(&'a str, &'a str)]) -> Result<(&'a str, &'a str), LabError> {
-    let there = known.iter().find(|(code, variables)| Path::new(code).is_file() && Path::new(variables).is_file());
-    let searched = || known.iter().map(|(code, _)| *code).collect::<Vec<_>>().join(", ");
-    there.copied().ok_or_else(|| LabError::FirmwareMissing { searched: searched() })
+/// The first firmware that is there.
+fn firmware<'a>(known: &[&'a str]) -> Result<&'a str, LabError> {
+    let there = known.iter().find(|code| Path::new(code).is_file());
+    there.copied().ok_or_else(|| LabError::FirmwareMissing { searched: known.join(", ") })
 }
 
 fn program_missing() -> LabError {
@@ -191,14 +198,12 @@ fn kvm_works() -> bool {
 }
 
 fn firmware_starts_by_kvm() -> io::Result<bool> {
-    let (code, variables) = firmware(&FIRMWARE).map_err(io::Error::other)?;
+    let code = firmware(&FIRMWARE).map_err(io::Error::other)?;
     let said = tempfile::NamedTempFile::new()?;
     let mut command = std::process::Command::new(PROGRAM.0);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-machine", "q35,smm=off", "-accel", "kvm"]);
     command.args(["-cpu", "host", "-m", "256", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
-    let flash =
-        |unit, more, file| format!("if=pflash,unit={unit},format=raw,{more}=on,file={}", option(Path::new(file)));
-    command.args(["-drive", &flash(0, "readonly", code), "-drive", &flash(1, "snapshot", variables)]);
+    command.args(["-drive", &flash(code)]);
     // One place in the file for both.
     let out = said.reopen()?;
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
@@ -252,20 +257,18 @@ mod tests {
 
     #[test]
     fn the_machine_looks_like_an_instance() {
-        let machine =
-            Machine { disk: "a,b.raw".into(), writes: false, memory_mb: 512, processors: 1, accelerated: false };
-        let arguments =
-            machine.arguments(Path::new("code.fd"), Path::new("vars.fd"), Path::new("log"), [2, 0, 0, 0, 1, 0xab]);
-        let text = arguments.join(" ");
+        let machine = Machine { memory_mb: 512, processors: 1, ..Machine::new(Path::new("a,b.raw"), true) };
+        let text = machine.arguments(Path::new("log"), [2, 0, 0, 0, 1, 0xab]).join(" ");
         for part in ["-accel tcg", "nvme,drive=disk", "file=a,,b.raw", "mac=02:00:00:00:01:ab", "fd=0", "snapshot=on"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        assert!(!text.contains("kvm"), "{text}");
+        assert!(!text.contains("kvm") && !text.contains("pflash"), "{text}");
+        assert!(flash("code,4.fd").contains("readonly=on,file=code,,4.fd"));
     }
 
     #[test]
     fn firmware_that_is_not_there_is_named() {
-        let error = firmware(&[("/nowhere/code.fd", "/nowhere/vars.fd")]).expect_err("there is none").to_string();
+        let error = firmware(&["/nowhere/code.fd"]).expect_err("there is none").to_string();
         assert!(error.contains("/nowhere/code.fd") && error.contains("apt-get install ovmf"), "{error}");
     }
 

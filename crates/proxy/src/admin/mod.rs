@@ -33,7 +33,7 @@ use serving::Bounds;
 
 pub use control::serve_control;
 pub use socket::{ControlSocket, DEFAULT_SOCKET, SocketError};
-pub use trouble::{USUAL_PORT, serve_trouble};
+pub(crate) use trouble::{USUAL_PORT, serve_trouble};
 
 /// Health checks and scrapers need a handful of connections. The NLB's health check gives up after 10 s at most.
 const BOUNDS: Bounds = Bounds { name: "admin", connections: 64, time: Duration::from_secs(5) };

@@ -9,11 +9,11 @@ use tokio::net::TcpListener;
 use super::{BOUNDS, serving};
 
 /// The port of health checks where no configuration has been read that names another: what `sipedge plan` writes.
-pub const USUAL_PORT: u16 = 8080;
+pub(crate) const USUAL_PORT: u16 = 8080;
 
 /// Answers every page at `address` with 503 and the reason, until it is dropped. Where the address cannot be had, it answers nobody: the
 /// log has the reason in any case.
-pub async fn serve_trouble(address: SocketAddr, reason: &str) {
+pub(crate) async fn serve_trouble(address: SocketAddr, reason: &str) {
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {

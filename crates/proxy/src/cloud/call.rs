@@ -1,5 +1,6 @@
 //! One request to AWS and what its answer means.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use reqwest::StatusCode;
 use serde::Deserialize;
 
@@ -118,17 +119,11 @@ fn shown(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(LETTERS).collect()
 }
 
-/// Percent-encoded but for the unreserved letters (RFC 3986 §2.3).
-fn encoded(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
+/// All but the unreserved letters (RFC 3986 §2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn encoded(value: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(value, RESERVED)
 }
 
 #[cfg(test)]

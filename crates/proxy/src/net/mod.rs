@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use sipedge_sip::Time;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, Listen};
@@ -51,7 +52,7 @@ pub struct Proxy {
     place: Place,
     clock: Clock,
     current: Mutex<Current>,
-    draining_since: Mutex<Option<Instant>>,
+    draining_since: Mutex<Option<(Instant, Time)>>,
     inboxes: Arc<[Inbox]>,
     published: Arc<[Published]>,
     unanswered: Arc<AtomicUsize>,
@@ -243,7 +244,7 @@ impl Proxy {
     pub fn drain(&self) {
         let mut since = self.draining_since.lock().unwrap_or_else(PoisonError::into_inner);
         if since.is_none() {
-            *since = Some(Instant::now());
+            *since = Some((Instant::now(), self.clock.now()));
             self.control(Control::Drain);
         }
     }
@@ -256,16 +257,18 @@ impl Proxy {
     /// How long it has been leaving. `None`: it has not begun to.
     pub fn draining_for(&self) -> Option<Duration> {
         let since = *self.draining_since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.map(|since| since.elapsed())
+        since.map(|(since, _)| since.elapsed())
     }
 
     /// `Some` once the drain is over: `drain.accept_ms` has passed and nothing is in progress, or `drain.grace_ms` has passed.
     pub fn drained(&self) -> Option<Drained> {
-        let since = (*self.draining_since.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let (since, begun) = (*self.draining_since.lock().unwrap_or_else(PoisonError::into_inner))?;
         let elapsed = since.elapsed();
+        // A call that came in just before is not in numbers of before.
+        let counted = self.published.iter().all(|published| published.numbers_of() > begun);
         let drain = &self.setup().config.drain;
         let in_progress = self.numbers().gauges.pending_transactions;
-        if elapsed >= Duration::from_millis(drain.accept_ms.into()) && in_progress == 0 {
+        if elapsed >= Duration::from_millis(drain.accept_ms.into()) && counted && in_progress == 0 {
             return Some(Drained::Finished);
         }
         (elapsed >= Duration::from_millis(drain.grace_ms.into())).then_some(Drained::GraceOver(in_progress))

@@ -50,6 +50,8 @@ pub(super) struct Published {
     numbers: Mutex<Numbers>,
     /// Moment of its last turn, in microseconds since the Unix epoch.
     last_turn: AtomicU64,
+    /// The same of the turn that the numbers are of: one whose numbers found no room is not in them.
+    numbers_of: AtomicU64,
 }
 
 /// What a shard needs from outside.
@@ -351,8 +353,9 @@ impl Shard {
         match published.numbers.try_lock() {
             Ok(mut numbers) => *numbers = self.numbers,
             Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner() = self.numbers,
-            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::WouldBlock) => return,
         }
+        published.numbers_of.store(now.as_micros(), Ordering::Release);
     }
 }
 
@@ -388,6 +391,11 @@ impl Backlog {
 impl Published {
     pub(super) fn numbers(&self) -> Numbers {
         *self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The beginning of the turn that the numbers are of, or of one before.
+    pub(super) fn numbers_of(&self) -> Time {
+        Time::from_micros(self.numbers_of.load(Ordering::Acquire))
     }
 
     pub(super) fn last_turn(&self) -> Time {
