@@ -185,8 +185,8 @@ mod tests {
         let error = run(&mut shell("echo broken >&2; exit 3"), "none", quiet, None).expect_err("it fails").to_string();
         assert!(error.contains("exit status: 3") && error.contains("broken"), "{error}");
         // As mmdebstrap does when it cannot write: this test would end with it if it were of its group.
-        let error = run(&mut shell("kill -HUP 0"), "none", quiet, None).expect_err("it ends itself").to_string();
-        assert!(error.contains("SIGHUP"), "{error}");
+        let error = run(&mut shell("kill -TERM 0"), "none", quiet, None).expect_err("it ends itself").to_string();
+        assert!(error.contains("SIGTERM"), "{error}");
         let error = run(&mut Command::new("no-such-program"), "a-package", quiet, None).expect_err("it is missing");
         assert!(error.to_string().contains("apt-get install a-package"), "{error}");
     }
