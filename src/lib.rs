@@ -6,6 +6,7 @@ pub mod deploy;
 pub mod doctor;
 mod files;
 pub mod image;
+pub mod interrupt;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)] // the same spec gives the same plan
 pub mod plan;
 pub mod spec;

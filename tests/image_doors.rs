@@ -1,8 +1,10 @@
-//! What the debian image shows to the outside, as a machine of the lab: the doors of its configuration and no others, and, where it cannot use
-//! its user-data, the reason in its health answer and on its console.
+//! What the debian image shows to the outside, as a machine of the lab: the doors of its configuration and no others, where it cannot use
+//! its user-data, the reason in its health answer and on its console, and that it drains when its power button is pressed.
 //!
 //! Takes some 2 minutes, most of it boots under software emulation; the image comes from the cache when `image_debian` has run.
 
+#[path = "support/debian.rs"]
+mod debian;
 #[path = "support/image.rs"]
 mod image;
 #[path = "support/project.rs"]
@@ -16,12 +18,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use debian::debian;
 use image::Machines;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockaddrStorage, connect, getpeername};
-use sipedge::image::{Flavour, Image};
 use sipedge::target::lab::{InstanceId, VPC_NAMESPACE};
-use support::{Project, program, repository, skip};
 
 /// Carrier of both trunks of the spec.
 const SOURCE: &str = "twilio";
@@ -46,21 +47,6 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 /// UDP ports on which something listens in a Debian (resolver, LLMNR, time, DHCP's client), or often does.
 const UDP_PORTS: [u16; 16] = [22, 53, 67, 68, 69, 111, 123, 137, 161, 323, 500, 514, 1900, 5061, 5353, 5355];
-
-/// The image, built by the command that users type; none, and `test` is skipped, where that cannot be.
-fn debian(test: &str) -> Option<Image> {
-    if !image::possible(test) {
-        return None;
-    }
-    let Some(ansible) = tools::python_tool("ansible-playbook").filter(|_| program("mksquashfs").is_some()) else {
-        skip(test, "ansible or mksquashfs is missing: run tests/setup");
-        return None;
-    };
-    let cache = image::cache();
-    let build = ["build", "--flavour", "debian", "--cache", &cache.to_string_lossy()];
-    image::image_with(&Project::new(), repository(), ansible.parent().expect("a folder"), &build).expect(0);
-    Some(Image::newest(&cache, Flavour::Debian).expect("it was built"))
-}
 
 /// The address that a machine has in its subnet.
 fn address(machines: &Machines, id: &InstanceId) -> IpAddr {
@@ -94,7 +80,7 @@ fn a_machine_says_why_it_is_not_ready_and_then_opens_the_doors_of_its_configurat
     fs::write(machines.user_data(), good).expect("written");
     machines.wait_healthy(&id, SAYS_SO).expect("it gets ready");
     only_its_doors_are_open(&machines, instance);
-    machines.kill_instance(&id).expect("killed");
+    its_power_button_drains(&machines, &id);
 }
 
 /// Waits until a machine gives this reason in its health answer; it is on its console too then.
@@ -107,7 +93,7 @@ fn says(machines: &Machines, id: &InstanceId, reason: &str) {
             Some((503, text)) => last = Some(text),
             Some((status, text)) => panic!("{status} {text}"),
             // Between two tries.
-            None => {}
+            None => assert_eq!(exit_code(machines, id), None, "it has ended; {}", machines.console(id)),
         }
         assert!(begun.elapsed() < SAYS_SO, "not {reason:?}, but {last:?}; {}", machines.console(id));
         std::thread::sleep(LOOK_AGAIN);
@@ -157,6 +143,26 @@ fn open_tcp(machines: &Machines, namespace: &str, address: IpAddr) -> Vec<u16> {
         open.extend(tries.iter().filter(|(_, socket)| connected(socket)).map(|(port, _)| *port));
     }
     open
+}
+
+/// Told by its power button, as EC2 does it: the system stops the proxy, which drains, and then its power is off.
+fn its_power_button_drains(machines: &Machines, id: &InstanceId) {
+    machines.press_power_button(id).expect("pressed");
+    let begun = Instant::now();
+    while exit_code(machines, id).is_none() {
+        assert!(begun.elapsed() < SAYS_SO, "it does not end; {}", machines.console(id));
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    let console = machines.console(id);
+    assert_eq!(exit_code(machines, id), Some(0), "in order; {console}");
+    assert!(console.contains("draining"), "the proxy was told; {console}");
+    eprintln!("off {} s after the power button", begun.elapsed().as_secs());
+}
+
+/// The exit code of a machine that has ended: 0 when it has powered itself off.
+fn exit_code(machines: &Machines, id: &InstanceId) -> Option<i32> {
+    let status = machines.status().expect("the lab runs");
+    status.instances.iter().find(|instance| instance.id == *id).and_then(|instance| instance.exit_code)
 }
 
 /// What comes back over UDP when an OPTIONS is sent; `refused` where a machine says that nobody listens.

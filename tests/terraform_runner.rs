@@ -190,7 +190,7 @@ fn a_terraform_that_is_ended_by_force_says_so() {
 fn an_interrupt_leaves_a_state_that_is_whole() {
     // The signal goes to a process, so another one than the one of the tests has to get it: this test runs itself.
     if let Some(folder) = std::env::var_os("SIPEDGE_TEST_INTERRUPTED") {
-        sipedge::target::aws::terraform::interrupt::take_over();
+        sipedge::interrupt::take_over();
         let bench = Bench {
             folder: tempfile::tempdir().expect("a folder"),
             program: std::env::var_os("SIPEDGE_TEST_PROGRAM").expect("the program").into(),

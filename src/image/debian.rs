@@ -242,10 +242,11 @@ fn hooks(playbook: &Path, settings: Option<&Path>, program: &Path, out: &Path) -
         format!("copy-out /boot/{BOOT} {}", quoted(&show(out))),
         // Kernel and initramfs are on the EFI system partition; the program is put in when the disk is written.
         format!("rm -rf \"$1\"/boot/* \"$1\"/vmlinuz* \"$1\"/initrd.img* \"$1\"/{PROGRAM}"),
-        // What differs from build to build and is of no use to the appliance.
+        // What differs from build to build and is of no use to the appliance. Not /tmp, which mmdebstrap empties at its end: it has the settings of
+        // apt there, and without them its apt-get works on the lists of this machine.
         "cd \"$1\" && rm -rf var/log/* var/cache/ldconfig/aux-cache var/cache/debconf/*-old var/lib/dpkg/*-old \
          var/lib/systemd/random-seed etc/passwd- etc/group- etc/shadow- etc/gshadow- etc/subuid- etc/subgid- etc/.pwd.lock root/.ansible \
-         usr/lib/python3* var/lib/initramfs-tools/* var/lib/apt/extended_states tmp/* && : > etc/machine-id"
+         usr/lib/python3* var/lib/initramfs-tools/* var/lib/apt/extended_states && : > etc/machine-id"
             .to_owned(),
     ]
 }

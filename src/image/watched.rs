@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -11,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{ImageError, tail};
+use crate::interrupt;
 
 /// How long a program may say nothing. mmdebstrap, apt and Ansible write a line every minute at the most on a machine that does nothing else.
 pub(super) const QUIET: Duration = Duration::from_secs(900);
@@ -50,11 +52,14 @@ pub(super) fn run(
     let failed = |source: io::Error| ImageError::File { what: "run", path: PathBuf::from(&program), source };
     let kept = output.map(|path| File::create(path).map_err(ImageError::file("create", path))).transpose()?;
     let stdout = if kept.is_some() { Stdio::piped() } else { Stdio::null() };
-    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+    // A group of its own: mmdebstrap that cannot write its archive ends all of its group by SIGHUP, which sipedge and whoever runs it are not to
+    // be among.
+    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => ImageError::ProgramMissing { program: program.clone(), package },
         _ => failed(source),
     })?;
+    let _watched = interrupt::watch_group(child.id());
     let mut said = Vec::new();
     let (parts, heard) = mpsc::channel();
     // Either thread ends with the last process that can write there; nobody waits for it.
@@ -114,6 +119,8 @@ fn keep(mut from: impl Read, mut to: File, parts: &mpsc::Sender<Heard>) {
     if let Err(error) = ended.and_then(|()| to.sync_all()) {
         // Nobody listens any more where the program was ended.
         let _ = parts.send(Heard::Unwritten(error));
+        // It is ended; until then it finds somebody who reads.
+        let _ = io::copy(&mut from, &mut io::sink());
     }
 }
 
@@ -177,6 +184,9 @@ mod tests {
         run(&mut shell("for i in 1 2 3; do echo $i >&2; sleep 0.1; done"), "none", quiet, None).expect("it ends well");
         let error = run(&mut shell("echo broken >&2; exit 3"), "none", quiet, None).expect_err("it fails").to_string();
         assert!(error.contains("exit status: 3") && error.contains("broken"), "{error}");
+        // As mmdebstrap does when it cannot write: this test would end with it if it were of its group.
+        let error = run(&mut shell("kill -TERM 0"), "none", quiet, None).expect_err("it ends itself").to_string();
+        assert!(error.contains("SIGTERM"), "{error}");
         let error = run(&mut Command::new("no-such-program"), "a-package", quiet, None).expect_err("it is missing");
         assert!(error.to_string().contains("apt-get install a-package"), "{error}");
     }

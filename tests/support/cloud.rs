@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use moto::Moto;
 use project::{Project, Ran, Running, skip};
 use serde_json::{Value, json};
@@ -142,19 +144,8 @@ pub fn texts(items: &Value, key: &str) -> Vec<String> {
     list.iter().filter_map(|item| item[key].as_str().map(str::to_owned)).collect()
 }
 
-/// RFC 4648 section 4; what is no text after it is not user data of sipedge.
+/// What is no text after it is not user data of sipedge.
 pub fn from_base64(encoded: &str) -> String {
-    let alphabet: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain([b'+', b'/']).collect();
-    let mut bytes = Vec::new();
-    let (mut bits, mut count) = (0_u32, 0_u32);
-    for letter in encoded.bytes().filter(|letter| *letter != b'=') {
-        let value = alphabet.iter().position(|known| *known == letter).and_then(|value| u32::try_from(value).ok());
-        bits = (bits << 6) | value.unwrap_or_else(|| panic!("no base64: {encoded}"));
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from((bits >> count) & 0xff).expect("eight bits"));
-        }
-    }
+    let bytes = BASE64_STANDARD.decode(encoded).unwrap_or_else(|error| panic!("{encoded}: {error}"));
     String::from_utf8(bytes).unwrap_or_else(|error| panic!("user data is text: {error}"))
 }

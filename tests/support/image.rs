@@ -99,13 +99,17 @@ impl Machines {
 
     /// As [`Machines::start`], with more lines in the spec.
     pub fn start_with(disk: &Path, writes: bool, more: &str) -> Self {
+        Self::start_as(&Machine { writes, ..Machine::new(disk, true) }, more)
+    }
+
+    /// As [`Machines::start_with`], with any machine.
+    pub fn start_as(machine: &Machine, more: &str) -> Self {
         let text = sipedge::spec::init_text("edge") + more;
         let loaded = Spec::parse("sipedge.yaml", &text).expect("the spec is sound");
         let plan = plan::plan(&loaded, Topology::LoadBalanced, TargetKind::Lab).expect("it can be planned");
-        let machine = Machine { writes, ..Machine::new(disk, true) };
         let above = tempfile::tempdir().expect("a folder");
         let folder = above.path().join("lab");
-        let lab = Lab::start_with(&plan, &folder, Some(&machine)).expect("the lab starts");
+        let lab = Lab::start_with(&plan, &folder, Some(machine)).expect("the lab starts");
         let machines = Self { lab: Some(lab), plan, folder, _above: above };
         machines.write_token_keys();
         // A password of the answerer, as a deploy makes them.

@@ -7,6 +7,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
 /// Of an account that is nobody's.
 pub const SID: &str = "AC0123456789abcdef0123456789abcdef";
 /// Its secret, which no output may have.
@@ -80,24 +83,13 @@ fn read(stream: &TcpStream) -> Option<Request> {
         let Some((name, value)) = header.trim_end().split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().ok()?,
-            "authorization" => is_authorized = value == format!("Basic {}", base64(&format!("{SID}:{TOKEN}"))),
+            "authorization" => {
+                is_authorized = value == format!("Basic {}", BASE64_STANDARD.encode(format!("{SID}:{TOKEN}")))
+            }
             _ => {}
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     Some(Request { method, path, body: String::from_utf8_lossy(&body).into_owned(), is_authorized })
-}
-
-fn base64(text: &str) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let letters = |chunk: &[u8]| {
-        let bits = chunk.iter().fold(0_u32, |all, byte| all << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        let letter = |place: usize| match place <= chunk.len() {
-            true => char::from(LETTERS[(bits >> (18 - 6 * place)) as usize & 63]),
-            false => '=',
-        };
-        (0..4).map(letter).collect::<String>()
-    };
-    text.as_bytes().chunks(3).map(letters).collect()
 }

@@ -17,6 +17,7 @@ use sipedge::deploy::{self, Cause, DeployError, Project};
 use sipedge::image::{
     self, BootError, BootRequest, Booted, BuildRequest, Checkout, Flavour, Image, ImageError, Manifest, Stage,
 };
+use sipedge::interrupt;
 use sipedge::spec::{self, Spec};
 
 #[cfg(feature = "aws")]
@@ -52,6 +53,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 fn build(global: &Global, args: BuildImage, cache: PathBuf) -> Result<Exit, Failure> {
     let flavour: Flavour = args.flavour.into();
+    interrupt::take_over();
     let checkout = Checkout::find();
     let (program, sources) = match args.program {
         Some(program) => (program, None),

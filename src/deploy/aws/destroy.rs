@@ -8,10 +8,10 @@ use super::super::runner::Runner;
 use super::super::state::State;
 use super::super::take_over;
 use super::{account, connect, counted, guard, secrets};
+use crate::interrupt;
 use crate::plan::{self, Plan, TargetKind};
 use crate::spec::Loaded;
 use crate::target::aws::prepare;
-use crate::target::aws::terraform::interrupt;
 
 /// Removes every resource of the topology from the account, then its secrets, then its state.
 ///

@@ -34,9 +34,10 @@ use super::runner::Runner;
 use super::state::{State, write_json, write_whole};
 use super::{ARTEFACT_MODE, clear_stale_artefacts, notes, take_over, write_artefacts};
 use crate::image::{Flavour, published};
+use crate::interrupt;
 use crate::plan::{self, Addresses, AwsPlan, Plan, TargetKind};
 use crate::spec::{Loaded, Transport};
-use crate::target::aws::terraform::{Changes, Phase, ResourceEvent, Terraform, interrupt};
+use crate::target::aws::terraform::{Changes, Phase, ResourceEvent, Terraform};
 use crate::target::aws::{Outputs, prepare, prepare_elsewhere, preview};
 use crate::verify::Report;
 

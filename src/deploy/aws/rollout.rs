@@ -14,10 +14,10 @@ use super::super::runner::Runner;
 use super::super::state::{State, StateError};
 use super::super::take_over;
 use super::{AwsFleet, Options, Report, account, connect, guard, verified_call};
+use crate::interrupt;
 use crate::plan::{Plan, RefreshPlan};
 use crate::spec::Transport;
 use crate::target::aws::Outputs;
-use crate::target::aws::terraform::interrupt;
 
 /// What a refresh or a rollback ends in.
 #[derive(Debug)]

@@ -132,7 +132,16 @@ impl Lab {
         self.ask_done(&Request::KillInstance { id: id.clone() }, ANSWER_WITHIN)
     }
 
-    /// Ends an instance as AWS does: out of the load balancer, SIGTERM, and SIGKILL after `grace`. Returns its exit code, 128 and the
+    /// Tells an instance to end itself, as EC2 does when it stops one, and returns at once: a machine by its power button (ACPI), the
+    /// appliance as a process by SIGTERM. [`Lab::status`] tells when it has.
+    ///
+    /// # Errors
+    /// [`LabError::Io`] when the machine's monitor does not answer.
+    pub fn press_power_button(&self, id: &InstanceId) -> Result<(), LabError> {
+        self.ask_done(&Request::PressPowerButton { id: id.clone() }, ANSWER_WITHIN)
+    }
+
+    /// Ends an instance as AWS does: out of the load balancer, told to end itself, and SIGKILL after `grace`. Returns its exit code, 128 and the
     /// signal's number when a signal ended it.
     pub fn terminate_instance(&self, id: &InstanceId, grace: Duration) -> Result<Option<i32>, LabError> {
         let request = Request::TerminateInstance { id: id.clone(), grace_ms: milliseconds(grace) };

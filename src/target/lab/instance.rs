@@ -19,7 +19,7 @@ use super::group::{DrainTimes, Seen};
 use super::machine::Program;
 use super::network::{Namespace, Place};
 use super::supervisor::Supervisor;
-use super::{InstanceId, InstanceStatus, LabError, Machine, dhcp, http, state, sys};
+use super::{InstanceId, InstanceStatus, LabError, Machine, dhcp, http, power, state, sys};
 use crate::deploy::Lifecycle;
 use crate::plan::Topology;
 
@@ -187,9 +187,31 @@ impl Supervisor {
     /// Ends an instance as AWS does; returns its exit code.
     pub(super) async fn terminate_instance(&self, id: &InstanceId, grace: Duration) -> Result<Option<i32>, LabError> {
         let address = self.leave(id)?;
-        self.signal(id, Signal::SIGTERM);
+        self.tell_to_end(id).await;
         self.drain(id, address, self.drain_times(id).deregistration(), grace).await?;
         self.with(id, |instance| instance.exit_code)
+    }
+
+    /// Tells an instance to end itself, as EC2 does when it stops one.
+    pub(super) async fn press_power_button(&self, id: &InstanceId) -> Result<(), LabError> {
+        self.present(id)?;
+        match &self.program {
+            Program::Appliance(_) => self.signal(id, Signal::SIGTERM),
+            Program::Machine(_) => {
+                let folder = state::machine_folder(Path::new(""), id);
+                power::press(&folder)
+                    .await
+                    .map_err(|error| LabError::io("press the power button of", &folder, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_to_end(&self, id: &InstanceId) {
+        // One that cannot be told loses its power when its time is over.
+        if let Err(error) = self.press_power_button(id).await {
+            tracing::warn!(instance = %id, %error, "cannot be told to end");
+        }
     }
 
     /// Begins to end an instance of the group: with a drain, or at once when it never served. It is gone from the list when it has ended.
@@ -203,10 +225,10 @@ impl Supervisor {
                 Ok(address) if drain => {
                     let times = supervisor.drain_times(&id);
                     let (delay, grace) = (times.deregistration(), times.grace());
-                    // The instance sees in its metadata that it leaves; the system's shutdown sends SIGTERM to one that did not.
+                    // The instance sees in its metadata that it leaves; one that did not is told to end itself.
                     let told = async {
                         if !supervisor.drains_by_itself(&id).await {
-                            supervisor.signal(&id, Signal::SIGTERM);
+                            supervisor.tell_to_end(&id).await;
                         }
                     };
                     tokio::join!(told, supervisor.drain(&id, address, delay, grace + NOTICE)).1
@@ -334,7 +356,9 @@ impl Supervisor {
             Program::Machine(machine) => {
                 let folder = state::machine_folder(&self.folder, id);
                 state::create_folder(&folder)?;
-                machine.command(&folder, &path, instance.place.hardware())?
+                let mut command = machine.command(&folder, &path, instance.place.hardware())?;
+                command.args(["-qmp", &power::option(&state::machine_folder(Path::new(""), id))]);
+                command
             }
         };
         let input = match namespace.tap() {

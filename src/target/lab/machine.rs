@@ -226,7 +226,7 @@ fn firmware_starts_by_kvm() -> io::Result<bool> {
 }
 
 /// A path within an option of QEMU, where a comma would begin the next (qemu(1): it is doubled).
-fn option(path: &Path) -> String {
+pub(super) fn option(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 

@@ -22,6 +22,7 @@ mod machine;
 mod netlink;
 mod network;
 mod nft;
+mod power;
 mod protocol;
 mod resolver;
 mod state;

@@ -14,6 +14,7 @@ pub(super) enum Request {
     Status,
     AddInstance,
     KillInstance { id: InstanceId },
+    PressPowerButton { id: InstanceId },
     TerminateInstance { id: InstanceId, grace_ms: u64 },
     SetRegistered { id: InstanceId, registered: bool },
     WaitHealthy { id: InstanceId, deadline_ms: u64 },

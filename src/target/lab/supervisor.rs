@@ -258,6 +258,10 @@ impl Supervisor {
                 self.kill_instance(&id).await?;
                 Response::Done
             }
+            Request::PressPowerButton { id } => {
+                self.press_power_button(&id).await?;
+                Response::Done
+            }
             Request::TerminateInstance { id, grace_ms } => {
                 let exit_code = self.terminate_instance(&id, Duration::from_millis(grace_ms)).await?;
                 Response::Ended { exit_code }
@@ -521,8 +525,11 @@ impl Supervisor {
         let ends = ids.into_iter().map(|id| {
             let supervisor = Rc::clone(self);
             spawn_local(async move {
-                // An instance that is gone already is what is wanted.
-                let _ = supervisor.terminate_instance(&id, DESTROY_GRACE).await;
+                // An instance that is gone already is what is wanted. A machine takes longer than that to end itself.
+                let _ = match supervisor.program.machine() {
+                    Some(_) => supervisor.kill_instance(&id).await,
+                    None => supervisor.terminate_instance(&id, DESTROY_GRACE).await.map(drop),
+                };
             })
         });
         for end in ends.collect::<Vec<_>>() {

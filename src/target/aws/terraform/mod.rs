@@ -9,7 +9,6 @@ mod diagnostic;
 mod error;
 mod events;
 mod folder;
-pub mod interrupt;
 mod moved;
 mod process;
 mod program;

@@ -11,8 +11,8 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 
 use super::folder::{Folder, name_holder};
-use super::interrupt;
 use super::{Program, TerraformError};
+use crate::interrupt;
 
 /// Room for what Terraform says without sipedge, in bytes: some three thousand lines. The most that a user may have (`fs.pipe-max-size`).
 const PIPE_BYTES: i32 = 1024 * 1024;

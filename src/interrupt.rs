@@ -1,5 +1,6 @@
-//! Ctrl-C, SIGTERM and SIGHUP while Terraform runs: Terraform is asked once to end, which it does when its state is written; a second
-//! time it is asked again, which makes it end at once. When no Terraform runs, sipedge ends.
+//! Ctrl-C, SIGTERM and SIGHUP while another program works for sipedge, in a process group of its own: it is asked to end, which Terraform does
+//! when its state is written and mmdebstrap when it has tidied up; a second time it is asked again, which makes it end at once. While none
+//! does, sipedge ends.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -31,24 +32,33 @@ pub fn take_over() {
     });
 }
 
-/// Process id of the Terraform that runs, or 0.
+/// Whom signals go to, as kill(2) names it: a process, a process group by its negative, or 0.
 static CHILD: AtomicI32 = AtomicI32::new(0);
 /// Whether it was asked to end.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// While it lives, signals go to the child.
-pub(super) struct Watched;
+pub(crate) struct Watched;
 
-/// Has signals go to `child`.
-pub(super) fn watch_child(child: u32) -> Watched {
+/// Has signals go to this process.
+pub(crate) fn watch_child(child: u32) -> Watched {
+    watch(child.cast_signed())
+}
+
+/// Has signals go to all of the process group that this process leads.
+pub(crate) fn watch_group(leader: u32) -> Watched {
+    watch(leader.cast_signed().saturating_neg())
+}
+
+fn watch(whom: i32) -> Watched {
     INTERRUPTED.store(false, Ordering::SeqCst);
-    CHILD.store(i32::try_from(child).unwrap_or(0), Ordering::SeqCst);
+    CHILD.store(whom, Ordering::SeqCst);
     Watched
 }
 
 impl Watched {
     /// Whether the child was asked to end.
-    pub(super) fn was_interrupted(&self) -> bool {
+    pub(crate) fn was_interrupted(&self) -> bool {
         INTERRUPTED.load(Ordering::SeqCst)
     }
 }
