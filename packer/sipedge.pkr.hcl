@@ -87,9 +87,6 @@ build {
     ansible_env_vars = ["ANSIBLE_CONFIG=${path.root}/../ansible/ansible.cfg"]
     extra_arguments = ["--extra-vars", jsonencode(merge({
       sipedge_proxy_binary       = abspath(var.proxy_binary)
-      sipedge_sip_udp_ports      = var.sip_udp_ports
-      sipedge_sip_tcp_ports      = var.sip_tcp_ports
-      sipedge_health_port        = var.health_port
       sipedge_health_sources     = var.health_sources
       sipedge_ssm_agent_deb      = var.ssm_agent_deb
       sipedge_ssm_agent_checksum = var.ssm_agent_checksum

@@ -82,26 +82,8 @@ variable "encrypted" {
   default     = true
 }
 
-variable "sip_udp_ports" {
-  description = "UDP ports of SIP: listen.ingress_port and listen.egress_port of the configuration."
-  type        = list(number)
-  default     = [5060, 5080]
-}
-
-variable "sip_tcp_ports" {
-  description = "TCP ports of SIP: listen.ingress_port with listen.tcp, and listen.tls.port."
-  type        = list(number)
-  default     = []
-}
-
-variable "health_port" {
-  description = "TCP port of /healthz, /readyz and /metrics: admin.port of the configuration."
-  type        = number
-  default     = 8080
-}
-
 variable "health_sources" {
-  description = "Ranges that may ask it: the VPC's."
+  description = "Ranges that may ask for /healthz, /readyz and /metrics: the VPC's."
   type        = list(string)
   default     = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"]
 }

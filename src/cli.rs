@@ -352,7 +352,7 @@ struct Capacity {
 
 #[derive(Debug, Args)]
 struct Status {
-    /// Shows it again every second, or every five when an account is asked: on a terminal in place, otherwise below.
+    /// Shows it again every second, or every five when an account is asked (its instances every 15): on a terminal in place, otherwise below.
     #[arg(long)]
     watch: bool,
 }

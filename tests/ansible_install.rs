@@ -15,7 +15,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use host::{CALLEE, CALLER, HOST, Host, METADATA};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
@@ -30,7 +30,10 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// How long something that must not come is waited for: what comes at all comes within a millisecond.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// A port that none of the settings opens.
+/// The health port of the configuration: another than the usual one, so that what is open is what it names.
+const HEALTH: u16 = 9090;
+
+/// A port that the configuration does not name.
 const CLOSED: u16 = 9999;
 
 #[test]
@@ -51,8 +54,12 @@ fn a_plain_host_is_an_edge_and_then_a_plain_host_again() {
 
     let first = play(&host, "install.yml", &settings);
     assert!(changed(&first) > 0, "{first}");
-    call(&host);
+    call(&host, "first");
     only_the_doors_are_open(&host);
+    // Debian's own rules, and whoever makes the table anew, take the ports away: they come again.
+    host.run(&["systemctl", "restart", "sipedge-firewall.service"]).expect("restarted");
+    await_doors(&host);
+    call(&host, "again");
     the_metadata_are_the_proxys(&host);
     the_service_reloads_and_is_confined(&host);
 
@@ -69,10 +76,38 @@ fn a_plain_host_is_an_edge_and_then_a_plain_host_again() {
     assert_eq!(changed(&again), 0, "there was something left to remove:\n{again}");
 }
 
+/// The configuration of the page is one, its ports are those that it says, and each of its commands names a playbook and settings that there are.
+#[test]
+fn what_the_page_shows_is_taken() {
+    let page = fs::read_to_string(support::repository().join("docs/install.md")).expect("readable");
+    let config = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.yaml");
+    fs::write(&file, config).expect("written");
+    let proxy = sipedge().with_file_name("sipedge-proxy");
+    tools::run(std::process::Command::new(&proxy).arg("check").arg(&file)).expect("it is accepted");
+    let doors = tools::run(std::process::Command::new(&proxy).args(["doors", "--config"]).arg(&file)).expect("ports");
+    assert!(doors.contains("sip_udp { 5060 }") && doors.contains("sip_tcp { 5060 }"), "{doors}");
+
+    let ansible = support::repository().join("ansible");
+    let settings = fs::read_to_string(ansible.join("group_vars/all.yml")).expect("readable");
+    let commands: Vec<&str> = page.lines().filter(|line| line.starts_with("$ ansible-playbook ")).collect();
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    for playbook in commands.iter().flat_map(|line| line.split(' ')).filter(|word| word.ends_with(".yml")) {
+        assert!(ansible.join(playbook).is_file(), "{playbook}");
+    }
+    let words = page.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    let named: Vec<&str> = words.filter(|word| word.starts_with("sipedge_")).collect();
+    assert!(named.len() >= 9, "{named:?}");
+    for name in named {
+        assert!(settings.contains(&format!("\n{name}: ")), "{name} is no setting");
+    }
+}
+
 fn configuration() -> String {
     format!(
         "version: 1\nedge: plain\nlisten: {{ address: {HOST}, ingress_port: 5060, egress_port: 5080, shards: 1 }}\nadvertise: listen\n\
-         admin: {{ port: 8080 }}\ndns: {{ servers: [] }}\nsecrets: {{ token_keys: !file token-keys.json }}\ntrunks:\n  \
+         admin: {{ port: {HEALTH} }}\ndns: {{ servers: [] }}\nsecrets: {{ token_keys: !file token-keys.json }}\ntrunks:\n  \
          - {{ name: source, from: [{CALLER}/32] }}\n  - {{ name: destination, targets: [{{ uri: \"sip:{CALLEE}\" }}] }}\nroutes:\n  \
          - {{ from: source, to: destination }}\nrefuse: answer\n\
          timers: {{ t1_ms: 500, t2_ms: 4000, t4_ms: 5000, response_ms: 5000, invite_ms: 30000, call_ms: 14400000 }}\n\
@@ -115,8 +150,8 @@ fn difference(before: &BTreeMap<String, String>, after: &BTreeMap<String, String
     gone.chain(new).collect()
 }
 
-/// INVITE, 200, ACK and BYE from the caller's carrier to the callee's, through the host.
-fn call(host: &Host) {
+/// INVITE, 200, ACK and BYE from the caller's carrier to the callee's, through the host. `name`: another for each call.
+fn call(host: &Host, name: &str) {
     let bind = |address: &str| {
         let address = format!("{address}:5060");
         let socket = host.outside(move || UdpSocket::bind(address)).expect("bound");
@@ -127,8 +162,8 @@ fn call(host: &Host) {
     let edge: SocketAddr = format!("{HOST}:5060").parse().expect("an address");
     let request = |method: &str, number: u8, uri: &str, routes: &str, to: &str| {
         format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER}:5060;branch=z9hG4bKinstall{number};rport\r\nMax-Forwards: 70\r\n{routes}\
-             From: <sip:+15550100@{CALLER}>;tag=a\r\nTo: {to}\r\nCall-ID: install@{CALLER}\r\nCSeq: {} {method}\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {CALLER}:5060;branch=z9hG4bK{name}{number};rport\r\nMax-Forwards: 70\r\n{routes}\
+             From: <sip:+15550100@{CALLER}>;tag=a\r\nTo: {to}\r\nCall-ID: {name}@{CALLER}\r\nCSeq: {} {method}\r\n\
              Contact: <sip:{CALLER}:5060>\r\nContent-Length: 0\r\n\r\n",
             if method == "ACK" { 1 } else { number }
         )
@@ -210,9 +245,9 @@ fn only_the_doors_are_open(host: &Host) {
         }
         open
     });
-    assert_eq!(open, [8080], "the ports that are open for TCP");
+    assert_eq!(open, [HEALTH], "the ports that are open for TCP");
     host.outside(|| {
-        let mut health = TcpStream::connect_timeout(&address(8080), ANSWER).expect("the health page is open");
+        let mut health = TcpStream::connect_timeout(&address(HEALTH), ANSWER).expect("the health page is open");
         health.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").expect("sent");
         let mut page = String::new();
         health.read_to_string(&mut page).expect("an answer");
@@ -222,6 +257,20 @@ fn only_the_doors_are_open(host: &Host) {
     let error = listeners.1.recv_from(&mut [0; 8]).expect_err("UDP is closed");
     assert!([ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()), "{error}");
     assert_eq!(listeners.0.accept().expect_err("TCP is closed").kind(), ErrorKind::WouldBlock);
+}
+
+/// Waits until the firewall knows the ports of the configuration.
+fn await_doors(host: &Host) {
+    let begun = Instant::now();
+    loop {
+        let sets = host.run(&["nft", "list", "table", "inet", "sipedge"]).said;
+        if sets.contains("elements = { 5060, 5080 }") && sets.contains(&format!("elements = {{ {HEALTH} }}")) {
+            return;
+        }
+        let log = || host.run(&["journalctl", "--unit", "sipedge-doors", "--lines", "20", "--no-pager"]).said;
+        assert!(begun.elapsed() < ANSWER, "the ports are not there within {ANSWER:?}: {sets}\n{}", log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn address(port: u16) -> SocketAddr {
@@ -279,6 +328,8 @@ fn the_service_reloads_and_is_confined(host: &Host) {
     for part in ["User=sipedge", "NRestarts=0", "ActiveState=active"] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
-    let exposure = host.run(&["systemd-analyze", "security", "--no-pager", "--threshold=20", "sipedge-proxy.service"]);
-    assert!(exposure.succeeded, "{}", exposure.said);
+    for unit in ["sipedge-proxy.service", "sipedge-doors.service"] {
+        let exposure = host.run(&["systemd-analyze", "security", "--no-pager", "--threshold=20", unit]);
+        assert!(exposure.succeeded, "{unit}: {}", exposure.said);
+    }
 }

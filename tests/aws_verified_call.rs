@@ -47,7 +47,7 @@ fn calls_prove_what_is_deployed_and_turn_back_what_is_not_good() {
     let mut known = BTreeSet::new();
 
     let deploying = cloud.start_command(&DEPLOY);
-    let first = Booted::launched(&cloud, &mut known, None);
+    let first = Booted::launched(&cloud, &mut known, None, &str::to_owned);
     let ran = deploying.finish();
     assert_eq!(ran.code, 0, "{}\n{}\nthe instance:\n{}", ran.stdout, ran.stderr, first.log());
     let deployed = ran.json_lines().into_iter().find(|line| line["event"] == "deployed");
@@ -64,7 +64,7 @@ fn calls_prove_what_is_deployed_and_turn_back_what_is_not_good() {
 
     // This time it lives. Who leads the refresh is killed when the smoke call is next; who comes after it places the call.
     let mut killed = cloud.start_command(&REFRESH);
-    let second = Booted::launched(&cloud, &mut known, Some(back));
+    let second = Booted::launched(&cloud, &mut known, Some(back), &str::to_owned);
     killed.wait_for("smoke-call", |line| line["event"] == "step-started" && line["step"] == "smoke-call");
     killed.kill();
     let mut refreshing = cloud.start_command(&REFRESH);
@@ -117,8 +117,8 @@ fn put_password(cloud: &Cloud, value: &Value) {
 #[track_caller]
 fn turned_back(cloud: &Cloud, command: &[&str], known: &mut BTreeSet<String>, before: Booted) -> Booted {
     let running = cloud.start_command(command);
-    drop(Booted::launched(cloud, known, Some(before)));
-    let back = Booted::launched(cloud, known, None);
+    drop(Booted::launched(cloud, known, Some(before), &str::to_owned));
+    let back = Booted::launched(cloud, known, None, &str::to_owned);
     let ran = cloud.heard(running.finish()).expect(6);
     let error = ran.json_error();
     let message = error["message"].as_str().unwrap_or_default();
@@ -141,5 +141,6 @@ fn is_live(cloud: &Cloud, version: u64, instance: &Booted) {
     let found = instances.iter().find(|found| found["id"] == instance.id.as_str());
     let found = found.unwrap_or_else(|| panic!("{} is not in the group: {status}", instance.id));
     assert_eq!((&found["version"], &found["healthy"]), (&json!(version), &json!(true)), "{status}");
+    assert_eq!(found["proxy"]["state"], "ready", "{status}");
     it_is_called(cloud, instance);
 }

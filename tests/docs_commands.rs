@@ -140,6 +140,7 @@ documents! {
     lab: "docs/lab.md",
     how_it_works: "docs/how-it-works.md",
     image: "docs/image.md",
+    install: "docs/install.md",
     secrets: "docs/secrets.md",
     terraform: "docs/terraform.md",
     testing: "docs/testing.md",

@@ -67,6 +67,19 @@ fn a_machine_with_unusable_user_data_says_so_and_never_turns_ready() {
 }
 
 #[test]
+fn an_image_without_a_loader_for_bios_is_not_booted_by_it() {
+    if !image::possible("an_image_without_a_loader_for_bios_is_not_booted_by_it") {
+        return;
+    }
+    let project = Project::new();
+    image::micro(&project);
+    let cache = image::cache().to_string_lossy().into_owned();
+    let arguments = ["boot", "--flavour", "micro", "--bios", "--cache", &cache];
+    let said = image::image_there(&project, &arguments).expect(2).stderr;
+    assert!(said.contains("the micro image boots by UEFI alone; leave --bios out"), "{said}");
+}
+
+#[test]
 fn a_disk_that_boots_nothing_is_given_up_with_its_console() {
     if !image::possible("a_disk_that_boots_nothing_is_given_up_with_its_console") {
         return;

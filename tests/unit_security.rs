@@ -1,4 +1,5 @@
-//! The sandbox of the proxy's unit, as systemd itself rates it, in each of the forms that the role writes.
+//! The sandboxes of the proxy's unit and of the one that opens its ports, as systemd itself rates them, in each of the forms that the role
+//! writes.
 //!
 //! Takes some 10 s.
 
@@ -17,12 +18,15 @@ use support::{program, repository, skip};
 /// Most that systemd may see exposed, of 100: 2.0 as it is shown.
 const THRESHOLD: &str = "--threshold=20";
 
+/// The proxy's unit.
+const PROXY: &str = "sipedge-proxy.service";
+
 /// The unit with these settings, and what systemd-analyze says of it.
-fn rate(folder: &Path, settings: &Value, change: impl Fn(String) -> String) -> Option<tools::Done> {
+fn rate(folder: &Path, name: &str, settings: &Value, change: impl Fn(String) -> String) -> Option<tools::Done> {
     let ansible = tools::python_tool("ansible")?;
     let roles = repository().join("ansible");
-    let unit = folder.join("sipedge-proxy.service");
-    let template = roles.join("roles/proxy/templates/sipedge-proxy.service.j2");
+    let unit = folder.join(name);
+    let template = roles.join(format!("roles/proxy/templates/{name}.j2"));
     let mut render = Command::new(ansible);
     render.args([
         "--inventory",
@@ -52,18 +56,16 @@ fn every_form_of_the_unit_is_confined() {
         return skip(test, "systemd-analyze is missing (Debian package systemd); tests/setup installs it");
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let forms = [
-        json!({ "sipedge_in_image": true }),
-        json!({ "sipedge_in_image": false }),
-        json!({ "sipedge_in_image": false, "sipedge_sip_tcp_ports": [443] }),
-    ];
+    let forms = [json!({ "sipedge_in_image": true }), json!({ "sipedge_in_image": false })];
     for form in forms {
-        let Some(rated) = rate(folder.path(), &form, |unit| unit) else {
-            return skip(test, "ansible is not installed: run tests/setup");
-        };
-        let verdict = rated.said.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
-        eprintln!("{form}: {verdict}");
-        assert!(rated.succeeded && !verdict.is_empty(), "{form}: {}", rated.said);
+        for name in [PROXY, "sipedge-doors.service"] {
+            let Some(rated) = rate(folder.path(), name, &form, |unit| unit) else {
+                return skip(test, "ansible is not installed: run tests/setup");
+            };
+            let verdict = rated.said.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
+            eprintln!("{name} {form}: {verdict}");
+            assert!(rated.succeeded && !verdict.is_empty(), "{name} {form}: {}", rated.said);
+        }
     }
     // The same without its sandbox: what is rated is the unit.
     let bare = |unit: String| {
@@ -72,6 +74,6 @@ fn every_form_of_the_unit_is_confined() {
             .collect::<Vec<_>>()
             .join("\n")
     };
-    let rated = rate(folder.path(), &json!({ "sipedge_in_image": true }), bare).expect("as above");
+    let rated = rate(folder.path(), PROXY, &json!({ "sipedge_in_image": true }), bare).expect("as above");
     assert!(!rated.succeeded, "{}", rated.said);
 }

@@ -80,6 +80,45 @@ pub struct Member {
     /// Calls and transactions in progress, where that can be asked from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_progress: Option<u64>,
+    /// What its proxy says of itself, where a status asks each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyAnswer>,
+}
+
+/// What came of asking an instance's proxy how it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ProxyAnswer {
+    /// It has answered.
+    Known(ProxyState),
+    /// It has not.
+    Unknown {
+        /// Why, in one line.
+        unknown: String,
+    },
+}
+
+/// How a proxy is, by its own word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyState {
+    /// `waiting`, `ready` or `draining`, as its `/readyz` has it.
+    pub state: String,
+    /// Seconds since its drain began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining_s: Option<u64>,
+    /// What it waits for, or what is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Calls in set-up or in progress on trunks that limit them; none where no trunk does, because an edge keeps no state of other calls.
+    pub calls: Option<u64>,
+    /// INVITEs that it has sent on to open a call, since its start.
+    pub calls_started: u64,
+    /// Version of its program.
+    pub version: String,
+    /// Hash of the configuration in force: the first 16 hex digits of BLAKE3 over its settings.
+    pub configuration: String,
+    /// Seconds since its start.
+    pub uptime_s: u64,
 }
 
 /// Lifecycle states of an instance, those of AWS in fewer words (Amazon EC2 Auto Scaling, "instance lifecycle").

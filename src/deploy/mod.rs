@@ -29,7 +29,9 @@ use sipedge_proxy::config::SecretRef;
 pub use certificates::CertificateError;
 pub use destroy::{Destroyed, destroy};
 pub use error::{Cause, DeployError, StepFailure, lab_unavailable};
-pub use fleet::{Fleet, Group, Lifecycle, Member, Preferences, Refresh, RefreshStatus, SmokeCall};
+pub use fleet::{
+    Fleet, Group, Lifecycle, Member, Preferences, ProxyAnswer, ProxyState, Refresh, RefreshStatus, SmokeCall,
+};
 pub use journal::{Command, Journal, Outcome, RefreshRecord, Run, Step, StepRecord, now_unix_ms, rfc3339};
 pub use progress::{Event, Progress, for_output};
 pub use refresh::{

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Image, ImageError};
+use super::{BootMode, Image, ImageError};
 use crate::deploy::{self, DeployError, Options, Progress, State, now_unix_ms, rfc3339};
 use crate::files::write_whole;
 use crate::spec::Loaded;
@@ -26,6 +26,8 @@ pub struct BootRequest<'a> {
     pub state: &'a State,
     /// By software even where KVM can be used.
     pub emulate: bool,
+    /// By BIOS instead of UEFI.
+    pub bios: bool,
 }
 
 /// That these bytes were booted, and a verified call went through them.
@@ -69,7 +71,7 @@ impl Image {
 }
 
 /// Boots an image as the lab's only instance, with the lab's metadata, load balancer and NAT gateway around it, and places the verified
-/// call through it. That it passed is kept beside the image. The lab is gone afterwards, whatever came of it.
+/// call through it. That it passed is kept beside the image, unless it was by BIOS: what boots by UEFI alone counts. The lab is gone afterwards, whatever came of it.
 ///
 /// # Errors
 ///
@@ -77,10 +79,15 @@ impl Image {
 pub fn boot(request: &BootRequest<'_>, progress: &mut dyn Progress) -> Result<(Booted, Report), BootError> {
     let image = request.image;
     let kept = image.folder.join(BOOTED);
-    forget(&kept)?;
+    if request.bios && image.manifest.boot_mode == BootMode::Uefi {
+        return Err(ImageError::NoBios { flavour: image.manifest.flavour }.into());
+    }
+    if !request.bios {
+        forget(&kept)?;
+    }
     image.check()?;
     let disk = fs::canonicalize(image.disk()).map_err(ImageError::file("find", &image.disk()))?;
-    let machine = Machine::new(&disk, request.emulate);
+    let machine = Machine { bios: request.bios, ..Machine::new(&disk, request.emulate) };
     let options = Options { instances: Some(1), machine: Some(machine.clone()) };
     // What an earlier one has left that was cut off.
     deploy::destroy(request.state, progress)?;
@@ -97,6 +104,9 @@ pub fn boot(request: &BootRequest<'_>, progress: &mut dyn Progress) -> Result<(B
         accelerated: machine.accelerated,
         checks: deployed.report.calls.iter().map(|call| call.checks.len()).sum(),
     };
+    if request.bios {
+        return Ok((booted, deployed.report));
+    }
     let text =
         serde_json::to_vec_pretty(&booted).map_err(|source| ImageError::Manifest { path: kept.clone(), source })?;
     write_whole(&kept, &text, 0o644).map_err(ImageError::file("write", &kept))?;

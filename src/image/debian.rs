@@ -13,7 +13,7 @@ use super::bios::Bios;
 use super::mirror::Source;
 use super::sbom::packages;
 use super::uki::{self, Parts};
-use super::{BuildRequest, CMDLINE, Content, ImageError, SUITE, Stage, run, tail};
+use super::{BuildRequest, CMDLINE, Content, ImageError, SUITE, Stage, run, tail, watched};
 
 /// What the boot needs, what the playbook would install one by one, and what makes the rest and goes again.
 const PACKAGES: [&str; 23] = [
@@ -259,21 +259,24 @@ pub(super) fn bootstrap(bootstrap: &Bootstrap, archive: &Path) -> Result<(), Ima
     fs::create_dir_all(downloads).map_err(ImageError::file("create", downloads))?;
     let mirror = bootstrap.mirror.replace("{snapshot}", bootstrap.snapshot);
     let mut command = Command::new("mmdebstrap");
-    command.args(arguments(bootstrap, archive, &mirror)).env("LC_ALL", "C.UTF-8");
+    command.args(arguments(bootstrap, &mirror)).env("LC_ALL", "C.UTF-8");
     if let Some(epoch) = epoch(bootstrap.snapshot) {
         // Times of files are at most this (reproducible-builds.org, SOURCE_DATE_EPOCH).
         command.env("SOURCE_DATE_EPOCH", epoch.to_string());
     }
-    match run(&mut command, "mmdebstrap") {
-        Ok(_) => Ok(()),
+    match watched::run(&mut command, "mmdebstrap", watched::QUIET, Some(archive)) {
+        Ok(()) => Ok(()),
         Err(ImageError::Program { program, status, tail }) => {
             Err(cause(&tail, &mirror, bootstrap.cache).unwrap_or(ImageError::Program { program, status, tail }))
+        }
+        Err(ImageError::NoSpace { need_mb, .. }) => {
+            Err(ImageError::NoSpace { folder: bootstrap.cache.to_owned(), need_mb })
         }
         Err(other) => Err(other),
     }
 }
 
-fn arguments(bootstrap: &Bootstrap, archive: &Path, mirror: &str) -> Vec<String> {
+fn arguments(bootstrap: &Bootstrap, mirror: &str) -> Vec<String> {
     let downloads = quoted(&bootstrap.downloads.display().to_string());
     let mut arguments = vec![
         "--mode=unshare".to_owned(),
@@ -301,7 +304,8 @@ fn arguments(bootstrap: &Bootstrap, archive: &Path, mirror: &str) -> Vec<String>
         arguments.extend(LEFT_OUT.iter().map(|option| format!("--dpkgopt={option}")));
         arguments.push("--customize-hook=rm -rf \"$1\"/var/cache/apt/* \"$1\"/var/lib/apt/lists/*".to_owned());
     }
-    arguments.extend([SUITE.to_owned(), archive.display().to_string(), mirror.to_owned()]);
+    // To its standard output.
+    arguments.extend([SUITE.to_owned(), "-".to_owned(), mirror.to_owned()]);
     arguments
 }
 
@@ -562,11 +566,11 @@ mod tests {
             mirror: MIRROR,
             snapshot: "",
         };
-        let arguments = arguments(&bootstrap, Path::new("root.tar"), MIRROR);
+        let arguments = arguments(&bootstrap, MIRROR);
         assert!(arguments.contains(&"--include=a,b".to_owned()));
         assert!(arguments.contains(&r"--setup-hook=sync-in 'it'\''s here' /var/cache/apt/archives/".to_owned()));
         let place = |text: &str| arguments.iter().position(|argument| argument.contains(text));
         assert!(place("--customize-hook=true") < place("sync-out"), "packages that the hooks fetched are kept as well");
-        assert_eq!(arguments[arguments.len() - 3..], ["bookworm", "root.tar", MIRROR]);
+        assert_eq!(arguments[arguments.len() - 3..], ["bookworm", "-", MIRROR]);
     }
 }

@@ -46,6 +46,24 @@ pub enum ImageError {
         /// The last lines that it wrote.
         tail: String,
     },
+    /// A program hung, and was ended.
+    #[error(
+        "{program} has said nothing for {minutes} min, and was ended; try again, or name another mirror by --mirror. Its last lines:\n{tail}"
+    )]
+    Silent {
+        /// The program.
+        program: String,
+        /// How long it was waited for, in minutes.
+        minutes: u64,
+        /// The last lines that it wrote.
+        tail: String,
+    },
+    /// An image that has no loader for BIOS was to be booted by it.
+    #[error("the {flavour} image boots by UEFI alone; leave --bios out")]
+    NoBios {
+        /// The flavour.
+        flavour: super::Flavour,
+    },
     /// The packages' mirror cannot be reached.
     #[error(
         "the mirror {mirror} does not answer: {detail}; check the network and the proxy variables, or name another mirror \

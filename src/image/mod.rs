@@ -27,6 +27,7 @@ pub mod publish;
 pub mod published;
 pub mod sbom;
 pub mod uki;
+mod watched;
 mod way;
 
 use std::fmt;

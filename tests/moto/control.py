@@ -15,6 +15,7 @@ from moto.elbv2.models import elbv2_backends
 
 import rpc
 from clock import CLOCK
+from commands import AGENTS
 from groups import APPLIANCES
 from images import SNAPSHOTS
 from refusals import QUOTAS
@@ -60,6 +61,7 @@ class Control:
             "calls/forget": self.calls.clear,
             "advance": lambda: CLOCK.leap(float(wish["seconds"])),
             "appliances": lambda: self._appliances(wish),
+            "agent": lambda: AGENTS.wish(wish),
             "address": lambda: self._address(wish),
             "target": lambda: self._target(wish),
             "refresh/fail": lambda: self._fail_refresh(wish),

@@ -1,4 +1,5 @@
-"""AWS on loopback: moto's server, with what moto lacks (clock.py, groups.py, images.py, refreshes.py, chatbot.py) and what AWS refuses (refusals.py).
+"""AWS on loopback: moto's server, with what moto lacks (clock.py, groups.py, images.py, refreshes.py, commands.py, chatbot.py) and what AWS
+refuses (refusals.py).
 
     server.py [PORT]
 
@@ -24,6 +25,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server  # noqa: E402
 
 import chatbot  # noqa: E402
+import commands  # noqa: E402
 import forgotten  # noqa: E402
 import groups  # noqa: E402
 import images  # noqa: E402
@@ -95,6 +97,7 @@ def end_with_stdin():
 
 
 def main():
+    commands.install()
     groups.install()
     forgotten.install()
     refreshes.install()

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -37,24 +38,31 @@ const ROLE: &str = "sipedge-test-role";
 pub(crate) struct Booted {
     pub(crate) id: String,
     pub(crate) address: String,
+    /// Socket of its control endpoint, in the folder that is removed with it.
+    #[allow(dead_code, reason = "each test file uses its part of this module")]
+    pub(crate) control: PathBuf,
     process: Child,
     log: Arc<Mutex<String>>,
-    /// Socket of the control endpoint.
     _folder: TempDir,
 }
 
 impl Booted {
     /// Waits until the group has launched an instance that is not among `known`, boots it in the place of `before`, and returns when the
-    /// group has let it in.
+    /// group has let it in. `moved` is given its user data and returns what it is to find.
     #[track_caller]
-    pub(crate) fn launched(cloud: &Cloud, known: &mut BTreeSet<String>, mut before: Option<Self>) -> Self {
+    pub(crate) fn launched(
+        cloud: &Cloud,
+        known: &mut BTreeSet<String>,
+        mut before: Option<Self>,
+        moved: &dyn Fn(&str) -> String,
+    ) -> Self {
         let begun = Instant::now();
         loop {
             let waits = |member: &Value| member["LifecycleState"] == "Pending:Wait" && !known.contains(&id(member));
             if let Some(member) = members(cloud).into_iter().find(waits) {
                 known.insert(id(&member));
                 drop(before.take());
-                let booted = Self::boot(cloud, &member);
+                let booted = Self::boot(cloud, &member, moved);
                 if booted.is_let_in(cloud) {
                     return booted;
                 }
@@ -64,7 +72,7 @@ impl Booted {
         }
     }
 
-    fn boot(cloud: &Cloud, member: &Value) -> Self {
+    fn boot(cloud: &Cloud, member: &Value, moved: &dyn Fn(&str) -> String) -> Self {
         let id = id(member);
         let address = ingress_address(cloud);
         cloud.moto.wish("address", &json!({ "instance": id, "address": address }));
@@ -77,18 +85,21 @@ impl Booted {
             ("/latest/meta-data/local-ipv4".to_owned(), address.clone()),
             ("/latest/meta-data/instance-id".to_owned(), id.clone()),
             ("/latest/meta-data/autoscaling/target-lifecycle-state".to_owned(), "InService".to_owned()),
-            ("/latest/user-data".to_owned(), user_data(cloud, member)),
+            ("/latest/user-data".to_owned(), moved(&user_data(cloud, member))),
             (role.to_owned(), ROLE.to_owned()),
             (format!("{role}{ROLE}"), keys.to_string()),
         ]);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let proxy = sipedge().parent().expect("the binary is in a folder").join("sipedge-proxy");
         let metadata = metadata(documents);
-        let mut command = Command::new(proxy);
+        // What Run Command would run on the instance is run here.
+        let control = folder.path().join("control.sock");
+        cloud.moto.wish("agent", &json!({ "instance": id, "program": proxy, "control": control }));
+        let mut command = Command::new(&proxy);
         cloud.moto.prepare(&mut command);
         let mut process = command
             .args(["boot", "--metadata", metadata.as_str(), "--control"])
-            .arg(folder.path().join("control.sock"))
+            .arg(&control)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -104,7 +115,7 @@ impl Booted {
                 text.push('\n');
             }
         });
-        Self { id, address, process, log, _folder: folder }
+        Self { id, address, control, process, log, _folder: folder }
     }
 
     /// Waits until the group lets it in, or has given it up: AWS's time runs fast here, and the hook's is over after some seconds.

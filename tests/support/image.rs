@@ -58,6 +58,15 @@ pub fn image_there(project: &Project, arguments: &[&str]) -> Ran {
     Running::start_with_deadline(command, BOOT_DEADLINE).finish()
 }
 
+/// `sipedge image …` from `folder`, with Ansible's programs in `ansible`, by which debian is built.
+pub fn image_with(project: &Project, folder: &Path, ansible: &Path, arguments: &[&str]) -> Ran {
+    let mut command = project.command(&["image"]);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([ansible.to_owned()].into_iter().chain(std::env::split_paths(&path)));
+    command.args(arguments).current_dir(folder).env("PATH", path.expect("a path"));
+    Running::start_with_deadline(command, BUILD_DEADLINE).finish()
+}
+
 /// A command that builds, or fails to.
 pub fn run(command: Command) -> Ran {
     Running::start_with_deadline(command, BOOT_DEADLINE).finish()
@@ -85,7 +94,13 @@ pub struct Machines {
 impl Machines {
     /// With this disk; no instance yet. `writes`: whether what machines write stays on the disk.
     pub fn start(disk: &Path, writes: bool) -> Self {
-        let loaded = Spec::parse("sipedge.yaml", &sipedge::spec::init_text("edge")).expect("the example is sound");
+        Self::start_with(disk, writes, "")
+    }
+
+    /// As [`Machines::start`], with more lines in the spec.
+    pub fn start_with(disk: &Path, writes: bool, more: &str) -> Self {
+        let text = sipedge::spec::init_text("edge") + more;
+        let loaded = Spec::parse("sipedge.yaml", &text).expect("the spec is sound");
         let plan = plan::plan(&loaded, Topology::LoadBalanced, TargetKind::Lab).expect("it can be planned");
         let machine = Machine { writes, ..Machine::new(disk, true) };
         let above = tempfile::tempdir().expect("a folder");

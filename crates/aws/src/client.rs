@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::runtime::Runtime;
+use tokio::time::{Instant, timeout_at};
 
 use crate::classify::classify;
 use crate::credentials::{self, Profile};
@@ -159,7 +160,42 @@ impl Aws {
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
         R: Debug + Send + Sync + 'static,
     {
-        self.runtime.block_on(request).map_err(|error| classify(self.at(operation), &self.endpoint(operation), &error))
+        self.wait(request).map_err(|error| self.classified(operation, &error))
+    }
+
+    /// Runs one operation until a moment, and no longer.
+    pub(crate) fn call_until<T, E, R>(
+        &self,
+        operation: &'static str,
+        deadline: Instant,
+        request: impl Future<Output = Result<T, SdkError<E, R>>>,
+    ) -> Result<T, AwsError>
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+        R: Debug + Send + Sync + 'static,
+    {
+        match self.wait(async { timeout_at(deadline, request).await }) {
+            Ok(told) => told.map_err(|error| self.classified(operation, &error)),
+            Err(_) => Err(AwsError::Unreachable {
+                at: Box::new(self.at(operation)),
+                endpoint: self.endpoint(operation),
+                reason: "no answer in the time that there was".to_owned(),
+            }),
+        }
+    }
+
+    /// Waits for what is to come.
+    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// What an operation's error means.
+    pub(crate) fn classified<E, R>(&self, operation: &'static str, error: &SdkError<E, R>) -> AwsError
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+        R: Debug + Send + Sync + 'static,
+    {
+        classify(self.at(operation), &self.endpoint(operation), error)
     }
 
     /// Runs one operation whose bytes are secret: the SDK writes requests and answers into traces, and these go into none.

@@ -7,6 +7,7 @@
 mod alarms;
 mod classify;
 mod client;
+mod commands;
 mod credentials;
 mod error;
 mod group;
@@ -21,6 +22,7 @@ mod templates;
 mod uses;
 
 pub use client::{Aws, Identity, Settings};
+pub use commands::{CommandAnswer, CommandAnswers};
 pub use error::{At, AwsError};
 pub use group::{Group, GroupInstance};
 pub use images::{BootMode, Image, ImageFilter, NewImage};

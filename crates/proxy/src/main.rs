@@ -3,13 +3,14 @@
 mod control;
 mod watch;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use sipedge_proxy::admin::DEFAULT_SOCKET;
-use sipedge_proxy::boot::{self, BootError, Deadlines, METADATA_URL, Surroundings};
+use sipedge_proxy::boot::{self, BootError, Deadlines, Doors, METADATA_URL, Surroundings};
 use sipedge_proxy::cloud::Endpoints;
 use sipedge_proxy::observe::{LogFormat, start_logs};
 
@@ -38,6 +39,9 @@ enum Command {
         /// How long to try to read secrets from SSM Parameter Store, in seconds.
         #[arg(long, value_name = "SECONDS", default_value_t = Deadlines::default().secrets.as_secs())]
         secrets_deadline: u64,
+        /// Say in the health answer why it does not get ready, and try again, instead of ending.
+        #[arg(long)]
+        persist: bool,
         #[command(flatten)]
         service: Service,
     },
@@ -59,6 +63,27 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write the ports of the configuration as nftables takes them.
+    #[command(after_help = DOORS_HELP)]
+    Doors {
+        /// Configuration file; without it, the user-data of this instance.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Instance metadata service (IMDSv2).
+        #[arg(long, value_name = "URL", default_value = METADATA_URL, conflicts_with = "config")]
+        metadata: String,
+        /// How long to wait for the metadata, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = Deadlines::default().metadata.as_secs())]
+        metadata_deadline: u64,
+        /// Say in the health answer why there are none, and try again, instead of ending.
+        #[arg(long, conflicts_with = "config")]
+        persist: bool,
+        /// File to write; without it, standard output.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        logs: Logs,
+    },
     #[command(flatten)]
     Control(ControlCommand),
     #[command(flatten)]
@@ -76,6 +101,12 @@ struct Service {
     /// How long to try the self-call, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = Deadlines::default().self_call.as_secs())]
     self_call_deadline: u64,
+    #[command(flatten)]
+    logs: Logs,
+}
+
+#[derive(Args)]
+struct Logs {
     /// Form of the log, on stderr.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     log: LogFormat,
@@ -89,6 +120,7 @@ Examples:
   sipedge-proxy check config.yaml         says what is wrong with a configuration, or sums it up
   sipedge-proxy run --config config.yaml  runs it on this machine
   sipedge-proxy boot                      what an instance does when it starts
+  sipedge-proxy doors                     the ports that this instance's configuration opens
   sipedge-proxy status                    how the proxy of this machine is
   sipedge-proxy reload                    makes it take up a changed configuration
   sipedge-proxy watch                     the messages that pass, as they pass
@@ -118,19 +150,40 @@ const RUN_HELP: &str = "\
 Example:
   sipedge-proxy run --config config.yaml --secrets secrets/ --control /tmp/edge.sock";
 
+const DOORS_HELP: &str = "\
+Example:
+  sipedge-proxy doors --config config.yaml | nft --file -";
+
 const CHECK_HELP: &str = "\
 Example:
   sipedge-proxy check user-data --json";
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Boot { metadata, metadata_deadline, secrets_deadline, service } => {
+        Command::Boot { metadata, metadata_deadline, secrets_deadline, persist, service } => {
             let mut surroundings = service.surroundings();
             surroundings.deadlines.secrets = Duration::from_secs(secrets_deadline);
             surroundings.deadlines.metadata = Duration::from_secs(metadata_deadline);
-            serve(&service, boot::boot(metadata, surroundings))
+            match persist {
+                true => serve(&service.logs, boot::boot_persistently(metadata, surroundings)),
+                false => serve(&service.logs, boot::boot(metadata, surroundings)),
+            }
         }
-        Command::Run { config, service } => serve(&service, boot::run(config, service.surroundings())),
+        Command::Run { config, service } => serve(&service.logs, boot::run(config, service.surroundings())),
+        Command::Doors { config: Some(file), out, .. } => {
+            Doors::of_file(&file).and_then(|doors| write(&doors, out.as_deref()))
+        }
+        Command::Doors { config: None, metadata, metadata_deadline, persist, out, logs } => {
+            let deadline = Duration::from_secs(metadata_deadline);
+            let read = async |health: &mut SocketAddr| Doors::of_instance(&metadata, deadline, health).await;
+            let doors = async {
+                match persist {
+                    true => boot::persist(read).await.map(Option::flatten),
+                    false => read(&mut SocketAddr::from(([0; 4], 0))).await,
+                }
+            };
+            serve(&logs, doors).and_then(|doors| doors.map_or(Ok(()), |doors| write(&doors, out.as_deref())))
+        }
         Command::Check { file, json } => check(&file, json),
         Command::Control(command) => return command.run(),
         Command::Watch(command) => return command.run(),
@@ -156,11 +209,19 @@ impl Service {
     }
 }
 
-fn serve(service: &Service, life: impl Future<Output = Result<(), BootError>>) -> Result<(), BootError> {
-    start_logs(service.log, &service.log_filter).map_err(|error| BootError::Usage(format!("--log-filter {error}")))?;
+fn serve<T>(logs: &Logs, life: impl Future<Output = Result<T, BootError>>) -> Result<T, BootError> {
+    start_logs(logs.log, &logs.log_filter).map_err(|error| BootError::Usage(format!("--log-filter {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| BootError::Internal(format!("cannot start: {error}")))?;
     runtime.block_on(life)
+}
+
+fn write(doors: &Doors, out: Option<&Path>) -> Result<(), BootError> {
+    let Some(out) = out else {
+        print!("{doors}");
+        return Ok(());
+    };
+    std::fs::write(out, doors.to_string()).map_err(|source| BootError::File { file: out.display().to_string(), source })
 }
 
 fn check(file: &Path, json: bool) -> Result<(), BootError> {

@@ -312,3 +312,24 @@ fn run_needs_an_address_and_no_metadata() {
     let line = process.wait_for_failure(3);
     assert!(line.contains("advertise: metadata: `run` reads no instance metadata"), "{line}");
 }
+
+#[test]
+fn an_instance_that_persists_says_why_it_is_not_ready_and_tries_again() {
+    let config = instance(24);
+    let folder = folder(&config);
+    let keys = folder.path().join("token-keys.json");
+    let there = std::fs::read(&keys).unwrap();
+    std::fs::remove_file(&keys).unwrap();
+    let imds = Imds::start(state(24, &config));
+    let (url, control) = (imds.url(), folder.path().join("control.sock"));
+    let (secrets, control) = (folder.path().to_str().unwrap(), control.to_str().unwrap());
+    let mut process =
+        Process::start(["boot", "--persist", "--metadata", &url, "--secrets", secrets, "--control", control]);
+    let said = wait_for_readyz(address(24), 503, &mut process);
+    assert!(said.starts_with("not ready: ") && said.contains("token-keys.json"), "{said}");
+    process.wait_for_log("exit_code=5");
+    std::fs::write(&keys, there).unwrap();
+    assert_eq!(wait_for_readyz(address(24), 200, &mut process), "ready\n");
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait().code(), Some(0), "{}", process.log());
+}

@@ -32,6 +32,7 @@ Examples:
   sipedge image boot --flavour micro                  as the only instance of a lab of its own, behind the NLB
   sipedge image boot single-ec2 --flavour micro       the same with an Elastic IP
   sipedge image boot --flavour micro --emulate --json
+  sipedge image boot --flavour debian --bios          as an instance type without UEFI
 
 The edge is that of the spec; where there is none, that of `sipedge init`. That these bytes were booted and called is kept beside the
 image: without it, it cannot be published. Exit codes: 4 without QEMU, firmware or user namespaces, 5 when it does not get ready, 6 when
@@ -133,6 +134,9 @@ pub(in crate::cli) struct BootImage {
     /// By software, even where the processor can run it (KVM).
     #[arg(long)]
     pub(super) emulate: bool,
+    /// By BIOS instead of UEFI, as older instance types do; debian alone. It is not counted as the boot that publishing asks for.
+    #[arg(long)]
+    pub(super) bios: bool,
     #[command(flatten)]
     pub(super) reports: Reports,
 }

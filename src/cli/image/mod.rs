@@ -129,7 +129,7 @@ fn boot(global: &Global, args: &BootImage, cache: &Path) -> Result<Exit, Failure
     let project = Project::new(&spec, &format!("{}.image-{flavour}", loaded.spec.name))
         .map_err(|error| Failure::new(Exit::Unexpected, format!("cannot find the folder of the spec: {error}")))?;
     let state = project.state(args.topology.into());
-    let request = BootRequest { image: &image, loaded: &loaded, state: &state, emulate: args.emulate };
+    let request = BootRequest { image: &image, loaded: &loaded, state: &state, emulate: args.emulate, bios: args.bios };
     let mut progress = deploy::for_output(global.json);
     let (booted, report) = match image::boot(&request, progress.as_mut()) {
         Ok(done) => done,

@@ -1,12 +1,19 @@
 //! Connections to accounts.
 
+use std::collections::BTreeMap;
+
 use sipedge_aws::{Aws, AwsError, Settings};
 
+use super::proxies::Proxies;
 use crate::plan::AwsPlan;
 
-/// Connections that are kept from one look at an account to the next.
+/// What is kept from one look at accounts to the next: connections, and what proxies have answered.
 #[derive(Debug, Default)]
-pub struct Connections(Vec<(Settings, Aws)>);
+pub struct Connections {
+    accounts: Vec<(Settings, Aws)>,
+    /// By the group's name.
+    proxies: BTreeMap<String, Proxies>,
+}
 
 impl Connections {
     /// The connection to the account that a plan names; made when there is none yet.
@@ -15,23 +22,33 @@ impl Connections {
     /// As [`connect`].
     pub fn to(&mut self, account: &AwsPlan) -> Result<&Aws, AwsError> {
         let wanted = settings(account);
-        let place = match self.0.iter().position(|(settings, _)| *settings == wanted) {
+        let place = match self.accounts.iter().position(|(settings, _)| *settings == wanted) {
             Some(place) => place,
             None => {
                 let aws = Aws::connect(&wanted)?;
-                self.0.push((wanted.clone(), aws));
-                self.0.len() - 1
+                self.accounts.push((wanted.clone(), aws));
+                self.accounts.len() - 1
             }
         };
-        self.0.get(place).map(|(_, aws)| aws).ok_or_else(|| AwsError::Setup {
+        self.accounts.get(place).map(|(_, aws)| aws).ok_or_else(|| AwsError::Setup {
             what: format!("the connection to {}", wanted.region),
             reason: "it was not kept".to_owned(),
         })
     }
 
-    /// Makes each anew at its next use: credentials may have come meanwhile.
+    /// What the proxies of a group have answered; taken out until it is put back.
+    pub(super) fn take_proxies(&mut self, group: &str) -> Option<Proxies> {
+        self.proxies.remove(group)
+    }
+
+    /// Keeps them for the next look.
+    pub(super) fn keep_proxies(&mut self, group: &str, proxies: Proxies) {
+        self.proxies.insert(group.to_owned(), proxies);
+    }
+
+    /// Makes each connection anew at its next use: credentials may have come meanwhile.
     pub fn forget(&mut self) {
-        self.0.clear();
+        self.accounts.clear();
     }
 }
 

@@ -138,6 +138,7 @@ impl Fleet for AwsFleet<'_> {
                     None => in_service,
                 },
                 in_progress: None,
+                proxy: None,
                 id: instance.id,
             }
         };

@@ -5,6 +5,7 @@ mod connections;
 mod destroy;
 mod fleet;
 mod guard;
+mod proxies;
 mod rollout;
 mod secrets;
 mod status;

@@ -1,15 +1,17 @@
 //! What stands in the account, as `sipedge status` tells it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 
 use serde::Serialize;
 
 use super::super::error::Cause;
-use super::super::fleet::{Fleet, Group, Refresh};
+use super::super::fleet::{Fleet, Group, Member, ProxyAnswer, Refresh};
 use super::super::journal::Run;
 use super::super::state::{Damage, State};
-use super::super::status::render_run;
+use super::super::status::{duration, render_run};
+use super::proxies::Proxies;
 use super::{AwsFleet, Connections, account};
 use crate::plan::{Plan, Topology};
 use crate::target::aws::Outputs;
@@ -35,6 +37,8 @@ pub struct AwsStatus {
     pub ingress_port: Option<u16>,
     /// The group and its instances, when the account could be asked.
     pub group: Option<Group>,
+    /// Seconds since the instances' proxies were asked how they are.
+    pub proxies_age_s: Option<u64>,
     /// The newest launch template version that Terraform has made.
     pub newest_version: Option<u64>,
     /// A refresh that is in progress.
@@ -66,6 +70,7 @@ pub fn status(state: &State, connections: &mut Connections) -> AwsStatus {
         egress_addresses: outputs.iter().flat_map(|outputs| outputs.egress_addresses.clone()).collect(),
         ingress_port: plan.as_ref().map(|plan| plan.proxy.listen.ingress_port),
         group: None,
+        proxies_age_s: None,
         newest_version: outputs.as_ref().map(|outputs| outputs.launch_template_version),
         refresh: None,
         alarms: Vec::new(),
@@ -90,6 +95,7 @@ fn ask(
     connections: &mut Connections,
     status: &mut AwsStatus,
 ) -> Result<(), Cause> {
+    let kept = connections.take_proxies(&outputs.group_name);
     let aws = connections.to(account(plan)?)?;
     let fleet = AwsFleet::new(aws, plan, outputs);
     let group = fleet.group()?;
@@ -98,6 +104,12 @@ fn ask(
     status.group = Some(group);
     status.refresh = fleet.refresh_in_progress()?;
     status.alarms = fleet.alarms()?;
+    if let Some(group) = &mut status.group {
+        let proxies = Proxies::of(group, kept, plan, aws);
+        proxies.complete(group);
+        status.proxies_age_s = Some(proxies.age_s());
+        connections.keep_proxies(&outputs.group_name, proxies);
+    }
     Ok(())
 }
 
@@ -139,21 +151,7 @@ impl AwsStatus {
                 group.version,
                 if newest > group.version { format!(" (newest: {newest})") } else { String::new() }
             );
-            let _ = writeln!(
-                text,
-                "  {:<20} {:<16} {:<14} {:<8} {:<12} health",
-                "instance", "address", "zone", "version", "life"
-            );
-            for instance in &group.instances {
-                let address = instance.address.map(|address| address.to_string()).unwrap_or_default();
-                let health = if instance.healthy { "healthy" } else { "unhealthy" };
-                let life = format!("{:?}", instance.lifecycle).to_lowercase();
-                let _ = writeln!(
-                    text,
-                    "  {:<20} {address:<16} {:<14} {:<8} {life:<12} {health}",
-                    instance.id, instance.zone, instance.version
-                );
-            }
+            render_instances(&group.instances, self.proxies_age_s, &mut text);
         }
         if let Some(refresh) = &self.refresh {
             let _ = writeln!(
@@ -172,5 +170,57 @@ impl AwsStatus {
             let _ = writeln!(text, "  damaged: {damage}");
         }
         text
+    }
+}
+
+/// A table of the instances, and below it what is not known of them.
+fn render_instances(instances: &[Member], age_s: Option<u64>, text: &mut String) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "  {:<20} {:<16} {:<14} {:<8} {:<12} {:<10} {:<18} {:<6} in progress",
+        "instance", "address", "zone", "version", "life", "health", "proxy", "calls"
+    );
+    let mut unknown: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut known = Vec::new();
+    for instance in instances {
+        let address = instance.address.map(|address| address.to_string()).unwrap_or_default();
+        let health = if instance.healthy { "healthy" } else { "unhealthy" };
+        let life = format!("{:?}", instance.lifecycle).to_lowercase();
+        let dash = || "-".to_owned();
+        let (mut proxy, mut calls) = (dash(), dash());
+        match &instance.proxy {
+            Some(ProxyAnswer::Known(state)) => {
+                let since = state.draining_s.map(|seconds| format!(" for {}", duration(seconds)));
+                proxy = format!("{}{}", state.state, since.unwrap_or_default());
+                calls = state.calls.map_or_else(dash, |calls| calls.to_string());
+                known.push((&instance.id, state));
+            }
+            Some(ProxyAnswer::Unknown { unknown: reason }) => unknown.entry(reason).or_default().push(&instance.id),
+            None => {}
+        }
+        let in_progress = instance.in_progress.map_or_else(dash, |count| count.to_string());
+        let _ = writeln!(
+            text,
+            "  {:<20} {address:<16} {:<14} {:<8} {life:<12} {health:<10} {proxy:<18} {calls:<6} {in_progress}",
+            instance.id, instance.zone, instance.version
+        );
+    }
+    if !known.is_empty() {
+        let age = age_s.filter(|seconds| *seconds > 0).map(|seconds| format!(", {} ago", duration(seconds)));
+        let all = if known.iter().any(|(_, state)| state.calls.is_some()) {
+            "calls: those of trunks with limits.calls"
+        } else {
+            "calls are counted on trunks with limits.calls, and no trunk has it"
+        };
+        let _ = writeln!(text, "  {all}; in progress: requests without a final response{}", age.unwrap_or_default());
+    }
+    for (id, state) in known {
+        if let Some(trouble) = &state.trouble {
+            let _ = writeln!(text, "  {id}: {trouble}");
+        }
+    }
+    for (reason, ids) in unknown {
+        let _ = writeln!(text, "  proxy and calls of {} are not known: {reason}", ids.join(", "));
     }
 }

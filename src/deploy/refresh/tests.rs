@@ -94,6 +94,7 @@ impl Fleet for Scripted {
             lifecycle: Lifecycle::InService,
             healthy: true,
             in_progress: None,
+            proxy: None,
         };
         let mut instances = vec![member("old", 1)];
         if !self.said.borrow().is_empty() {

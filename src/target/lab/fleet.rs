@@ -58,6 +58,7 @@ impl<'a> LabFleet<'a> {
             lifecycle: instance.lifecycle,
             healthy: instance.healthy,
             in_progress: self.in_progress(instance),
+            proxy: None,
         }
     }
 

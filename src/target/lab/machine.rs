@@ -1,4 +1,4 @@
-//! Instances that are machines: the image in QEMU, as hardware that looks like an instance's: q35, UEFI, NVMe, one network card, a serial
+//! Instances that are machines: the image in QEMU, as hardware that looks like an instance's: q35, UEFI or BIOS, NVMe, one network card, a serial
 //! console.
 
 use std::fs::{self, OpenOptions};
@@ -64,6 +64,9 @@ pub struct Machine {
     pub processors: u32,
     /// Whether the processor runs the machine itself (KVM), and no software emulation.
     pub accelerated: bool,
+    /// Whether its firmware is BIOS, QEMU's own, instead of UEFI.
+    #[serde(default)]
+    pub bios: bool,
 }
 
 impl Machine {
@@ -76,6 +79,7 @@ impl Machine {
             memory_mb: 1024,
             processors: 2,
             accelerated: !emulate && kvm_works(),
+            bios: false,
         }
     }
 
@@ -90,7 +94,9 @@ impl Machine {
     /// # Errors
     /// [`LabError::ProgramMissing`] or [`LabError::FirmwareMissing`].
     pub fn check(&self) -> Result<(), LabError> {
-        firmware(&FIRMWARE)?;
+        if !self.bios {
+            firmware(&FIRMWARE)?;
+        }
         let folders = std::env::var_os("PATH").unwrap_or_default();
         let there = std::env::split_paths(&folders).any(|folder| folder.join(PROGRAM.0).is_file());
         if there { Ok(()) } else { Err(program_missing()) }
@@ -104,9 +110,11 @@ impl Machine {
         console: &Path,
         hardware: [u8; 6],
     ) -> Result<tokio::process::Command, LabError> {
-        let code = firmware(&FIRMWARE)?;
         let mut command = tokio::process::Command::new(PROGRAM.0);
-        command.args(self.arguments(Path::new(code), console, hardware));
+        command.args(self.arguments(console, hardware));
+        if !self.bios {
+            command.args(["-drive", &flash(firmware(&FIRMWARE)?)]);
+        }
         // Where `snapshot=on` puts what the machine writes.
         command.env("TMPDIR", folder);
         Ok(command)
@@ -120,7 +128,7 @@ impl Machine {
         }
     }
 
-    fn arguments(&self, code: &Path, console: &Path, hardware: [u8; 6]) -> Vec<String> {
+    fn arguments(&self, console: &Path, hardware: [u8; 6]) -> Vec<String> {
         let [a, b, c, d, e, f] = hardware;
         let card = format!("virtio-net-pci,netdev=net0,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x},romfile=");
         // Under software emulation all that can be emulated, but for page tables of five levels: each look at memory would cost one more.
@@ -133,8 +141,6 @@ impl Machine {
             ("-cpu", processor.to_owned()),
             ("-m", self.memory_mb.to_string()),
             ("-smp", self.processors.to_string()),
-            // Without a second flash the firmware keeps its variables in memory: each boot is a first boot, and a second sooner.
-            ("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", option(code))),
             ("-drive", format!("if=none,id=disk,format=raw,snapshot={snapshot},file={}", option(&self.disk))),
             ("-device", "nvme,drive=disk,serial=sipedge,bootindex=1".to_owned()),
             ("-netdev", "tap,id=net0,fd=0".to_owned()),
@@ -149,6 +155,12 @@ impl Machine {
         arguments.extend(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
         arguments
     }
+}
+
+/// The firmware as a drive of QEMU. Without a second one for its variables it keeps those in memory: each boot is a first boot, and a second
+/// sooner.
+fn flash(code: &str) -> String {
+    format!("if=pflash,unit=0,format=raw,readonly=on,file={}", option(Path::new(code)))
 }
 
 /// The plan as machines boot it: they see no folder of this host, so that their secrets come from the lab's SSM Parameter Store.
@@ -190,7 +202,7 @@ fn firmware_starts_by_kvm() -> io::Result<bool> {
     let mut command = std::process::Command::new(PROGRAM.0);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-machine", "q35,smm=off", "-accel", "kvm"]);
     command.args(["-cpu", "host", "-m", "256", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
-    command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", option(Path::new(code)))]);
+    command.args(["-drive", &flash(code)]);
     // One place in the file for both.
     let out = said.reopen()?;
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
@@ -244,14 +256,13 @@ mod tests {
 
     #[test]
     fn the_machine_looks_like_an_instance() {
-        let machine =
-            Machine { disk: "a,b.raw".into(), writes: false, memory_mb: 512, processors: 1, accelerated: false };
-        let arguments = machine.arguments(Path::new("code.fd"), Path::new("log"), [2, 0, 0, 0, 1, 0xab]);
-        let text = arguments.join(" ");
+        let machine = Machine { memory_mb: 512, processors: 1, ..Machine::new(Path::new("a,b.raw"), true) };
+        let text = machine.arguments(Path::new("log"), [2, 0, 0, 0, 1, 0xab]).join(" ");
         for part in ["-accel tcg", "nvme,drive=disk", "file=a,,b.raw", "mac=02:00:00:00:01:ab", "fd=0", "snapshot=on"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        assert!(!text.contains("kvm"), "{text}");
+        assert!(!text.contains("kvm") && !text.contains("pflash"), "{text}");
+        assert!(flash("code,4.fd").contains("readonly=on,file=code,,4.fd"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-# What an instance may do: be reached by Session Manager, read its own secrets, tell its group that it is ready or done, and, where it is alone,
+# What an instance may do: be reached by Session Manager and Run Command, read its own secrets, tell its group that it is ready or done, and, where it is alone,
 # take the edge's address. The managed policy AmazonSSMManagedInstanceCore is not used: it lets an instance read every parameter of the account.
 
 data "aws_caller_identity" "this" {}

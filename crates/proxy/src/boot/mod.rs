@@ -8,7 +8,9 @@
 //! Nothing answers SIP before the self-call has succeeded.
 
 mod document;
+mod doors;
 mod member;
+mod persist;
 mod reload;
 mod secrets;
 mod self_call;
@@ -34,13 +36,15 @@ use member::Member;
 use reload::Reloader;
 use secrets::Vault;
 use signals::Signals;
-use source::{Document, Loaded, Source};
+use source::{Document, Loaded, Source, UNKNOWN};
 
 pub use crate::cloud::{METADATA_URL, Metadata, MetadataError};
 pub use document::{
     DocumentError, Instance, Position, Reason, USER_DATA_MARKER, check, check_report, parse, parse_user_data, place,
     summary,
 };
+pub use doors::Doors;
+pub use persist::{boot_persistently, persist};
 pub use secrets::SecretsError;
 pub use self_call::{SelfCallError, self_call};
 
@@ -155,12 +159,17 @@ pub struct Surroundings {
 
 /// Boots an EC2 instance, or one of the lab, from its metadata; returns when it has ended as it was told to.
 pub async fn boot(metadata: String, surroundings: Surroundings) -> Result<(), BootError> {
+    boot_with(metadata, surroundings, &mut UNKNOWN.clone()).await
+}
+
+/// As [`boot`]; `health` becomes that of the instance and its configuration as they get known.
+async fn boot_with(metadata: String, surroundings: Surroundings, health: &mut SocketAddr) -> Result<(), BootError> {
     let mut signals = Signals::new()?;
     let deadline = surroundings.deadlines.metadata;
     let document = Document::UserData { metadata: metadata.clone(), deadline };
     let source = surroundings.source(document, Some(metadata.clone()));
     let begun = tokio::select! {
-        begun = source.begin() => begun?,
+        begun = source.document.begin(health) => begun?,
         () = signals.terminated() => return ended_early(),
     };
     // Made before anything is waited for that may fail: an instance that is terminated meanwhile keeps its group waiting for nothing.

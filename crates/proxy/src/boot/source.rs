@@ -1,17 +1,21 @@
 //! Where an instance's configuration comes from: the first time, and at each reload.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secrets::{Secrets, Vault};
 use super::{BootError, Instance, check, parse_user_data, place, read};
+use crate::admin::USUAL_PORT;
 use crate::cloud::{Metadata, Patience};
 use crate::config::{Advertise, Config};
 use crate::engine::Place;
 
 /// Name of user-data in messages.
-const USER_DATA: &str = "user-data";
+pub(super) const USER_DATA: &str = "user-data";
+
+/// Where an instance is asked whether it is ready, before its metadata have been read.
+pub(super) const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), USUAL_PORT);
 
 /// The place of a configuration and of its secrets.
 #[derive(Debug)]
@@ -66,6 +70,24 @@ impl Loaded {
     }
 }
 
+impl Document {
+    /// Reads it. `Err`: there is no configuration at all. `health`: where an instance is asked whether it is ready, as far as that is known.
+    pub(super) async fn begin(&self, health: &mut SocketAddr) -> Result<Begun, BootError> {
+        match self {
+            Self::File(file) => Ok(Begun { config: read(file)?, instance: None }),
+            Self::UserData { metadata, deadline } => {
+                let mut metadata = Metadata::new(metadata, *deadline)?;
+                let private = metadata.private_address().await?;
+                health.set_ip(private);
+                let user_data = metadata.user_data().await?.ok_or(BootError::NoUserData)?;
+                let config = parse_user_data(&user_data)?;
+                health.set_port(config.admin.port);
+                Ok(Begun { config, instance: Some((metadata, private, *deadline)) })
+            }
+        }
+    }
+}
+
 impl Source {
     /// What its document is called in messages.
     pub(super) fn origin(&self) -> String {
@@ -77,20 +99,7 @@ impl Source {
 
     /// Reads the document and the secrets. `Err`: there is no configuration at all.
     pub(super) async fn load(&self) -> Result<Loaded, BootError> {
-        Ok(self.finish(self.begin().await?).await)
-    }
-
-    /// Reads the document. `Err`: there is no configuration at all.
-    pub(super) async fn begin(&self) -> Result<Begun, BootError> {
-        match &self.document {
-            Document::File(file) => Ok(Begun { config: read(file)?, instance: None }),
-            Document::UserData { metadata, deadline } => {
-                let mut metadata = Metadata::new(metadata, *deadline)?;
-                let private = metadata.private_address().await?;
-                let user_data = metadata.user_data().await?.ok_or(BootError::NoUserData)?;
-                Ok(Begun { config: parse_user_data(&user_data)?, instance: Some((metadata, private, *deadline)) })
-            }
-        }
+        Ok(self.finish(self.document.begin(&mut UNKNOWN.clone()).await?).await)
     }
 
     /// Reads what a configuration needs besides.
