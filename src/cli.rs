@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod capacity;
 mod doctor;
 mod edge;
 mod exit;
@@ -56,6 +57,7 @@ fn dispatch(command_line: CommandLine) -> Result<Exit, Failure> {
         Command::Rollback(args) => rollout::rollback(&global, &args),
         Command::Status(args) => status::status(&global, &args),
         Command::Doctor => doctor::run(&global),
+        Command::Capacity(args) => capacity::run(&global, &args),
         Command::Verify { what: Verify::Call(args) } => edge::verify_call(&global, &args),
         Command::Destroy(args) => edge::destroy(&global, &args),
         Command::Secrets(args) => secrets::run(&global, &args),
@@ -214,6 +216,15 @@ Each line says what is well, doubtful or wrong, and the command that confirms it
     Doctor,
     #[command(after_help = "\
 Examples:
+  sipedge capacity                           what an instance of each type carries
+  sipedge capacity --cps 25 --duration 180   25 new calls a second that last three minutes: which instances, how many
+  sipedge capacity --cps 25 --duration 180 --json
+
+The figures were measured, and their date and machine are told. Nobody has measured on EC2 itself.")]
+    /// Tells which instances carry so many calls, from measured figures.
+    Capacity(Capacity),
+    #[command(after_help = "\
+Examples:
   sipedge verify call                     places the smoke call through what is deployed")]
     /// Proves that what is deployed works.
     Verify {
@@ -327,6 +338,16 @@ struct Rollback {
     no_verify: bool,
     #[command(flatten)]
     reports: Reports,
+}
+
+#[derive(Debug, Args)]
+struct Capacity {
+    /// New calls per second, such as 25 or 0.5.
+    #[arg(long, value_name = "N", value_parser = capacity::cps, requires = "duration")]
+    cps: Option<f64>,
+    /// How long a call lasts, in seconds, ringing included.
+    #[arg(long, value_name = "S", value_parser = capacity::seconds, requires = "cps")]
+    duration: Option<f64>,
 }
 
 #[derive(Debug, Args)]

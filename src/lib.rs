@@ -2,6 +2,7 @@
 //!
 //! The way of the data is file → [`spec`] → [`plan`] → [`target`] → [`verify`] report; each arrow is a function that a test can call.
 
+pub mod capacity;
 pub mod deploy;
 pub mod doctor;
 mod files;

@@ -74,6 +74,11 @@ pub fn stale_prices(spec: &Spec, now: SystemTime) -> Vec<String> {
     if old { vec![message] } else { Vec::new() }
 }
 
+/// What an instance of this type costs in a month in the first region of the table, in cents.
+pub(crate) fn instance_month_cents(instance_type: &str) -> Option<u64> {
+    TABLE.regions.first()?.instance_hour.get(instance_type).map(|price| in_cents(price * MONTH_HOURS))
+}
+
 /// What `plan` costs.
 pub(super) fn cost(plan: &Plan, aws: &AwsPlan) -> Option<Cost> {
     let (prices, own) = of_region(&aws.region)?;
@@ -199,7 +204,7 @@ impl Prices {
 }
 
 /// `cents` as dollars.
-pub(super) fn dollars(cents: u64) -> String {
+pub(crate) fn dollars(cents: u64) -> String {
     format!("${}.{:02}", cents / 100, cents % 100)
 }
 

@@ -23,6 +23,7 @@ pub use crate::spec::Defaulted;
 pub(crate) use artefacts::user_data;
 pub use cloud::{AlarmsPlan, AwsPlan, DnsPlan, EgressPlan, RefreshPlan, SlackPlan, StatePlan, TrackingPlan, VpcPlan};
 pub use cost::{Cost, CostItem, stale_prices};
+pub(crate) use cost::{dollars, instance_month_cents};
 pub use difference::{ArtefactChange, Difference, SettingChange, State, difference};
 pub use hand_off::{Addresses, Side, Whitelist, hand_off};
 pub use network::lab_differences;

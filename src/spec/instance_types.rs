@@ -12,6 +12,9 @@ pub struct InstanceType {
     pub name: String,
     /// Virtual CPUs.
     pub vcpu: u32,
+    /// Percent of each vCPU that a type with CPU credits has for good; none for a type without, which has all of it.
+    #[serde(default)]
+    pub baseline_percent: Option<u32>,
     /// Memory in GiB.
     pub memory_gib: u32,
     /// `x86_64` or `arm64`: the image has to be of the same.
@@ -58,6 +61,7 @@ mod tests {
             // AWS marks its own processors with a g after the generation.
             let family = known.name.split('.').next().unwrap_or_default();
             assert_eq!(family.ends_with('g'), known.arch == "arm64", "{known:?}");
+            assert_eq!(family.starts_with('t'), known.baseline_percent.is_some(), "{known:?}");
             assert!(!all()[..index].iter().any(|earlier| earlier.name == known.name), "{known:?} stands twice");
         }
         assert_eq!(find("t3.small").map(|known| (known.vcpu, known.memory_gib)), Some((2, 2)));
