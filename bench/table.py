@@ -4,12 +4,14 @@ turn, in a network namespace of their own. Prints the table of figures with rati
 
   table.py                         all figures, three runs each: some 40 minutes
   table.py --reps 1 --only instr   one figure: instr cpu mem rate overload shards
+  table.py --figures PATH          also writes what `sipedge capacity` works with; needs cpu and mem
 
 BENCH_OUT=DIR (default: out/ here) takes binaries, logs and results; SIPEDGE_PROXY=PATH is the program (default: the release build)."""
 
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import shutil
@@ -253,6 +255,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--reps", type=int, default=3, help="runs of each timed figure")
     arguments.add_argument("--only", nargs="+", choices=FIGURES, default=FIGURES)
+    arguments.add_argument("--figures", metavar="PATH", help="where to write the figures of `sipedge capacity`")
     given = arguments.parse_args()
     os.makedirs(OUT, exist_ok=True)
     subprocess.run(["make", "-s", "-C", HERE, "OUT=" + OUT], check=True)
@@ -270,6 +273,29 @@ def main():
         json.dump(dict(date=date, machine=machine, rows=rows, values=table.values), file, indent=2, ensure_ascii=False)
     with open(os.path.join(OUT, "table.svg"), "w") as file:
         file.write(svg_of(rows))
+    if given.figures:
+        write_figures(given.figures, table, date, machine)
+
+
+def write_figures(path, table, date, machine):
+    """What src/capacity reads: written whole, or not at all."""
+    cpu, ringing, steady = (table.values.get(figure, {}).get("sipedge") for figure in ("cpu_us", "ringing_bytes", "steady_kb"))
+    if not (cpu and ringing and steady):
+        raise SystemExit("--figures needs cpu and mem, and runs that the proxy stood; %s is as it was" % path)
+    commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
+    figures = dict(
+        as_of=date,
+        commit=commit or "unknown",
+        machine="%d cores, %s" % (machine["cores"], machine["processor"]),
+        rate_cps=RATE,
+        cpu_us_per_call=dict(min=min(cpu), median=statistics.median(cpu), max=max(cpu)),
+        ringing_call_bytes=math.ceil(max(ringing)),
+        memory_mib=math.ceil(max(steady) / 1024),
+    )
+    with open(path + ".new", "w") as file:
+        json.dump(figures, file, indent=2)
+        file.write("\n")
+    os.replace(path + ".new", path)
 
 
 def processor():

@@ -15,7 +15,7 @@ use crate::spec::instance_types::{self, InstanceType};
 
 pub use table::{answer_text, types_text};
 
-/// What was measured, written by `bench/run --figures`.
+/// What was measured, written by `bench/table.py --figures`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figures {
@@ -61,7 +61,7 @@ const BUSY_PERCENT: f64 = 70.0;
 /// one of two threads of a core.
 const SLOWER: f64 = 2.0;
 
-/// How long a call rings at the most, which is what memory is counted for: the default of `timers.invite` .
+/// How long a call rings at the most, which is what memory is counted for: the default of `timers.invite`.
 const RINGING: Duration = Duration::from_secs(30);
 
 /// Memory of the system around the proxy, in MiB: kernel, systemd, SSM agent, and as much to spare.
