@@ -35,8 +35,8 @@ pub(super) fn of_request(key: &Key, head: &Head<'_>, sender: Sender) -> u128 {
         }
     };
     match head.via_parameters.branch {
-        Some(branch) if starts_with_cookie(branch) => key.hash([branch, via.host, port.as_slice(), sender]),
-        branch => key.hash([
+        Some(branch) if starts_with_cookie(branch) => key.short_hash([branch, via.host, port.as_slice(), sender]),
+        branch => key.short_hash([
             branch.unwrap_or_default(),
             via.host,
             port.as_slice(),
@@ -59,25 +59,15 @@ pub(super) enum Sender {
 }
 
 /// The branch of a request that is sent on to this server. It can be computed by any instance that holds the key: a CANCEL that reaches
-/// another instance goes out with the branch that the INVITE got.
-///
-/// `incoming` is a keyed hash already: whoever sees a branch learns neither the key nor the branch that the request came with. All that is
-/// left to do is to tell servers apart.
-pub(super) fn onward(incoming: u128, transport: Transport, to: SocketAddr) -> u128 {
-    let way = u64::from(transport as u8 + 1) << 16 | u64::from(to.port());
-    let (high, low) = match to.ip() {
-        IpAddr::V4(ip) => (0, u64::from(ip.to_bits())),
-        IpAddr::V6(ip) => ((ip.to_bits() >> 64) as u64, ip.to_bits() as u64),
-    };
-    let first = mixed(mixed(low ^ way << 32) ^ high);
-    incoming ^ (u128::from(first) << 64 | u128::from(mixed(!first)))
-}
-
-/// Every bit of the result depends on every bit of `bits` (the finalizer of SplitMix64).
-fn mixed(bits: u64) -> u64 {
-    let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
+/// another instance goes out with the branch that the INVITE got. Nobody else can: who sees one branch knows none of those to other servers.
+pub(super) fn onward(key: &Key, incoming: u128, transport: Transport, to: SocketAddr) -> u128 {
+    let place = [transport as u8];
+    let port = to.port().to_be_bytes();
+    let incoming = incoming.to_be_bytes();
+    match to.ip() {
+        IpAddr::V4(ip) => key.short_hash([incoming.as_slice(), &place, &port, &ip.octets()]),
+        IpAddr::V6(ip) => key.short_hash([incoming.as_slice(), &place, &port, &ip.octets()]),
+    }
 }
 
 /// Appends the branch parameter's value.

@@ -366,7 +366,7 @@ impl Engine {
 
     /// The branch parameter of a request that goes this way.
     fn onward_branch(&self, request: &Incoming<'_>, hop: &Hop) -> u128 {
-        branch::onward(request.branch, hop.transport, hop.to)
+        branch::onward(&self.setup.branch_key, request.branch, hop.transport, hop.to)
     }
 
     /// Sends an ACK of a 2xx on: once, without a transaction (RFC 3261 §16.6, §17).
