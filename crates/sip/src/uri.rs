@@ -98,7 +98,9 @@ impl<'a> NameAddr<'a> {
 
     /// The `tag` parameter, when it is there and not empty.
     pub fn tag(&self) -> Option<&'a [u8]> {
-        parameter(self.parameters, b"tag").filter(|tag| !tag.is_empty())
+        // Nearly always it is the only one.
+        let usual = self.parameters.strip_prefix(b";tag=").filter(|rest| is_plain_value(rest));
+        usual.or_else(|| parameter(self.parameters, b"tag")).filter(|tag| !tag.is_empty())
     }
 }
 
@@ -131,6 +133,12 @@ pub(crate) fn parameter<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         }
         rest = rest.get(length + 1..)?;
     }
+}
+
+/// Whether this is the rest of one parameter's value as nearly all are written: no quote, no white space, and no semicolon.
+#[inline]
+pub(crate) fn is_plain_value(text: &[u8]) -> bool {
+    text.iter().fold(true, |all, byte| all & (*byte > b' ' && *byte != b';' && *byte != b'"'))
 }
 
 /// Splits `host:port`; the port of an IPv6 address stands after its bracket.

@@ -2,7 +2,7 @@
 
 use crate::Span;
 use crate::scan::find;
-use crate::uri::{parameter, parameter_length, split_host_port, trim};
+use crate::uri::{is_plain_value, parameter, parameter_length, split_host_port, trim};
 
 /// One Via value, its parts still as they were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +51,7 @@ impl<'a> Via<'a> {
     /// The branch parameter among the parameters of a Via: everything from the first semicolon on.
     pub fn branch_in(parameters: &'a [u8]) -> Option<&'a [u8]> {
         // As this edge writes it, and nearly every peer gives it back.
-        let usual = parameters
-            .strip_prefix(b";rport;branch=")
-            .filter(|rest| rest.iter().fold(true, |all, byte| all & is_token(*byte)));
+        let usual = parameters.strip_prefix(b";rport;branch=").filter(|rest| is_plain_value(rest));
         usual.or_else(|| parameter(parameters, b"branch")).filter(|branch| !branch.is_empty())
     }
 
@@ -71,11 +69,6 @@ impl<'a> Via<'a> {
     pub fn has_alias(&self) -> bool {
         parameter(self.parameters, b"alias").is_some()
     }
-}
-
-/// What stands in a branch parameter as nearly all are written: no quote, no white space, and no semicolon.
-fn is_token(byte: u8) -> bool {
-    byte > b' ' && byte != b';' && byte != b'"'
 }
 
 /// What the receiver of a request looks for among the parameters of its Via, found in one pass; of each the first.

@@ -73,6 +73,9 @@ impl TimerWheel {
         if self.due != NONE {
             return Some(millis(self.now));
         }
+        if self.set == 0 {
+            return None;
+        }
         let mut next: Option<u64> = None;
         for (level, occupied) in self.occupied.iter().enumerate() {
             if *occupied == 0 {

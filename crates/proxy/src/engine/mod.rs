@@ -275,14 +275,17 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] has to be called next, if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let timers = [
-            self.transactions.timers.next(),
+        let mut next = self.transactions.timers.next();
+        let others = [
             self.calls.poll_timeout(),
             self.names.poll_timeout(),
             self.waiting.poll_timeout(),
             self.destinations.poll_timeout(),
         ];
-        timers.into_iter().flatten().min()
+        for other in others {
+            next = earlier(next, other);
+        }
+        next
     }
 
     /// What has to be sent, resolved and reported now.
@@ -362,6 +365,14 @@ pub fn shard_of(datagram: &[u8], shards: usize) -> Option<usize> {
 /// FNV-1a of a Call-ID: cheap, the same everywhere, and an attacker gains nothing by steering it that any flood would not give.
 fn call_hash(call_id: &[u8]) -> u64 {
     call_id.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The earlier of two moments that may be.
+fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// The socket a message came in by or leaves from. With one port for both roles it is always [`Port::Ingress`].

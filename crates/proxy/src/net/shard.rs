@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Clock;
 use super::inbox::{Datagrams, Inbox, Order};
-use super::numbers::Numbers;
+use super::numbers::{NetCounters, Numbers};
 use super::outgoing::Outgoing;
 use super::resolver::Report;
 use super::streams::Outlet;
@@ -38,7 +38,8 @@ pub(super) struct Shard {
     outlet: Outlet,
     unanswered: Arc<AtomicUsize>,
     tap: Arc<Tap>,
-    numbers: Numbers,
+    net: NetCounters,
+    receive_buffer_bytes: u64,
     drops_read: Time,
     backlog: Backlog,
     buffers: Buffers,
@@ -121,11 +122,7 @@ impl Shard {
         if let Some(inbox) = inboxes.get(index) {
             epoll.add(inbox, EpollEvent::new(EpollFlags::EPOLLIN, INBOX))?;
         }
-        let numbers = Numbers {
-            shards: 1,
-            receive_buffer_bytes: lines.iter().map(|line| line.socket.receive_buffer()).sum(),
-            ..Numbers::default()
-        };
+        let receive_buffer_bytes = lines.iter().map(|line| line.socket.receive_buffer()).sum();
         let buffers = Buffers {
             received: Received::new(),
             owners: [index; BATCH],
@@ -145,7 +142,8 @@ impl Shard {
             outlet,
             unanswered,
             tap,
-            numbers,
+            net: NetCounters::default(),
+            receive_buffer_bytes,
             drops_read: Time::default(),
             backlog: Backlog::default(),
             buffers,
@@ -198,7 +196,7 @@ impl Shard {
             Ok(count) => self.backlog.note(count),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return,
             Err(_) => {
-                self.numbers.net.receive_errors += 1;
+                self.net.receive_errors += 1;
                 return;
             }
         }
@@ -208,7 +206,7 @@ impl Shard {
         for (datagram, place) in received.datagrams().zip(owners.iter_mut()) {
             *place = self.index;
             let Some((source, bytes)) = datagram else {
-                self.numbers.net.datagrams_truncated += 1;
+                self.net.datagrams_truncated += 1;
                 continue;
             };
             if is_watched {
@@ -230,8 +228,8 @@ impl Shard {
                 let theirs = received.datagrams().zip(owners.iter()).filter(|(_, owner)| **owner == shard);
                 let theirs = theirs.filter_map(|(datagram, _)| datagram);
                 let left_out = inbox.put(theirs.map(|(from, bytes)| (Arrival::datagram(port, from), bytes)));
-                self.numbers.net.handed_over += *count as u64 - left_out;
-                self.numbers.net.hand_over_drops += left_out;
+                self.net.handed_over += *count as u64 - left_out;
+                self.net.hand_over_drops += left_out;
                 *count = 0;
             }
         }
@@ -294,7 +292,7 @@ impl Shard {
                 let datagrams = outbox.transmits().filter(|transmit| transmit.hop.transport == Transport::Udp);
                 let own = datagrams.filter(|transmit| one_port || transmit.hop.port == line.port);
                 let datagrams = own.map(|transmit| -> (SocketAddr, &[u8]) { (transmit.hop.to, transmit.bytes) });
-                line.outgoing.send(&line.socket, &mut self.numbers.net, datagrams);
+                line.outgoing.send(&line.socket, &mut self.net, datagrams);
                 line.watch(&self.epoll, number);
             }
             for transmit in outbox.transmits().filter(|transmit| transmit.hop.transport.is_reliable()) {
@@ -331,7 +329,7 @@ impl Shard {
 
     fn resume(&mut self, number: usize) {
         if let Some(line) = self.lines.get_mut(number) {
-            line.outgoing.resume(&line.socket, &mut self.numbers.net);
+            line.outgoing.resume(&line.socket, &mut self.net);
             line.watch(&self.epoll, number);
         }
     }
@@ -343,18 +341,22 @@ impl Shard {
             self.drops_read = now;
             for line in &mut self.lines {
                 let drops = line.socket.drops();
-                self.numbers.net.kernel_drops += u64::from(drops.wrapping_sub(line.drops));
+                self.net.kernel_drops += u64::from(drops.wrapping_sub(line.drops));
                 line.drops = drops;
             }
         }
-        self.numbers.counters = *self.engine.counters();
-        self.numbers.gauges = self.engine.gauges();
         // Never wait for a reader: the next turn publishes again, and the loop turns at least once a second.
-        match published.numbers.try_lock() {
-            Ok(mut numbers) => *numbers = self.numbers,
-            Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner() = self.numbers,
+        let mut numbers = match published.numbers.try_lock() {
+            Ok(numbers) => numbers,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
-        }
+        };
+        // Field by field: they are written once, and what a shard has nothing of is left alone.
+        numbers.counters = *self.engine.counters();
+        numbers.gauges = self.engine.gauges();
+        numbers.net = self.net;
+        (numbers.receive_buffer_bytes, numbers.shards) = (self.receive_buffer_bytes, 1);
+        drop(numbers);
         published.numbers_of.store(now.as_micros(), Ordering::Release);
     }
 }

@@ -221,6 +221,8 @@ pub(super) enum StartLine {
 }
 
 impl StartLine {
+    // Apart from the loop over the lines, which has no register to spare.
+    #[inline(never)]
     fn parse(bytes: &[u8], end: usize) -> Result<Self, Malformed> {
         let line = bytes.get(..end).unwrap_or_default();
         match strip_version(line) {
@@ -243,7 +245,10 @@ impl StartLine {
     /// Method and Request-URI, and what stands where the version should.
     fn request(line: &[u8]) -> Option<(Self, &[u8])> {
         let method_end = find(b' ', line)?;
-        let uri_end = memchr::memrchr(b' ', line)?;
+        let uri_end = match line.strip_suffix(b" SIP/2.0") {
+            Some(before) => before.len(),
+            None => memchr::memrchr(b' ', line)?,
+        };
         let method = line.get(..method_end)?;
         let uri = line.get(method_end + 1..uri_end)?;
         let version = line.get(uri_end + 1..)?;
@@ -358,6 +363,9 @@ fn line_at(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
 }
 
 fn strip_version(line: &[u8]) -> Option<&[u8]> {
+    if let Some(rest) = line.strip_prefix(VERSION) {
+        return Some(rest);
+    }
     let (version, rest) = line.split_at_checked(VERSION.len())?;
     version.eq_ignore_ascii_case(VERSION).then_some(rest)
 }
@@ -376,8 +384,23 @@ fn has_white(text: &[u8]) -> bool {
 }
 
 /// `token` of RFC 3261 §25.1.
+#[inline]
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+    TOKEN.get(usize::from(byte)) == Some(&true)
 }
+
+const TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut byte = 0;
+    while byte < token.len() {
+        let is_mark = matches!(byte as u8, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        #[allow(clippy::indexing_slicing, reason = "evaluated when this is compiled")]
+        {
+            token[byte] = is_mark || (byte as u8).is_ascii_alphanumeric();
+        }
+        byte += 1;
+    }
+    token
+};
 
 const VERSION: &[u8] = b"SIP/2.0";
