@@ -98,6 +98,35 @@ fn mistakes_in_the_text_are_shown_with_their_place() {
 }
 
 #[test]
+fn a_file_in_json_is_read_and_its_mistakes_have_their_place() {
+    let text = serde_json::to_string_pretty(&good()).unwrap();
+    let (code, out, error) = check(&text, &[]);
+    assert_eq!((code, error.as_str()), (0, ""), "{out}");
+
+    let line = 1 + text.lines().position(|line| line.contains("\"refuse\": \"answer\"")).unwrap();
+    let cases = [
+        (
+            text.replacen("\"version\": 1", "\"version\": 2", 1),
+            "config.yaml: version: 2: this build reads version 1".into(),
+        ),
+        (
+            text.replacen("\"refuse\": \"answer\"", "\"refuse\": \"perhaps\"", 1),
+            format!("config.yaml:{line}:21: unknown variant `perhaps`, expected `answer` or `silence`"),
+        ),
+        // No JSON any more: the YAML reader says what is wrong.
+        (
+            text.replacen("\"version\": 1,", "\"version\": 1", 1),
+            "config.yaml:2:14: version: invalid type: string".to_owned(),
+        ),
+    ];
+    for (text, message) in cases {
+        let (code, out, error) = check(&text, &[]);
+        assert_eq!((code, out.as_str()), (3, ""), "{error}");
+        assert!(error.starts_with(&format!("sipedge-proxy: {message}")), "{error}");
+    }
+}
+
+#[test]
 fn settings_that_make_no_sense_are_all_shown_at_once() {
     let mut config = good();
     config.advertise = Advertise::Host("${ingress_address}".into());

@@ -1,6 +1,6 @@
 //! The counts that limits on rates and calls act on, shared by the shards of an instance, and what outlives a configuration.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -39,10 +39,13 @@ impl Shared {
     /// had no such limit, or was not there, begins with nothing.
     #[must_use]
     pub fn renewed(&self, setup: &Setup, next: &Setup) -> Self {
-        let stay: BTreeSet<IpNet> = peers(next).collect();
         let mut former_peers: Vec<IpNet> = self.former_peers.clone();
         former_peers.extend(peers(setup));
-        former_peers.retain(|peer| !stay.contains(peer));
+        let mut gone: HashSet<IpNet> = former_peers.iter().copied().collect();
+        for peer in peers(next) {
+            gone.remove(&peer);
+        }
+        former_peers.retain(|peer| gone.contains(peer));
         let too_many = former_peers.len().saturating_sub(MOST_FORMER_PEERS);
         former_peers.drain(..too_many);
         Self { trunks: limits(&self.trunks, next), former_peers }
