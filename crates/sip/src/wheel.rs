@@ -48,7 +48,7 @@ impl TimerWheel {
     /// Cancels the timer of `entry`, when it has one.
     pub fn cancel(&mut self, entry: u32) {
         let Some(node) = self.nodes.get(entry as usize).copied() else { return };
-        if node.place == Place::Nowhere {
+        if node.place == NOWHERE {
             return;
         }
         self.unlink(entry, node);
@@ -131,31 +131,29 @@ impl TimerWheel {
         while let Some(entry) = self.slots.get(level).and_then(|slots| slots.get(slot)).copied() {
             let Some(node) = self.nodes.get(entry as usize).copied() else { return };
             self.unlink(entry, node);
-            self.link(entry, node.tick);
+            self.link(entry, node.tick());
         }
     }
 
     fn link(&mut self, entry: u32, tick: u64) {
         let delta = tick.saturating_sub(self.now);
         let place = if delta == 0 {
-            Place::Due
+            DUE
         } else {
             // The level is the highest digit in which the tick differs from now.
             let tick = tick.min(self.now + MAX_DELTA);
             let level = ((63 - (self.now ^ tick).leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
-            Place::Slot(level as u8, ((tick >> (level * SLOT_BITS)) & SLOT_MASK) as u8)
+            (level * SLOTS as u32) as u16 | ((tick >> (level * SLOT_BITS)) & SLOT_MASK) as u16
         };
         let head = std::mem::replace(self.head(place), entry);
-        if let Place::Slot(level, slot) = place
-            && let Some(occupied) = self.occupied.get_mut(usize::from(level))
-        {
-            *occupied |= 1 << slot;
+        if let Some(occupied) = self.occupied.get_mut(usize::from(place) / SLOTS) {
+            *occupied |= 1 << (usize::from(place) % SLOTS);
         }
         if let Some(node) = self.nodes.get_mut(head as usize) {
             node.previous = entry;
         }
         if let Some(node) = self.nodes.get_mut(entry as usize) {
-            *node = Node { previous: NONE, next: head, place, tick };
+            *node = Node::new(head, place, tick);
         }
     }
 
@@ -164,10 +162,10 @@ impl TimerWheel {
             previous.next = node.next;
         } else {
             *self.head(node.place) = node.next;
-            if let (NONE, Place::Slot(level, slot)) = (node.next, node.place)
-                && let Some(occupied) = self.occupied.get_mut(usize::from(level))
+            if node.next == NONE
+                && let Some(occupied) = self.occupied.get_mut(usize::from(node.place) / SLOTS)
             {
-                *occupied &= !(1 << slot);
+                *occupied &= !(1 << (usize::from(node.place) % SLOTS));
             }
         }
         if let Some(next) = self.nodes.get_mut(node.next as usize) {
@@ -178,36 +176,39 @@ impl TimerWheel {
         }
     }
 
-    fn head(&mut self, place: Place) -> &mut u32 {
-        if let Place::Slot(level, slot) = place
-            && let Some(head) =
-                self.slots.get_mut(usize::from(level)).and_then(|slots| slots.get_mut(usize::from(slot)))
-        {
-            return head;
-        }
-        &mut self.due
+    fn head(&mut self, place: u16) -> &mut u32 {
+        let slots = self.slots.as_flattened_mut();
+        slots.get_mut(usize::from(place)).unwrap_or(&mut self.due)
     }
 }
 
+/// An entry's timer: 16 bytes, since there is one for each entry that there ever was at the same time.
 #[derive(Debug, Clone, Copy)]
 struct Node {
     previous: u32,
     next: u32,
-    place: Place,
-    tick: u64,
+    /// The tick's lower 32 bits, and the 16 above them: enough for 8,900 years.
+    tick: u32,
+    tick_above: u16,
+    /// The slot that it is linked in, counted through all levels; else [`DUE`] or [`NOWHERE`].
+    place: u16,
+}
+
+impl Node {
+    fn new(next: u32, place: u16, tick: u64) -> Self {
+        let tick = tick.min(LAST_TICK);
+        Self { previous: NONE, next, tick: tick as u32, tick_above: (tick >> 32) as u16, place }
+    }
+
+    fn tick(self) -> u64 {
+        u64::from(self.tick_above) << 32 | u64::from(self.tick)
+    }
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Self { previous: NONE, next: NONE, place: Place::Nowhere, tick: 0 }
+        Self::new(NONE, NOWHERE, 0)
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Nowhere,
-    Due,
-    Slot(u8, u8),
 }
 
 fn millis(tick: u64) -> Time {
@@ -216,6 +217,11 @@ fn millis(tick: u64) -> Time {
 
 const _: () = assert!(Duration::from_millis(MAX_DELTA).as_secs() > 4 * 3_600);
 
+/// Its time has come.
+const DUE: u16 = u16::MAX - 1;
+/// It has no timer.
+const NOWHERE: u16 = u16::MAX;
+const LAST_TICK: u64 = (1 << 48) - 1;
 /// No entry.
 const NONE: u32 = u32::MAX;
 /// Slots of a level: as many as a word has bits, so that the next occupied one is found by counting zeros.

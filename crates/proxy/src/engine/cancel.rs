@@ -6,6 +6,7 @@ use sipedge_sip::transaction::NonInviteClient;
 
 use super::Engine;
 use super::admission::REQUEST_TERMINATED;
+use super::flow::Hop;
 use super::limits::with_reserve;
 use super::transactions::{Id, Key, Machine};
 use super::write;
@@ -51,8 +52,11 @@ impl Engine {
         }
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided = true;
-        context.cancelling = Some(reason);
-        if context.open == 0 {
+        let is_open = context.open > 0;
+        if let Some(extra) = self.transactions.extra_mut(server) {
+            extra.cancelling = Some(reason);
+        }
+        if !is_open {
             self.conclude(now, server, REQUEST_TERMINATED);
             return;
         }
@@ -92,15 +96,16 @@ impl Engine {
         let mut layout = std::mem::take(&mut self.spare_layout);
         if let Ok(message) = Message::read_without_body(invite.bytes(), &mut layout) {
             self.counters.cancels_forwarded += 1;
-            let context = self.transactions.server_of(client).and_then(|server| self.transactions.context(server));
-            let reason = context.and_then(|context| context.cancelling.as_ref()).unwrap_or(&CancelReason::None);
+            let extra = self.transactions.server_of(client).and_then(|server| self.transactions.extra(server));
+            let reason = extra.and_then(|extra| extra.cancelling.as_ref()).unwrap_or(&CancelReason::None);
             let to = message.header(HeaderName::To).map(|to| to.line.of(message.bytes())).unwrap_or_default();
             let parts = write::Companion { method: Method::Cancel, to, more: reason.lines() };
             self.outbox.transmit(&hop, None, |out| write::companion(&message, &parts, out));
             // Without room for a transaction it is sent once.
             if (self.transactions.len() as u64) < with_reserve(self.setup.transactions as u64) {
                 let machine = NonInviteClient::new(now, &self.setup.timers, hop.transport.delivery());
-                let id = self.transactions.insert_client(key, Machine::NonInviteClient(machine), hop, None);
+                let id =
+                    self.transactions.insert_client(key, Machine::NonInviteClient(machine), Hop::clone(&hop), None);
                 self.keep_last_transmit(id);
             }
         }

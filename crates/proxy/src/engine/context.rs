@@ -15,7 +15,7 @@ use super::{Engine, trust, write};
 use crate::config::Trust;
 
 /// What a server transaction knows of the request that it has sent on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Context {
     /// The branch that was opened last; the others follow it.
     pub(super) newest: Option<Id>,
@@ -25,27 +25,33 @@ pub(super) struct Context {
     pub(super) tries: u8,
     /// Destinations of a forked request that there was no room for yet: each has its turn when a branch has ended (RFC 5393 §5.3.3).
     pub(super) waiting: u16,
-    /// Where those of them went whose transactions are gone, while a further one may be opened: over a reliable transport a refused one
-    /// ends at once.
-    pub(super) gone: Vec<Gone>,
     /// Whether it goes to the destinations of a trunk, and not to a remote target.
     pub(super) pool: bool,
     /// Fingerprint of the trunk at the other end.
     pub(super) toward: u16,
-    /// Where the request came from.
-    pub(super) source: SocketAddr,
     /// Whether a further branch could be opened.
     pub(super) has_more: bool,
-    /// The request as it came, while a further branch could be opened.
-    pub(super) original: Kept,
-    /// The best final response so far, while branches are open.
-    pub(super) best: Option<Box<Best>>,
     /// No further branch is opened: somebody has answered, the callee has decided, or the caller has hung up.
     pub(super) decided: bool,
-    /// Why open branches are being cancelled.
-    pub(super) cancelling: Option<CancelReason>,
     /// Whether it is an INVITE from outside a dialog.
     pub(super) opens_call: bool,
+}
+
+/// What only some transactions have, or only for a while.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// Of a server transaction the request as it came, while a further branch could be opened; of the client transaction of an INVITE
+    /// what is kept instead of it once it has been answered.
+    pub(super) kept: Kept,
+    /// Where that request came from.
+    pub(super) source: Option<SocketAddr>,
+    /// Where branches went whose transactions are gone, while a further one may be opened: over a reliable transport a refused one ends
+    /// at once.
+    pub(super) gone: Vec<Gone>,
+    /// The best final response so far, while branches are open.
+    pub(super) best: Option<Best>,
+    /// Why open branches are being cancelled.
+    pub(super) cancelling: Option<CancelReason>,
     /// Key of the counted call that this INVITE has opened or this BYE ends, when a limit counts it.
     pub(super) counted: Option<u128>,
 }
@@ -77,25 +83,11 @@ pub(super) enum Outcome<'m> {
     Unreachable,
 }
 
-impl Context {
-    pub(super) fn new(source: SocketAddr) -> Self {
-        Self {
-            newest: None,
-            open: 0,
-            tries: 0,
-            waiting: 0,
-            gone: Vec::new(),
-            pool: false,
-            toward: 0,
-            source,
-            has_more: false,
-            original: Kept::default(),
-            best: None,
-            decided: false,
-            cancelling: None,
-            opens_call: false,
-            counted: None,
-        }
+impl Extra {
+    /// Whether it holds nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { kept, source: _, gone, best, cancelling, counted } = self;
+        kept.is_empty() && gone.is_empty() && best.is_none() && cancelling.is_none() && counted.is_none()
     }
 
     /// Whether the caller has hung up.
@@ -117,16 +109,19 @@ impl Engine {
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.open = context.open.saturating_sub(1);
         // A sibling's refusal does not keep it from its second way; an answer, a 6xx or a CANCEL does.
-        let falls_back = for_size && matches!(outcome, Outcome::Unreachable) && context.cancelling.is_none();
+        let falls_back = for_size
+            && matches!(outcome, Outcome::Unreachable)
+            && self.transactions.extra(server).is_none_or(|extra| extra.cancelling.is_none());
         if falls_back && self.fall_back(now, server, client) {
             return;
         }
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided |= !may_go_on;
         let is_last = context.open == 0 && (context.decided || !context.has_more);
+        let has_best = self.transactions.extra(server).is_some_and(|extra| extra.best.is_some());
         // A 2xx waits for nobody (RFC 3261 §16.7 step 5): a CANCEL that went to several destinations is answered by whoever knows it.
         if let Outcome::Response(message, code) = outcome
-            && (code < 300 || (is_last && context.best.is_none()))
+            && (code < 300 || (is_last && !has_best))
         {
             if self.respond(now, server, message, code) {
                 self.end_call(server, code);
@@ -184,6 +179,11 @@ impl Engine {
             self.counters.calls_answered += u64::from(context.opens_call);
             self.let_original_go(server);
             self.cancel_branches(now, server, CancelReason::Elsewhere);
+            // It ends by its BYE from now on.
+            if let Some(extra) = self.transactions.get_mut(server).and_then(|transaction| transaction.extra.as_mut()) {
+                extra.counted = None;
+                self.transactions.tidy(server);
+            }
         }
         self.respond(now, server, message, code);
     }
@@ -192,10 +192,9 @@ impl Engine {
     pub(super) fn conclude(&mut self, now: Time, server: Id, own: Answer) {
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.decided = true;
-        let is_cancelled = context.is_cancelled();
+        let is_cancelled = self.transactions.extra(server).is_some_and(Extra::is_cancelled);
         let mut passed = false;
-        if let Some(best) = context.best.take() {
-            let Best { code, response } = *best;
+        if let Some(Best { code, response }) = self.transactions.take_best(server) {
             passed = self.respond_kept(now, server, &response, code);
             self.transactions.release(response);
             if passed {
@@ -214,8 +213,13 @@ impl Engine {
     pub(super) fn let_original_go(&mut self, server: Id) {
         if let Some(context) = self.transactions.context_mut(server) {
             context.has_more = false;
-            let original = std::mem::take(&mut context.original);
+        }
+        let Some(transaction) = self.transactions.get_mut(server) else { return };
+        if let Some(extra) = &mut transaction.extra {
+            extra.gone = Vec::new();
+            let original = std::mem::take(&mut extra.kept);
             self.transactions.release(original);
+            self.transactions.tidy(server);
         }
     }
 
@@ -229,7 +233,10 @@ impl Engine {
             false => code == 503,
         };
         // What waits is part of the fork, whatever the others answer; after that one refusal by a callee is enough.
-        let is_refused = || context.best.as_ref().is_some_and(|best| !fails_over(best.code));
+        let is_refused = || {
+            let best = self.transactions.extra(server).and_then(|extra| extra.best.as_ref());
+            best.is_some_and(|best| !fails_over(best.code))
+        };
         match outcome {
             Outcome::Response(_, code) if context.waiting > 0 => (300..600).contains(&code),
             Outcome::Response(_, code) => fails_over(code) && !is_refused(),
@@ -239,8 +246,7 @@ impl Engine {
 
     /// Takes note of a final response that may go back once no branch is open (RFC 3261 §16.7 steps 4, 6 and 7).
     fn keep_best(&mut self, server: Id, message: &Message<'_>, code: u16) {
-        let Some(context) = self.transactions.context_mut(server) else { return };
-        let before = context.best.take();
+        let before = self.transactions.take_best(server);
         let is_better = before.as_ref().is_none_or(|before| rank(code) < rank(before.code));
         let old = before.as_ref().map(|before| before.response.bytes()).unwrap_or_default();
         let merges = before.as_ref().is_some_and(|before| is_challenge(before.code)) && is_challenge(code);
@@ -280,13 +286,15 @@ impl Engine {
                 self.transactions.release(before.response);
             }
             // Without memory for it, it is as if it had not come.
-            (!response.is_empty()).then(|| Box::new(Best { code: best_code, response }))
+            (!response.is_empty()).then_some(Best { code: best_code, response })
         } else {
             before
         };
         self.scratch = text;
-        if let Some(context) = self.transactions.context_mut(server) {
-            context.best = best;
+        if best.is_some()
+            && let Some(extra) = self.transactions.extra_mut(server)
+        {
+            extra.best = best;
         }
     }
 
@@ -306,7 +314,9 @@ impl Engine {
     }
 
     fn end_counted_call(&mut self, server: Id) {
-        let counted = self.transactions.context_mut(server).and_then(|context| context.counted.take());
+        let Some(transaction) = self.transactions.get_mut(server) else { return };
+        let counted = transaction.extra.as_mut().and_then(|extra| extra.counted.take());
+        self.transactions.tidy(server);
         if let Some(leg) = counted.and_then(|key| self.calls.end_leg(key)) {
             self.give_call(leg);
         }
@@ -330,7 +340,7 @@ impl Engine {
             return false;
         }
         let (hop, receipt) = (transaction.hop.clone(), transaction.receipt());
-        let original = self.transactions.context(server).is_some_and(|context| !context.original.is_empty());
+        let original = self.transactions.extra(server).is_some_and(|extra| !extra.kept.is_empty());
         let written = if original {
             self.with_original(server, |engine, request| {
                 engine.outbox.transmit(&hop, receipt, |out| {
@@ -406,7 +416,9 @@ impl Engine {
             at.and_then(|ip| self.setup.trunk_of(ip).or_else(|| self.destination_at(ip)))
         };
         let from = self.setup.trust_of(from);
-        Some((from, self.setup.trust_of(self.setup.trunk_of(context.source.ip()))))
+        // Responses go to the address that the request came from, whatever its port.
+        let to = self.transactions.get(server)?.hop.to.ip();
+        Some((from, self.setup.trust_of(self.setup.trunk_of(to))))
     }
 
     /// Sends a response with the edits that are noted, if the server transaction lets it pass. Whether it does.
@@ -455,7 +467,9 @@ impl Engine {
         if context.open == 0 {
             return;
         }
-        context.cancelling.get_or_insert(reason);
+        if let Some(extra) = self.transactions.extra_mut(server) {
+            extra.cancelling.get_or_insert(reason);
+        }
         let mut at = self.transactions.context(server).and_then(|context| context.newest);
         while let Some(client) = at {
             at = self.transactions.next_branch(client);

@@ -230,7 +230,7 @@ impl Engine {
         // What is given up here by a stream is over at once: its transaction's timer is due now.
         self.release_waiting(now, None);
         while let Some(entry) = self.transactions.timers.poll(now) {
-            self.transaction_timeout(now, transactions::Id(entry));
+            self.transaction_timeout(now, transactions::Id::of(entry));
         }
         while let Some(call) = self.calls.poll(now) {
             self.give_call(call);

@@ -1,22 +1,34 @@
 //! Memory for messages that are kept to be sent again.
 
 /// Kept messages. Buffers come in a few sizes and are used again, so that keeping a message allocates nothing in steady state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pool {
-    free: [Vec<Vec<u8>>; FINE + COARSE.len()],
+    free: [Vec<Box<[u8]>>; FINE + COARSE.len()],
     held: u64,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { free: std::array::from_fn(|_| Vec::new()), held: 0 }
+    }
 }
 
 impl Pool {
     /// A copy of `bytes`.
     pub(super) fn keep(&mut self, bytes: &[u8]) -> Kept {
-        let (class, size) = class(bytes.len());
-        let mut buffer = self.free.get_mut(class).and_then(Vec::pop).unwrap_or_default();
-        if buffer.capacity() == 0 {
-            buffer.reserve_exact(size);
+        if bytes.is_empty() {
+            return Kept::default();
         }
-        buffer.extend_from_slice(bytes);
-        self.held += buffer.capacity() as u64;
+        let (class, size) = class(bytes.len());
+        let free = self.free.get_mut(class).and_then(Vec::pop).filter(|buffer| buffer.len() == size);
+        let mut buffer = free.unwrap_or_else(|| vec![0; size].into_boxed_slice());
+        self.held += size as u64;
+        if let Some((message, rest)) = buffer.split_at_mut_checked(bytes.len()) {
+            message.copy_from_slice(bytes);
+            if let Some(end) = rest.last_chunk_mut() {
+                *end = (size.saturating_sub(bytes.len()) as u16).to_le_bytes();
+            }
+        }
         Kept(buffer)
     }
 
@@ -32,14 +44,13 @@ impl Pool {
     }
 
     /// Takes a buffer back.
-    pub(super) fn release(&mut self, mut kept: Kept) {
-        let capacity = kept.0.capacity();
-        self.held -= capacity as u64;
-        let (class, size) = class(capacity);
-        if let Some(free) = self.free.get_mut(class).filter(|_| size == capacity)
-            && free.len() * capacity < FREE_BYTES
+    pub(super) fn release(&mut self, kept: Kept) {
+        let size = kept.0.len();
+        self.held -= size as u64;
+        let (class, of_class) = class(size.saturating_sub(UNUSED));
+        if let Some(free) = self.free.get_mut(class).filter(|_| size == of_class)
+            && free.len() * size < FREE_BYTES
         {
-            kept.0.clear();
             free.push(kept.0);
         }
     }
@@ -50,13 +61,15 @@ impl Pool {
     }
 }
 
-/// A kept message; empty until something is kept.
+/// A kept message; empty until something is kept. The last two bytes of its buffer say how many of it are unused, themselves included:
+/// there is one of these for each transaction, whether it keeps something or not.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Vec<u8>);
+pub(super) struct Kept(Box<[u8]>);
 
 impl Kept {
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
+        let unused = self.0.last_chunk().map_or(0, |unused| usize::from(u16::from_le_bytes(*unused)));
+        self.0.get(..self.0.len().saturating_sub(unused)).unwrap_or_default()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -66,21 +79,26 @@ impl Kept {
 
 /// The class of a message of this length, and the size of its buffers.
 fn class(length: usize) -> (usize, usize) {
-    if length <= FINE * STEP {
-        let steps = length.div_ceil(STEP).max(1);
-        return (steps - 1, steps * STEP);
+    let needed = length + UNUSED;
+    if needed <= FINE * STEP - OF_ALLOCATOR {
+        let steps = (needed + OF_ALLOCATOR).div_ceil(STEP);
+        return (steps - 1, steps * STEP - OF_ALLOCATOR);
     }
-    let coarse = COARSE.iter().position(|size| *size >= length).unwrap_or(COARSE.len());
-    (FINE + coarse, COARSE.get(coarse).copied().unwrap_or(length))
+    let coarse = COARSE.iter().position(|size| *size >= needed).unwrap_or(COARSE.len());
+    (FINE + coarse, COARSE.get(coarse).copied().unwrap_or(needed))
 }
 
-/// Buffer sizes in bytes: multiples of this. A usual INVITE has 900 to 1,500 bytes, without its body 600 to 1,000, a response 400 to
-/// 800; half a step of each is lost.
-const STEP: usize = 64;
+/// Bytes that say how much of a buffer is unused.
+const UNUSED: usize = 2;
+/// Buffer sizes in bytes: multiples of this, with what the allocator adds. A usual INVITE has 900 to 1,500 bytes, without its body 600 to
+/// 1,000, a response 400 to 800; half a step of each is lost.
+const STEP: usize = 32;
 /// How many of them.
-const FINE: usize = 24;
+const FINE: usize = 48;
+/// Bytes that glibc's allocator puts before each piece; with them it gives multiples of 16.
+const OF_ALLOCATOR: usize = 8;
 /// Then these. 64 KiB is the largest datagram; what a stream has brought may be longer, and its buffer is not used again.
 const COARSE: [usize; 3] = [2_560, 8_192, 65_536];
 
 /// Bytes of one size that wait to be used again: enough for a burst of a thousand, bounded so that a flood's memory is given back.
-const FREE_BYTES: usize = 1 << 20;
+const FREE_BYTES: usize = 1 << 19;

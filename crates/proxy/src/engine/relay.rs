@@ -79,11 +79,15 @@ impl Engine {
             pool: is_new,
             toward: onward.toward,
             opens_call: method == Method::Invite && onward.record_route.is_some(),
-            counted: onward.counted,
-            ..Context::new(request.source)
+            ..Context::default()
         };
         let server =
             self.transactions.insert_server(Key::new(request.branch, method), machine, request.back(), context);
+        if let Some(counted) = onward.counted
+            && let Some(extra) = self.transactions.extra_mut(server)
+        {
+            extra.counted = Some(counted);
+        }
         if method == Method::Invite {
             self.answer(request, TRYING);
             self.keep_last_transmit(server);
@@ -105,7 +109,7 @@ impl Engine {
 
     /// Opens a further branch of a request that is kept: another destination is tried. Whether there was one.
     pub(super) fn open_next(&mut self, now: Time, server: Id) -> bool {
-        let counted = self.transactions.context(server).and_then(|context| context.counted);
+        let counted = self.transactions.extra(server).and_then(|extra| extra.counted);
         let opened = self.with_original(server, |engine, request| {
             let Some(onward) = engine.onward_again(now, server, request) else { return false };
             engine.open_branches(now, server, request, &Onward { counted, ..onward })
@@ -233,7 +237,7 @@ impl Engine {
         steps: &[Option<Step<'_>>],
     ) -> Option<(Server, Option<&'s Target>)> {
         let transactions = &self.transactions;
-        let gone = transactions.context(server).map(|context| context.gone.as_slice()).unwrap_or_default();
+        let gone = transactions.extra(server).map(|extra| extra.gone.as_slice()).unwrap_or_default();
         let is_tried = |found: &Server| {
             let is_at = |transport: Transport, to: SocketAddr, for_size: bool| {
                 to == found.address && (transport == found.transport || for_size)
@@ -460,12 +464,13 @@ impl Engine {
     fn keep_original(&mut self, server: Id, request: &Incoming<'_>) {
         let Some(context) = self.transactions.context_mut(server) else { return };
         context.has_more = true;
-        if !context.original.is_empty() {
+        if self.transactions.extra(server).is_some_and(|extra| !extra.kept.is_empty()) {
             return;
         }
         let original = self.transactions.copy(request.message.bytes());
-        if let Some(context) = self.transactions.context_mut(server) {
-            context.original = original;
+        if let Some(extra) = self.transactions.extra_mut(server) {
+            extra.kept = original;
+            extra.source = Some(request.source);
         }
     }
 
@@ -477,19 +482,21 @@ impl Engine {
     ) -> Option<R> {
         let transaction = self.transactions.get(server)?;
         let hop = &transaction.hop;
-        let source = transaction.context()?.source;
+        let source = transaction.extra.as_ref()?.source?;
         let arrival = Arrival { transport: hop.transport, port: hop.port, source, connection: hop.connection };
-        let original = std::mem::take(&mut self.transactions.context_mut(server)?.original);
+        let original = self.transactions.take_original(server)?;
         // A failover is rare: a layout of its own keeps the others free for what `act` does.
         let mut layout = Layout::default();
         let read = Message::read(original.bytes(), &mut layout).ok();
         let request = read.and_then(|message| Some(Incoming::new(message, Head::of(&message)?, &arrival, &self.setup)));
         let result = request.map(|request| act(self, &request));
         // `act` may have kept it anew, or have let it go since nothing further can be tried.
-        match self.transactions.context_mut(server) {
-            Some(context) if context.original.is_empty() && context.has_more => context.original = original,
-            _ => self.transactions.release(original),
+        let has_more = self.transactions.context(server).is_some_and(|context| context.has_more);
+        match self.transactions.extra_mut(server).filter(|extra| has_more && extra.kept.is_empty()) {
+            Some(extra) => (extra.kept, extra.source) = (original, Some(source)),
+            None => self.transactions.release(original),
         }
+        self.transactions.tidy(server);
         result
     }
 

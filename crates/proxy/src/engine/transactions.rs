@@ -1,10 +1,14 @@
 //! The table of transactions, with their timers and kept messages (RFC 3261 §17).
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
 use sipedge_sip::message::Method;
 use sipedge_sip::transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 use sipedge_sip::{Time, TimerWheel};
 
-use super::context::{Context, Gone};
+use super::context::{Best, Context, Extra, Gone};
 use super::flow::{Hop, Receipt};
 use super::index::Index;
 use super::pool::{Kept, Pool};
@@ -25,6 +29,9 @@ pub(super) struct Transactions {
     next_number: u32,
     pub(super) timers: TimerWheel,
     pub(super) pool: Pool,
+    hops: Hops,
+    /// Those of transactions that have none any more, to be used again.
+    extras: Vec<Box<Extra>>,
     /// Bytes that kept messages never exceed.
     pub(super) most_bytes: u64,
 }
@@ -38,13 +45,18 @@ pub(super) struct Transaction {
     pub(super) machine: Machine,
     pub(super) side: Side,
     /// Where its messages go, and how.
-    pub(super) hop: Hop,
+    pub(super) hop: Arc<Hop>,
     /// What may have to be sent again: of a server transaction the last response, of a client transaction the request, and after a
     /// refusal of an INVITE its ACK.
     pub(super) kept: Kept,
+    /// What only some have.
+    pub(super) extra: Option<Box<Extra>>,
     /// Whether it is counted among those without a final response.
     pending: bool,
 }
+
+/// There are a hundred thousand of them at a thousand calls per second: what few have, or for a short time only, is in [`Extra`].
+const _: () = assert!(size_of::<Option<Transaction>>() <= 112);
 
 /// What a transaction is for.
 #[derive(Debug)]
@@ -64,9 +76,7 @@ pub(super) struct Branch {
     next: Option<Id>,
     /// Whether its final response, or what stands for it, has come.
     pub(super) closed: bool,
-    /// Of an INVITE, what its CANCEL, its ACK and an answer of our own are made from: kept instead of it once it has been answered.
-    pub(super) extract: Kept,
-    /// Whether it is.
+    /// Whether there is kept instead of an INVITE what its CANCEL, its ACK and an answer of our own are made from.
     pub(super) cut: bool,
     /// Whether TCP was taken for the request's size alone: where TCP fails, UDP is tried (RFC 3261 §18.1.1).
     pub(super) for_size: bool,
@@ -136,13 +146,25 @@ impl Machine {
 
 /// Index of a transaction. It is good until the transaction is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Id(pub(super) u32);
+pub(super) struct Id(NonZeroU32);
+
+impl Id {
+    /// That of the transaction in this slot.
+    pub(super) fn of(slot: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(slot))
+    }
+
+    fn slot(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 /// What requests and responses are matched by (RFC 3261 §17.1.3, §17.2.3): the branch, here as the keyed hash that it is made from, and
 /// what the method says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    branch: u128,
+    /// The words of a number: it would take up twice the room, for its alignment.
+    branch: [u32; 4],
     kind: Kind,
 }
 
@@ -164,12 +186,12 @@ impl Key {
             Method::Cancel => Kind::Cancel,
             other => Kind::Other(fingerprint(other.name())),
         };
-        Self { branch, kind }
+        Self { branch: split(branch), kind }
     }
 
     /// The key of the INVITE that a CANCEL or an ACK with this branch is about.
     pub(super) fn invite(branch: u128) -> Self {
-        Self { branch, kind: Kind::Invite }
+        Self { branch: split(branch), kind: Kind::Invite }
     }
 
     /// Whether it is that of a CANCEL.
@@ -179,8 +201,16 @@ impl Key {
 
     /// The branch.
     pub(super) fn branch(self) -> u128 {
-        self.branch
+        join(self.branch)
     }
+}
+
+fn split(number: u128) -> [u32; 4] {
+    [number as u32, (number >> 32) as u32, (number >> 64) as u32, (number >> 96) as u32]
+}
+
+fn join([first, second, third, fourth]: [u32; 4]) -> u128 {
+    u128::from(first) | u128::from(second) << 32 | u128::from(third) << 64 | u128::from(fourth) << 96
 }
 
 impl Transactions {
@@ -194,16 +224,18 @@ impl Transactions {
             next_number: 0,
             timers: TimerWheel::new(now),
             pool: Pool::default(),
+            hops: Hops::default(),
+            extras: Vec::new(),
             most_bytes,
         }
     }
 
     pub(super) fn server(&self, key: Key) -> Option<Id> {
-        self.servers.find(key.branch, |slot| self.entries.has(slot, key)).map(Id)
+        self.servers.find(key.branch(), |slot| self.entries.has(slot, key)).map(Id::of)
     }
 
     pub(super) fn client(&self, key: Key) -> Option<Id> {
-        self.clients.find(key.branch, |slot| self.entries.has(slot, key)).map(Id)
+        self.clients.find(key.branch(), |slot| self.entries.has(slot, key)).map(Id::of)
     }
 
     /// The client transaction whose message a receipt is for, while there is one.
@@ -217,11 +249,11 @@ impl Transactions {
     }
 
     pub(super) fn get(&self, id: Id) -> Option<&Transaction> {
-        self.entries.get(id.0)?.as_ref()
+        self.entries.get(id.slot())?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Transaction> {
-        self.entries.get_mut(id.0)?.as_mut()
+        self.entries.get_mut(id.slot())?.as_mut()
     }
 
     /// The response context of a server transaction.
@@ -283,12 +315,14 @@ impl Transactions {
         let number = self.next_number;
         self.next_number = number.wrapping_add(1);
         let index = if machine.is_server() { &mut self.servers } else { &mut self.clients };
-        index.insert(key.branch, slot, |slot| self.entries.has(slot, key));
+        index.insert(key.branch(), slot, |slot| self.entries.has(slot, key));
+        let hop = self.hops.share(hop);
         if let Some(entry) = self.entries.get_mut(slot) {
-            *entry = Some(Transaction { key, number, machine, side, hop, kept: Kept::default(), pending: false });
+            let (kept, extra) = (Kept::default(), None);
+            *entry = Some(Transaction { key, number, machine, side, hop, kept, extra, pending: false });
         }
-        self.settle(Id(slot));
-        Id(slot)
+        self.settle(Id::of(slot));
+        Id::of(slot)
     }
 
     /// Keeps `message` instead of what was kept; nothing when there is no memory left for it: then it is not sent again.
@@ -301,9 +335,41 @@ impl Transactions {
     /// Keeps for an INVITE that has been sent what is kept instead of it once it has been answered.
     pub(super) fn keep_extract(&mut self, client: Id, extract: &[u8]) {
         let extract = self.copy(extract);
-        match self.branch_mut(client) {
-            Some(branch) => branch.extract = extract,
-            None => self.pool.release(extract),
+        match self.extra_mut(client) {
+            Some(extra) if extra.kept.is_empty() => extra.kept = extract,
+            _ => self.pool.release(extract),
+        }
+    }
+
+    /// What only some transactions have.
+    pub(super) fn extra(&self, id: Id) -> Option<&Extra> {
+        self.get(id)?.extra.as_deref()
+    }
+
+    /// Takes the request as it came out.
+    pub(super) fn take_original(&mut self, server: Id) -> Option<Kept> {
+        self.get_mut(server)?.extra.as_mut().map(|extra| std::mem::take(&mut extra.kept))
+    }
+
+    /// Takes the best final response so far out.
+    pub(super) fn take_best(&mut self, server: Id) -> Option<Best> {
+        self.get_mut(server)?.extra.as_mut()?.best.take()
+    }
+
+    /// What only some transactions have, to change it; afterwards [`Transactions::tidy`].
+    pub(super) fn extra_mut(&mut self, id: Id) -> Option<&mut Extra> {
+        let Self { entries, extras, .. } = self;
+        let transaction = entries.get_mut(id.slot())?.as_mut()?;
+        Some(transaction.extra.get_or_insert_with(|| extras.pop().unwrap_or_default()))
+    }
+
+    /// Takes the memory of a transaction's extra back that holds nothing any more.
+    pub(super) fn tidy(&mut self, id: Id) {
+        let Some(transaction) = self.get_mut(id) else { return };
+        if let Some(extra) = transaction.extra.take_if(|extra| extra.is_empty())
+            && self.extras.len() < MOST_SPARE
+        {
+            self.extras.push(extra);
         }
     }
 
@@ -311,12 +377,11 @@ impl Transactions {
     pub(super) fn cut(&mut self, client: Id) -> bool {
         let Some(transaction) = self.get_mut(client) else { return false };
         let Side::Client(branch) = &mut transaction.side else { return false };
-        if branch.extract.is_empty() {
-            return false;
-        }
+        let Some(extra) = transaction.extra.as_mut().filter(|extra| !extra.kept.is_empty()) else { return false };
         branch.cut = true;
-        let whole = std::mem::replace(&mut transaction.kept, std::mem::take(&mut branch.extract));
+        let whole = std::mem::replace(&mut transaction.kept, std::mem::take(&mut extra.kept));
         self.pool.release(whole);
+        self.tidy(client);
         true
     }
 
@@ -342,12 +407,15 @@ impl Transactions {
     pub(super) fn forget(&mut self, id: Id) {
         let Some(transaction) = self.get_mut(id) else { return };
         let kept = std::mem::take(&mut transaction.kept);
-        let extract = match &mut transaction.side {
-            Side::Server(_) => Kept::default(),
-            Side::Client(branch) => std::mem::take(&mut branch.extract),
+        let extract = match (&transaction.side, &mut transaction.extra) {
+            (Side::Client(_), Some(extra)) => Some(std::mem::take(&mut extra.kept)),
+            _ => None,
         };
         self.pool.release(kept);
-        self.pool.release(extract);
+        if let Some(extract) = extract {
+            self.pool.release(extract);
+            self.tidy(id);
+        }
     }
 
     /// Takes what is kept out, to read it while transactions change; give it back by [`Transactions::put_kept`].
@@ -372,30 +440,31 @@ impl Transactions {
         self.pending += usize::from(is_pending);
         self.pending -= usize::from(was_pending);
         match at {
-            Some(at) => self.timers.set(id.0, at),
-            None => self.timers.cancel(id.0),
+            Some(at) => self.timers.set(id.slot(), at),
+            None => self.timers.cancel(id.slot()),
         }
     }
 
     /// Removes a transaction. Branches of a server transaction that is gone go on alone: a refusal is still acknowledged.
     pub(super) fn remove(&mut self, id: Id) {
         self.unlink(id);
-        let Some(mut transaction) = self.entries.get_mut(id.0).and_then(Option::take) else { return };
+        let Some(mut transaction) = self.entries.get_mut(id.slot()).and_then(Option::take) else { return };
         let index = if transaction.machine.is_server() { &mut self.servers } else { &mut self.clients };
         // A late copy of a request may have opened a transaction with the same key meanwhile: that one stays.
-        index.remove(transaction.key.branch, id.0);
-        self.timers.cancel(id.0);
+        index.remove(transaction.key.branch(), id.slot());
+        self.timers.cancel(id.slot());
         self.pending -= usize::from(transaction.pending);
-        self.free.push(id.0);
+        self.free.push(id.slot());
         self.pool.release(std::mem::take(&mut transaction.kept));
-        match transaction.side {
-            Side::Server(context) => {
-                self.pool.release(context.original);
-                if let Some(best) = context.best {
-                    self.pool.release(best.response);
-                }
+        if let Some(mut extra) = transaction.extra {
+            self.pool.release(std::mem::take(&mut extra.kept));
+            if let Some(best) = extra.best.take() {
+                self.pool.release(best.response);
             }
-            Side::Client(branch) => self.pool.release(branch.extract),
+            if self.extras.len() < MOST_SPARE {
+                *extra = Extra::default();
+                self.extras.push(extra);
+            }
         }
     }
 
@@ -416,8 +485,10 @@ impl Transactions {
         }) else {
             return;
         };
-        if let Some(context) = self.context_mut(server).filter(|context| context.has_more && !context.decided) {
-            context.gone.push(gone);
+        if self.context(server).is_some_and(|context| context.has_more && !context.decided)
+            && let Some(extra) = self.extra_mut(server)
+        {
+            extra.gone.push(gone);
         }
         let before = self.branches(server).find(|client| self.next_branch(*client) == Some(id));
         match before.and_then(|before| self.branch_mut(before)) {
@@ -441,6 +512,32 @@ impl Transactions {
 
     pub(super) fn key(&self, id: Id) -> Option<Key> {
         self.get(id).map(|transaction| transaction.key)
+    }
+}
+
+/// The hops that have been used last: all transactions with one peer share one of them.
+#[derive(Debug)]
+struct Hops(Box<[Option<Arc<Hop>>]>);
+
+impl Default for Hops {
+    fn default() -> Self {
+        Self(vec![None; HOPS].into_boxed_slice())
+    }
+}
+
+impl Hops {
+    fn share(&mut self, hop: Hop) -> Arc<Hop> {
+        let ip = match hop.to.ip() {
+            IpAddr::V4(ip) => u64::from(ip.to_bits()),
+            IpAddr::V6(ip) => ip.to_bits() as u64 ^ (ip.to_bits() >> 64) as u64,
+        };
+        let connection = hop.connection.map_or(0, |connection| connection.0);
+        let hash = (ip ^ u64::from(hop.to.port()) << 32 ^ connection).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let Some(place) = self.0.get_mut((hash >> 32) as usize % HOPS) else { return Arc::new(hop) };
+        match place {
+            Some(known) if **known == hop => known.clone(),
+            _ => place.insert(Arc::new(hop)).clone(),
+        }
     }
 }
 
@@ -476,5 +573,9 @@ impl Entries {
     }
 }
 
-/// Transactions of a page: some 45 KiB.
-const PAGE: usize = 128;
+/// Transactions of a page: some 50 KiB.
+const PAGE: usize = 512;
+/// Places for peers. Two that fall on one place take turns, at the cost of an allocation.
+const HOPS: usize = 1_024;
+/// Extras that wait to be used again: enough for the INVITEs that wait for their first response.
+const MOST_SPARE: usize = 1_024;

@@ -1,18 +1,17 @@
-use super::{Backoff, ClientExpiry, ClientReaction, Delivery, Timers, earlier};
+use super::{Backoff, ClientExpiry, ClientReaction, Delivery, Timers, delivery_of, earlier};
 use crate::Time;
 
 /// INVITE client transaction (RFC 3261 §17.1.1, RFC 6026 §7.2) with a proxy's Timer C (RFC 3261 §16.8).
 #[derive(Debug, Clone)]
 pub struct InviteClient {
     state: State,
-    delivery: Delivery,
 }
 
 impl InviteClient {
     /// The INVITE has just been sent.
     pub fn new(now: Time, timers: &Timers, delivery: Delivery) -> Self {
         let give_up = now + timers.response.min(timers.lifetime());
-        Self { state: State::Calling { resend: delivery.resend(now, timers.t1), give_up, cancel: false }, delivery }
+        Self { state: State::Calling { resend: delivery.resend(now, timers.t1), give_up, cancel: false } }
     }
 
     /// A response with this status code has arrived.
@@ -25,20 +24,21 @@ impl InviteClient {
             }
             (State::Calling { .. } | State::Proceeding { .. } | State::Cancelling { .. }, 300..) => {
                 // Timer D: at least 32 s, long enough for all retransmissions of the response.
-                self.state = State::Completed { until: self.delivery.wait(now, timers.lifetime()) };
+                self.state = State::Completed { until: self.delivery().wait(now, timers.lifetime()) };
                 ClientReaction::Acknowledge { first: true }
             }
             (State::Calling { cancel, .. }, _) => {
-                self.state = State::Proceeding { timer_c: now + timers.invite, cancel };
+                let delivery = self.delivery();
+                self.state = State::Proceeding { timer_c: now + timers.invite, cancel, delivery };
                 ClientReaction::Pass
             }
-            (State::Proceeding { cancel, .. }, 101..) => {
+            (State::Proceeding { cancel, delivery, .. }, 101..) => {
                 // Timer C is reset by each provisional response but 100 (RFC 3261 §16.7 step 2).
-                self.state = State::Proceeding { timer_c: now + timers.invite, cancel };
+                self.state = State::Proceeding { timer_c: now + timers.invite, cancel, delivery };
                 ClientReaction::Pass
             }
-            (State::Abandoned { until, cancelled, .. }, 100..=199) => {
-                self.state = State::Abandoned { until, cancelled, answers: true };
+            (State::Abandoned { until, cancelled, delivery, .. }, 100..=199) => {
+                self.state = State::Abandoned { until, cancelled, answers: true, delivery };
                 ClientReaction::Pass
             }
             (State::Abandoned { .. }, 200..=299) => {
@@ -46,8 +46,8 @@ impl InviteClient {
                 self.state = State::Accepted { until: now + timers.lifetime() };
                 ClientReaction::Pass
             }
-            (State::Abandoned { .. }, 300..) => {
-                self.state = State::Completed { until: self.delivery.wait(now, timers.lifetime()) };
+            (State::Abandoned { delivery, .. }, 300..) => {
+                self.state = State::Completed { until: delivery.wait(now, timers.lifetime()) };
                 ClientReaction::Acknowledge { first: false }
             }
             (State::Accepted { .. }, 200..=299) => ClientReaction::Pass,
@@ -65,8 +65,8 @@ impl InviteClient {
                 *cancel = true;
                 false
             }
-            State::Proceeding { .. } => {
-                self.state = State::Cancelling { until: now + timers.lifetime() };
+            State::Proceeding { delivery, .. } => {
+                self.state = State::Cancelling { until: now + timers.lifetime(), delivery: *delivery };
                 true
             }
             _ => false,
@@ -104,22 +104,25 @@ impl InviteClient {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time, timers: &Timers) -> ClientExpiry {
+        let delivery = self.delivery();
         match &mut self.state {
             State::Calling { give_up, .. } if *give_up <= now => {
-                self.state = State::Abandoned { until: now + timers.lifetime(), cancelled: false, answers: false };
+                self.state =
+                    State::Abandoned { until: now + timers.lifetime(), cancelled: false, answers: false, delivery };
                 ClientExpiry::TimedOut
             }
-            State::Calling { resend: Some(resend), .. } if resend.at <= now => {
+            State::Calling { resend: Some(resend), .. } if resend.at() <= now => {
                 resend.next(now, timers.lifetime());
                 ClientExpiry::Retransmit
             }
             State::Proceeding { timer_c, .. } if *timer_c <= now => {
                 // A peer that is alive answers the CANCEL by a 487 at once; one that does not is given up like a silent one.
-                self.state = State::Cancelling { until: now + timers.response };
+                self.state = State::Cancelling { until: now + timers.response, delivery };
                 ClientExpiry::Cancel
             }
-            State::Cancelling { until } if *until <= now => {
-                self.state = State::Abandoned { until: now + timers.lifetime(), cancelled: true, answers: true };
+            State::Cancelling { until, .. } if *until <= now => {
+                self.state =
+                    State::Abandoned { until: now + timers.lifetime(), cancelled: true, answers: true, delivery };
                 ClientExpiry::TimedOut
             }
             State::Accepted { until }
@@ -141,12 +144,25 @@ impl InviteClient {
         match self.state {
             State::Calling { resend, give_up, .. } => Some(earlier(resend, give_up)),
             State::Proceeding { timer_c, .. } => Some(timer_c),
-            State::Cancelling { until }
+            State::Cancelling { until, .. }
             | State::Abandoned { until, .. }
             | State::Accepted { until }
             | State::Completed { until }
             | State::Failed { at: until } => Some(until),
             State::Terminated => None,
+        }
+    }
+
+    /// What the transport is, as long as it matters.
+    fn delivery(&self) -> Delivery {
+        match self.state {
+            State::Calling { resend, .. } => delivery_of(resend),
+            State::Proceeding { delivery, .. }
+            | State::Cancelling { delivery, .. }
+            | State::Abandoned { delivery, .. } => delivery,
+            State::Accepted { .. } | State::Completed { .. } | State::Failed { .. } | State::Terminated => {
+                Delivery::Reliable
+            }
         }
     }
 
@@ -161,12 +177,12 @@ enum State {
     /// No response yet. `cancel`: wanted as soon as there is one.
     Calling { resend: Option<Backoff>, give_up: Time, cancel: bool },
     /// A provisional response has come.
-    Proceeding { timer_c: Time, cancel: bool },
+    Proceeding { timer_c: Time, cancel: bool, delivery: Delivery },
     /// CANCEL has been sent; the final response is awaited.
-    Cancelling { until: Time },
+    Cancelling { until: Time, delivery: Delivery },
     /// The transaction user has been told that nobody answered, and nobody must be left ringing: the first sign of life is answered
     /// with CANCEL (unless that went out before), a refusal with ACK.
-    Abandoned { until: Time, cancelled: bool, answers: bool },
+    Abandoned { until: Time, cancelled: bool, answers: bool, delivery: Delivery },
     /// A 2xx has come (RFC 6026); until Timer M.
     Accepted { until: Time },
     /// Another final response has come; until Timer D.

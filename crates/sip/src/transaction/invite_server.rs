@@ -1,23 +1,22 @@
-use super::{Backoff, Delivery, ServerExpiry, ServerReaction, Timers, earlier};
+use super::{Backoff, Delivery, ServerExpiry, ServerReaction, Timers, delivery_of, earlier};
 use crate::Time;
 
 /// INVITE server transaction (RFC 3261 §17.2.1, RFC 6026 §7.1).
 #[derive(Debug, Clone)]
 pub struct InviteServer {
     state: State,
-    delivery: Delivery,
 }
 
 impl InviteServer {
     /// The INVITE has just arrived.
     pub fn new(delivery: Delivery) -> Self {
-        Self { state: State::Proceeding, delivery }
+        Self { state: State::Proceeding { delivery } }
     }
 
     /// The INVITE has arrived again.
     pub fn handle_request(&mut self) -> ServerReaction {
         match self.state {
-            State::Proceeding | State::Completed { .. } => ServerReaction::Repeat,
+            State::Proceeding { .. } | State::Completed { .. } => ServerReaction::Repeat,
             // RFC 6026 §7.1: absorbed, since the 2xx is retransmitted by the UAS core.
             State::Accepted { .. } | State::Confirmed { .. } | State::Terminated => ServerReaction::Absorb,
         }
@@ -26,9 +25,9 @@ impl InviteServer {
     /// An ACK with the INVITE's branch has arrived. Whether it ends here: it does, unless the final response was a 2xx.
     pub fn handle_ack(&mut self, now: Time, timers: &Timers) -> bool {
         match self.state {
-            State::Completed { .. } => {
+            State::Completed { repeat, .. } => {
                 // Timer I absorbs further ACKs.
-                self.state = State::Confirmed { until: self.delivery.wait(now, timers.t4) };
+                self.state = State::Confirmed { until: delivery_of(repeat).wait(now, timers.t4) };
                 true
             }
             State::Accepted { .. } => false,
@@ -39,13 +38,13 @@ impl InviteServer {
     /// The transaction user sends a response. Whether it may go out: after a final response only a 2xx does.
     pub fn handle_response(&mut self, now: Time, code: u16, timers: &Timers) -> bool {
         match (self.state, code) {
-            (State::Proceeding, 100..=199) => true,
-            (State::Proceeding, 200..=299) => {
+            (State::Proceeding { .. }, 100..=199) => true,
+            (State::Proceeding { .. }, 200..=299) => {
                 self.state = State::Accepted { until: now + timers.lifetime() };
                 true
             }
-            (State::Proceeding, _) => {
-                let repeat = self.delivery.resend(now, timers.t1);
+            (State::Proceeding { delivery }, _) => {
+                let repeat = delivery.resend(now, timers.t1);
                 self.state = State::Completed { repeat, until: now + timers.lifetime() };
                 true
             }
@@ -64,7 +63,7 @@ impl InviteServer {
                 self.state = State::Terminated;
                 ServerExpiry::Ended
             }
-            State::Completed { repeat: Some(repeat), .. } if repeat.at <= now => {
+            State::Completed { repeat: Some(repeat), .. } if repeat.at() <= now => {
                 repeat.next(now, timers.t2);
                 ServerExpiry::Repeat
             }
@@ -76,7 +75,7 @@ impl InviteServer {
     /// When to call [`InviteServer::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Time> {
         match self.state {
-            State::Proceeding | State::Terminated => None,
+            State::Proceeding { .. } | State::Terminated => None,
             State::Completed { repeat, until } => Some(earlier(repeat, until)),
             State::Accepted { until } | State::Confirmed { until } => Some(until),
         }
@@ -84,19 +83,19 @@ impl InviteServer {
 
     /// Whether no final response has been sent yet.
     pub fn is_proceeding(&self) -> bool {
-        matches!(self.state, State::Proceeding)
+        matches!(self.state, State::Proceeding { .. })
     }
 
     /// Whether the last response may have to be sent again.
     pub fn may_repeat(&self) -> bool {
-        matches!(self.state, State::Proceeding | State::Completed { .. })
+        matches!(self.state, State::Proceeding { .. } | State::Completed { .. })
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// No final response yet.
-    Proceeding,
+    Proceeding { delivery: Delivery },
     /// A 2xx has been sent (RFC 6026); until Timer L.
     Accepted { until: Time },
     /// Another final response has been sent: Timer G repeats it, Timer H ends the wait for the ACK.

@@ -1,18 +1,17 @@
-use super::{Backoff, ClientExpiry, ClientReaction, Delivery, Timers, earlier};
+use super::{Backoff, ClientExpiry, ClientReaction, Delivery, Timers, delivery_of, earlier};
 use crate::Time;
 
 /// Non-INVITE client transaction (RFC 3261 §17.1.2).
 #[derive(Debug, Clone)]
 pub struct NonInviteClient {
     state: State,
-    delivery: Delivery,
 }
 
 impl NonInviteClient {
     /// The request has just been sent.
     pub fn new(now: Time, timers: &Timers, delivery: Delivery) -> Self {
         let resend = delivery.resend(now, timers.t1);
-        Self { state: State::Trying { resend, give_up: now + timers.lifetime(), proceeding: false }, delivery }
+        Self { state: State::Trying { resend, give_up: now + timers.lifetime(), proceeding: false } }
     }
 
     /// A response with this status code has arrived.
@@ -22,9 +21,9 @@ impl NonInviteClient {
                 *proceeding = true;
                 ClientReaction::Pass
             }
-            (State::Trying { .. }, _) => {
+            (State::Trying { resend, .. }, _) => {
                 // Timer K absorbs retransmissions of the response.
-                self.state = State::Completed { until: self.delivery.wait(now, timers.t4) };
+                self.state = State::Completed { until: delivery_of(*resend).wait(now, timers.t4) };
                 ClientReaction::Pass
             }
             _ => ClientReaction::Absorb,
@@ -48,7 +47,7 @@ impl NonInviteClient {
                 self.state = State::Terminated;
                 ClientExpiry::TimedOut
             }
-            State::Trying { resend: Some(resend), proceeding, .. } if resend.at <= now => {
+            State::Trying { resend: Some(resend), proceeding, .. } if resend.at() <= now => {
                 // Timer E doubles up to T2; after a provisional response it is T2 (§17.1.2.2).
                 if *proceeding {
                     *resend = Backoff::new(now, timers.t2);

@@ -5,7 +5,6 @@ use crate::Time;
 #[derive(Debug, Clone)]
 pub struct NonInviteServer {
     state: State,
-    delivery: Delivery,
 }
 
 impl NonInviteServer {
@@ -14,7 +13,8 @@ impl NonInviteServer {
     /// 100 is due at the same time over every transport: over a reliable one it may be sent before, and has to be sent then (RFC 4320
     /// §4.1).
     pub fn new(now: Time, timers: &Timers, delivery: Delivery) -> Self {
-        Self { state: State::Trying { trying: now + time_to_t2(timers), until: now + timers.lifetime() }, delivery }
+        let trying = now + time_to_t2(timers);
+        Self { state: State::Trying { trying, until: now + timers.lifetime(), delivery } }
     }
 
     /// The request has arrived again.
@@ -29,9 +29,9 @@ impl NonInviteServer {
     /// RFC 4320 §4.1 allows none but our own 100.
     pub fn handle_response(&mut self, now: Time, code: u16, timers: &Timers) -> bool {
         match (self.state, code) {
-            (State::Trying { .. } | State::Proceeding { .. }, 200..) => {
+            (State::Trying { delivery, .. } | State::Proceeding { delivery, .. }, 200..) => {
                 // Timer J.
-                self.state = State::Completed { until: self.delivery.wait(now, timers.lifetime()) };
+                self.state = State::Completed { until: delivery.wait(now, timers.lifetime()) };
                 true
             }
             _ => false,
@@ -41,13 +41,15 @@ impl NonInviteServer {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time) -> ServerExpiry {
         match self.state {
-            State::Trying { until, .. } | State::Proceeding { until } | State::Completed { until } if until <= now => {
+            State::Trying { until, .. } | State::Proceeding { until, .. } | State::Completed { until }
+                if until <= now =>
+            {
                 // Without a final response the sender has given up too (Timer F): no 408 (RFC 4320 §4.2).
                 self.state = State::Terminated;
                 ServerExpiry::Ended
             }
-            State::Trying { trying, until } if trying <= now => {
-                self.state = State::Proceeding { until };
+            State::Trying { trying, until, delivery } if trying <= now => {
+                self.state = State::Proceeding { until, delivery };
                 ServerExpiry::Trying
             }
             State::Terminated => ServerExpiry::Ended,
@@ -58,8 +60,8 @@ impl NonInviteServer {
     /// When to call [`NonInviteServer::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Time> {
         match self.state {
-            State::Trying { trying, until } => Some(trying.min(until)),
-            State::Proceeding { until } | State::Completed { until } => Some(until),
+            State::Trying { trying, until, .. } => Some(trying.min(until)),
+            State::Proceeding { until, .. } | State::Completed { until } => Some(until),
             State::Terminated => None,
         }
     }
@@ -84,9 +86,9 @@ fn time_to_t2(timers: &Timers) -> std::time::Duration {
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// No response yet.
-    Trying { trying: Time, until: Time },
+    Trying { trying: Time, until: Time, delivery: Delivery },
     /// 100 has been sent.
-    Proceeding { until: Time },
+    Proceeding { until: Time, delivery: Delivery },
     /// The final response has been sent; until Timer J.
     Completed { until: Time },
     /// Over.
