@@ -261,7 +261,7 @@ def lookup(table, who, _cmd):
     """By the micro-benchmark: the mean that criterion works out."""
     program = os.environ.get("ENGINE_BENCH")
     if not program:
-        raise NotMeasured("no cargo here, which builds the micro-benchmark")
+        raise NotMeasured("cargo is not here, or has not built the micro-benchmark: what it said is above")
     home = os.path.join(OUT, "criterion")
     shutil.rmtree(home, ignore_errors=True)
     name = "a source among a million prefixes"
@@ -444,7 +444,7 @@ def build_engine_bench():
     say("lookup: cargo builds the micro-benchmark")
     line = ["cargo", "bench", "--locked", "-p", "sipedge-proxy", "--bench", "engine", "--no-run", "--message-format=json"]
     built = subprocess.run(line, cwd=os.path.join(HERE, ".."), stdout=subprocess.PIPE, text=True)
-    for message in map(json.loads, built.stdout.splitlines()):
+    for message in (json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")):
         if message.get("executable") and message["target"]["name"] == "engine":
             os.environ["ENGINE_BENCH"] = message["executable"]
 

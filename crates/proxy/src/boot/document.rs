@@ -41,7 +41,7 @@ pub struct Position {
     pub column: usize,
 }
 
-/// Reads a configuration document: a file, or user-data. YAML, or JSON as the command `config --json` shows it, which takes a tenth of the
+/// Reads a configuration document: a file, or user-data. YAML, or JSON as the command `config --json` shows it, which takes a fifth of the
 /// time: that counts where a trunk has a million sources.
 pub fn parse(text: &str, origin: &str) -> Result<Config, DocumentError> {
     let refuse =
