@@ -241,5 +241,5 @@ const RINGING: usize = 20_000;
 /// From so many on the engine's buffers that there are once, whatever the number of calls, no longer matter.
 const FEWEST: i64 = 1_000;
 /// The most that a ringing call may cost, in bytes.
-const MOST_BYTES: i64 = 2_500;
+const MOST_BYTES: i64 = 1_700;
 const WAVE: usize = 5_000;

@@ -246,6 +246,9 @@ impl Engine {
 
     /// Takes note of a final response that may go back once no branch is open (RFC 3261 §16.7 steps 4, 6 and 7).
     fn keep_best(&mut self, server: Id, message: &Message<'_>, code: u16) {
+        if self.transactions.context(server).is_none() {
+            return;
+        }
         let before = self.transactions.take_best(server);
         let is_better = before.as_ref().is_none_or(|before| rank(code) < rank(before.code));
         let old = before.as_ref().map(|before| before.response.bytes()).unwrap_or_default();

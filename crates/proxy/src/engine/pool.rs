@@ -102,3 +102,37 @@ const COARSE: [usize; 3] = [2_560, 8_192, 65_536];
 
 /// Bytes of one size that wait to be used again: enough for a burst of a thousand, bounded so that a flood's memory is given back.
 const FREE_BYTES: usize = 1 << 19;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back_and_is_counted() {
+        let mut pool = Pool::default();
+        for length in [0, 1, 21, 22, 23, 54, 55, 1_526, 1_527, 2_558, 2_559, 8_190, 65_507, 65_534, 65_535, 200_000] {
+            for byte in [b'a', b'b'] {
+                let message = vec![byte; length];
+                let mut kept = pool.keep(&message);
+                assert_eq!(kept.bytes(), message, "{length} bytes");
+                assert_eq!(kept.is_empty(), length == 0);
+                assert_eq!(pool.held(), if length == 0 { 0 } else { Pool::cost(length) });
+                assert!(Pool::cost(length) > length as u64);
+                pool.replace(&mut kept, b"less");
+                assert_eq!((kept.bytes(), pool.held()), (b"less".as_slice(), Pool::cost(4)));
+                pool.release(kept);
+                assert_eq!(pool.held(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_for_what_fits_into_it() {
+        let mut pool = Pool::default();
+        let kept = pool.keep(&[b'a'; 600]);
+        let place = kept.bytes().as_ptr();
+        pool.release(kept);
+        let kept = pool.keep(&[b'b'; 605]);
+        assert_eq!((kept.bytes().as_ptr(), kept.bytes()), (place, [b'b'; 605].as_slice()));
+    }
+}
