@@ -31,6 +31,7 @@ pub(super) struct Transactions {
     pub(super) pool: Pool,
     hops: Hops,
     /// Those of transactions that have none any more, to be used again.
+    #[allow(clippy::vec_box, reason = "they go to a transaction and come back with their boxes: nothing is allocated")]
     extras: Vec<Box<Extra>>,
     /// Bytes that kept messages never exceed.
     pub(super) most_bytes: u64,
