@@ -69,6 +69,8 @@ GOALS = {
 FIGURES = list(dict.fromkeys(goal[0] for goal in GOALS.values()))
 # Rows that show another row's values.
 SAME = {"cpu_us_kamailio": "cpu_us"}
+# Share of the calls that may fail where memory is looked at: it moves the figure by no more.
+LOST = 0.01
 # Memory is taken up in pages: what so many calls move it by without any of them holding anything.
 ZERO_BYTES = 8
 
@@ -201,11 +203,11 @@ def cpu(table, who, cmd):
 def memory(table, who, cmd):
     table.add("idle_kb", who, bench("idle", who, cmd, "--secs", "2")["pss_kb"])
     steady = bench("steady", who, cmd, "--rate", str(RATE), "--secs", "3", "--warm", str(WARM.get(who, 36)))
-    if steady["ok"] != steady["calls"]:
+    if steady["ok"] < (1 - LOST) * steady["calls"]:
         raise NotMeasured("steady: %d of %d calls" % (steady["ok"], steady["calls"]))
     table.add("steady_kb", who, steady["pss_kb"])
     held = bench("held", who, cmd, "--calls", str(HELD), "--rate", str(RATE), "--drain", str(GONE.get(who, 34)))
-    if held["failed"]:
+    if held["failed"] > LOST * 2 * HELD:
         raise NotMeasured("held: %d of %d calls failed" % (held["failed"], 2 * HELD))
     table.add("ringing_bytes", who, held["ringing_bytes"])
     table.add("answered_bytes", who, 0 if abs(held["answered_bytes"]) < ZERO_BYTES else held["answered_bytes"])
