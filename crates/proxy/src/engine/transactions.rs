@@ -574,7 +574,7 @@ impl Entries {
     }
 }
 
-/// Transactions of a page: some 50 KiB.
+/// Transactions of a page: some 56 KiB.
 const PAGE: usize = 512;
 /// Places for peers. Two that fall on one place take turns, at the cost of an allocation.
 const HOPS: usize = 1_024;
