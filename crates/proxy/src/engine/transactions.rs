@@ -31,6 +31,7 @@ pub(super) struct Transactions {
     pub(super) pool: Pool,
     hops: Hops,
     /// Those of transactions that have none any more, to be used again.
+    #[expect(clippy::vec_box, reason = "the boxes themselves are what is used again")]
     extras: Vec<Box<Extra>>,
     /// Bytes that kept messages never exceed.
     pub(super) most_bytes: u64,

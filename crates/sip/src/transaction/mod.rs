@@ -143,7 +143,7 @@ pub enum ServerExpiry {
 ///
 /// Packed, so that no machine takes more than three words: a proxy holds a hundred thousand of them.
 #[derive(Debug, Clone, Copy)]
-#[repr(packed(4))]
+#[repr(Rust, packed(4))]
 struct Backoff {
     at: Time,
     /// Microseconds.
