@@ -66,6 +66,6 @@ fn what_is_no_question_is_refused() {
         let error = project.run(&arguments).expect(2).json_error();
         assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{error}");
     }
-    let error = project.run(&["capacity", "--json", "--cps", "1000000", "--duration", "60"]).expect(2).json_error();
+    let error = project.run(&["capacity", "--json", "--cps", "10000000", "--duration", "60"]).expect(2).json_error();
     assert_eq!(error["next"][0]["command"], "sipedge capacity");
 }
