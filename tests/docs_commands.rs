@@ -134,6 +134,7 @@ macro_rules! documents {
 documents! {
     readme: "README.md",
     aws: "docs/aws.md",
+    capacity: "docs/capacity.md",
     getting_started: "docs/getting-started.md",
     commands: "docs/commands.md",
     deploy: "docs/deploy.md",
